@@ -1,0 +1,163 @@
+"""Seed data: all that one node gets to know, as cloud-init's NoCloud source reads it."""
+
+import io
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import LiteralScalarString
+
+from swarmer import consul_config
+from swarmer.credentials import Credentials
+from swarmer.pki import Authority, Plane, consul_identity
+from swarmer.spec import ConsulRole, Server, Spec
+from swarmer.ssh import KeyPair
+
+#: Written last: its appearance starts the services of the node (`swarmer.path`).
+NODE_FACTS: Final = "/etc/swarmer/node.json"
+
+
+@dataclass(frozen=True)
+class SeedData:
+    """The three documents of a NoCloud seed. They hold secrets: files of them get mode 0600.
+
+    Attributes:
+        user_data: `#cloud-config` YAML.
+        meta_data: JSON with `instance-id` and `local-hostname`.
+        network_config: network configuration, version 2.
+    """
+
+    user_data: str
+    meta_data: str
+    network_config: str
+
+    def __repr__(self) -> str:
+        return f"SeedData({self.meta_data})"
+
+    def files(self) -> Mapping[str, str]:
+        """File name to content."""
+        return {
+            "user-data": self.user_data,
+            "meta-data": self.meta_data,
+            "network-config": self.network_config,
+        }
+
+
+def seed_data(
+    spec: Spec,
+    server: Server,
+    *,
+    authority: Authority,
+    credentials: Credentials,
+    login: KeyPair,
+    host_key: KeyPair,
+    consul_version: tuple[int, ...],
+    interface: Mapping[str, Any],
+) -> SeedData:
+    """What cloud-init gets for one node.
+
+    Args:
+        login: the key that may log in as root; only its public half is used.
+        host_key: the key by which the node proves itself to us.
+        consul_version: of the image, which decides the syntax of its configuration.
+        interface: how the stack names the admin interface, in network configuration version 2:
+            `{"host0": {}}` or `{"admin": {"match": {"macaddress": …}}}`.
+    """
+    return SeedData(
+        user_data="#cloud-config\n"
+        + _yaml(
+            {
+                "users": [
+                    {"name": "root", "lock_passwd": False, "ssh_authorized_keys": [login.public]},
+                ],
+                "ssh_keys": {"ed25519_private": host_key.private, "ed25519_public": host_key.public},
+                "write_files": _files(spec, server, authority, credentials, consul_version),
+            }
+        ),
+        meta_data=json.dumps(
+            {"instance-id": f"{server.name}-{uuid.uuid4()}", "local-hostname": server.name}
+        )
+        + "\n",
+        network_config=_yaml(_network(spec, server, interface)),
+    )
+
+
+def _network(spec: Spec, server: Server, interface: Mapping[str, Any]) -> dict[str, Any]:
+    address = {
+        "addresses": [f"{server.ip}/{spec.admin_network.prefixlen}"],
+        "dhcp4": False,
+        "dhcp6": False,
+        "accept-ra": False,
+        "link-local": [],
+    }
+    if spec.internet:
+        address["routes"] = [{"to": "0.0.0.0/0", "via": str(spec.host_address)}]
+    return {"version": 2, "ethernets": {name: {**match, **address} for name, match in interface.items()}}
+
+
+def _files(
+    spec: Spec,
+    server: Server,
+    authority: Authority,
+    credentials: Credentials,
+    consul_version: tuple[int, ...],
+) -> list[dict[str, str]]:
+    is_server = server.consul is ConsulRole.SERVER
+    identity = consul_identity(
+        authority, node=server.name, dc=spec.dc, stack=spec.stack, ip=server.ip, server=is_server
+    )
+    config = consul_config.render(spec, server, credentials, version=consul_version)
+    folder = consul_config.FOLDER
+    files = [
+        _file("/etc/ssh/sshd_config.d/10-listen.conf", f"ListenAddress {server.ip}\n"),
+        # The plane's own CA is what consul trusts its callers by; OpenSSL (Python, curl) wants the root as well.
+        _file(f"{folder}/ca.pem", authority.plane_bundle(Plane.CONSUL).decode()),
+        _file(f"{folder}/ca-chain.pem", authority.bundle(Plane.CONSUL).decode()),
+        _file(f"{folder}/node.pem", identity.certificate.decode()),
+        _file(f"{folder}/node-key.pem", identity.key.decode(), mode="0640", owner="root:consul"),
+        _file(f"{folder}/consul.json", _json(config), mode="0640", owner="root:consul"),
+    ]
+    if is_server:
+        rules = {"management": credentials.management_token, "tokens": dict(credentials.node_tokens)}
+        files.append(_file("/etc/swarmer/acl.json", _json(rules), mode="0600"))
+    facts = {
+        "name": server.name,
+        "dc": spec.dc,
+        "stack": spec.stack,
+        "ip": str(server.ip),
+        "consul": str(server.consul),
+        "swarm": str(server.swarm),
+        "labels": dict(server.labels),
+    }
+    files.append(_file(NODE_FACTS, _json(facts)))
+    return files
+
+
+def _file(path: str, content: str, *, mode: str = "0644", owner: str = "root:root") -> dict[str, str]:
+    return {"path": path, "permissions": mode, "owner": owner, "content": content}
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=1) + "\n"
+
+
+def _yaml(value: object) -> str:
+    yaml = YAML()
+    yaml.width = 4096
+    stream = io.StringIO()
+    yaml.dump(_literal(value), stream)
+    return stream.getvalue()
+
+
+def _literal(value: object) -> object:
+    """Texts of several lines as YAML literal blocks, so that a person can read a rendered seed."""
+    if isinstance(value, dict):
+        return {key: _literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_literal(item) for item in value]
+    if isinstance(value, str) and "\n" in value:
+        return LiteralScalarString(value)
+    return value

@@ -1,0 +1,170 @@
+"""A running cluster: its nodes, by name and by role, and everything needed to talk to them."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import consul
+
+from swarmer import consul_api, health
+from swarmer.cloudinit import SeedData, seed_data
+from swarmer.cluster_node import Node
+from swarmer.credentials import Credentials
+from swarmer.errors import SwarmerError
+from swarmer.image import Image
+from swarmer.ledger import Ledger
+from swarmer.pki import Authority
+from swarmer.spec import ConsulRole, Server
+from swarmer.ssh import Ssh
+from swarmer.stacks import stack_class
+from swarmer.wait import until
+
+if TYPE_CHECKING:
+    from swarmer.stacks import Stack
+
+#: Seconds a whole cluster may take to converge, after all its nodes booted or one came back.
+CONVERGE_TIMEOUT = 60.0
+
+
+class Cluster:
+    """The nodes of one spec, known everywhere as `STACK:DC`.
+
+    Made by `lifecycle.launch` or `lifecycle.attach`. The object stays the same when the cluster is relaunched;
+    so nodes are asked for anew, not kept.
+
+    Attributes:
+        phases: name of a phase to seconds since the launch began: `launch`, `ssh`, `cloud-init`, `converged`.
+        notes: what a person should read once.
+        listeners: called with each node that has booted.
+    """
+
+    def __init__(self, ledger: Ledger, *, image: Image | None) -> None:
+        self.ledger = ledger
+        self.home = ledger.home
+        self.spec = ledger.spec
+        self.ssh = Ssh(self.home)
+        self.stack: Stack = stack_class(self.spec.stack)(ledger)
+        self.nodes = [Node(self, server) for server in self.spec.servers]
+        self.phases: dict[str, float] = {}
+        self.notes: list[str] = []
+        self.listeners: list[Callable[[Node], None]] = []
+        self._image = image
+
+    def __repr__(self) -> str:
+        return f"<cluster {self.name}, {len(self.nodes)} nodes>"
+
+    @property
+    def name(self) -> str:
+        """`STACK:DC`."""
+        return self.home.name
+
+    @property
+    def image(self) -> Image:
+        """The image that new nodes of this cluster get.
+
+        Raises:
+            SwarmerError: the cluster was attached, and its image is gone.
+        """
+        if self._image is None:
+            raise SwarmerError(
+                f"the image {self.ledger.image} of {self.name} is gone, so no node can be replaced",
+                hint=f"begin anew: `swarmer down {self.name}`, then `swarmer up`",
+            )
+        return self._image
+
+    @property
+    def authority(self) -> Authority:
+        """The CAs of the cluster."""
+        return Authority.open(self.home.folder, self.name)
+
+    @property
+    def credentials(self) -> Credentials:
+        """The secrets of the cluster, with a token for every node of the spec."""
+        return Credentials.open(self.home.credentials, [server.name for server in self.spec.servers])
+
+    # -- nodes ---------------------------------------------------------------------------------------------
+
+    def node(self, name: str) -> Node:
+        """The node of that name.
+
+        Raises:
+            SwarmerError: there is none.
+        """
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        names = ", ".join(node.name for node in self.nodes)
+        raise SwarmerError(f"{self.name} has no node {name}", hint=f"it has: {names}")
+
+    @property
+    def consul_servers(self) -> list[Node]:
+        """The nodes that vote in consul, in the order of the spec."""
+        return [node for node in self.nodes if node.server.consul is ConsulRole.SERVER]
+
+    def consul_leader(self, *, among: list[Node] | None = None, timeout: float = 15) -> Node:
+        """The node that leads consul, as the servers in `among` (default: all running) see it; waits for one.
+
+        Raises:
+            GaveUp: nobody was elected within `timeout` seconds.
+        """
+        servers = among or [node for node in self.consul_servers if node.running]
+
+        def probe() -> Node:
+            for server in servers:
+                try:
+                    leader = server.consul.status.leader()
+                except consul_api.Unavailable:
+                    continue
+                for node in servers:
+                    if leader and leader.split(":")[0] == str(node.ip):
+                        return node
+            raise health.NotYet("no leader")
+
+        return until("a consul leader", probe, timeout=timeout, interval=0.05)
+
+    def consul_followers(self) -> list[Node]:
+        """The consul servers that don't lead."""
+        leader = self.consul_leader()
+        return [node for node in self.consul_servers if node is not leader]
+
+    @property
+    def consul(self) -> consul.Consul:
+        """A py-consul client of the first consul server that answers."""
+        return until(
+            "a consul server that answers",
+            lambda: health.reachable_server(self),
+            timeout=15,
+            pardon=consul_api.Unavailable,
+        )
+
+    # -- health --------------------------------------------------------------------------------------------
+
+    def wait_converged(self, *, timeout: float = CONVERGE_TIMEOUT) -> None:
+        """Wait until the cluster is whole; see `health.wait_converged`."""
+        health.wait_converged(self, timeout=timeout)
+
+    def announce(self, node: Node) -> None:
+        """Tell the listeners that a node has booted."""
+        for listener in self.listeners:
+            listener(node)
+
+    # -- making nodes --------------------------------------------------------------------------------------
+
+    def seed(self, server: Server) -> SeedData:
+        """The seed data of one node."""
+        return seed_data(
+            self.spec,
+            server,
+            authority=self.authority,
+            credentials=self.credentials,
+            login=self.ssh.client_key(),
+            host_key=self.ssh.host_key(server.name),
+            consul_version=self.image.consul_version,
+            interface=self.stack.interface(server),
+        )
+
+    def replace(self, node: Node) -> None:
+        """Boot a new node in the place of one that is dead, or will be; doesn't wait for it."""
+        self.ssh.disconnect(node.name)
+        self.ssh.forget(node.name)
+        self.ssh.prepare(self.spec)
+        self.stack.replace(node.server, self.seed(node.server), self.image)

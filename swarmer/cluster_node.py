@@ -1,0 +1,203 @@
+"""One machine of a cluster, and what a person would tell it to do."""
+
+import json
+import shlex
+import socket
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+import consul
+
+from swarmer import consul_api
+from swarmer.errors import NodeError, PromiseBroken
+from swarmer.spec import Server
+from swarmer.ssh import Result
+from swarmer.wait import Hopeless, NotYet, until
+
+if TYPE_CHECKING:
+    from swarmer.cluster import Cluster
+
+#: Seconds a node may take from power to a finished cloud-init.
+BOOT_TIMEOUT = 60.0
+
+
+class Node:
+    """A node of a running cluster. Commands run as root, over SSH."""
+
+    def __init__(self, cluster: "Cluster", server: Server) -> None:
+        self.cluster = cluster
+        self.server = server
+
+    def __repr__(self) -> str:
+        return f"<node {self.name}>"
+
+    @property
+    def name(self) -> str:
+        return self.server.name
+
+    @property
+    def ip(self) -> IPv4Address:
+        """The node's address in the admin network."""
+        return self.server.ip
+
+    # -- commands ------------------------------------------------------------------------------------------
+
+    def execute(self, command: str, *, timeout: float = 60) -> Result:
+        """Run a shell command, and tell what it did, whatever that was.
+
+        Raises:
+            NodeError: the node can't be reached, or the command outlasted `timeout` seconds.
+        """
+        return self.cluster.ssh.run(self.name, command, timeout=timeout)
+
+    def succeed(self, command: str, *, timeout: float = 60) -> str:
+        """What a command prints that must succeed.
+
+        Raises:
+            PromiseBroken: it failed.
+        """
+        result = self.execute(command, timeout=timeout)
+        if result.status:
+            said = (result.stderr or result.stdout).strip()
+            raise PromiseBroken(f"{self.name}: `{command}` failed with {result.status}: {said}")
+        return result.stdout
+
+    def fail(self, command: str, *, timeout: float = 60) -> str:
+        """What a command prints that must fail.
+
+        Raises:
+            PromiseBroken: it succeeded.
+        """
+        result = self.execute(command, timeout=timeout)
+        if not result.status:
+            raise PromiseBroken(f"{self.name}: `{command}` was to fail, but succeeded: {result.stdout.strip()}")
+        return result.stdout + result.stderr
+
+    def wait_until_succeeds(self, command: str, *, timeout: float = 30) -> str:
+        """What a command prints, once it succeeds."""
+
+        def probe() -> str:
+            result = self.execute(command)
+            if result.status:
+                raise NotYet(f"status {result.status}: {(result.stderr or result.stdout).strip()}")
+            return result.stdout
+
+        return until(f"`{command}` to succeed on {self.name}", probe, timeout=timeout)
+
+    def wait_for_unit(self, unit: str, *, timeout: float = 30) -> None:
+        """Wait until a systemd unit is active; at an end at once when it failed."""
+
+        def probe() -> None:
+            state = self.execute(f"systemctl is-active {shlex.quote(unit)}").stdout.strip()
+            if state == "failed":
+                raise Hopeless(f"{self.name}: {unit} failed; `journalctl -u {unit}` on the node says why")
+            if state != "active":
+                raise NotYet(state)
+
+        until(f"{unit} to be active on {self.name}", probe, timeout=timeout)
+
+    def wait_for_open_port(self, port: int, *, timeout: float = 30) -> None:
+        """Wait until something listens on a TCP port of the node's admin address."""
+
+        def probe() -> None:
+            with socket.create_connection((str(self.ip), port), timeout=0.5):
+                pass
+
+        until(f"port {port} of {self.name}", probe, timeout=timeout, interval=0.05, pardon=(OSError,))
+
+    # -- what the node says of itself ----------------------------------------------------------------------
+
+    def boot_id(self) -> str:
+        """The kernel's name for this boot; another one proves a reboot."""
+        return self.succeed("cat /proc/sys/kernel/random/boot_id").strip()
+
+    def main_pid(self, unit: str) -> int:
+        """The process id of a unit's main process, 0 when it has none."""
+        return int(self.succeed(f"systemctl show --property=MainPID --value {shlex.quote(unit)}"))
+
+    def console(self) -> str:
+        """All that the node's console said, over all its boots."""
+        file = self.cluster.stack.console(self.name)
+        return file.read_text(errors="replace") if file.exists() else ""
+
+    def cloud_init_errors(self) -> list[str] | None:
+        """The errors in cloud-init's own result, or None while it has not finished."""
+        result = self.execute("cat /run/cloud-init/result.json 2>/dev/null")
+        if result.status:
+            return None
+        errors: list[str] = json.loads(result.stdout)["v1"]["errors"]
+        return errors
+
+    @property
+    def consul(self) -> consul.Consul:
+        """A py-consul client of this node's own agent, with the management token."""
+        return consul_api.client(self.cluster.home, self.ip, token=self.cluster.credentials.management_token)
+
+    # -- power ---------------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether the machine is switched on."""
+        return self.cluster.stack.running(self.name)
+
+    def power_off(self) -> None:
+        """Pull the plug: no shutdown, no goodbye."""
+        self.cluster.stack.power_off(self.name)
+        self.cluster.ssh.disconnect(self.name)
+
+    def power_on(self) -> None:
+        """Boot the same disk again, and wait until cloud-init has finished."""
+        self.cluster.stack.power_on(self.name)
+        self.wait_booted()
+
+    def reboot(self) -> None:
+        """Restart the node by its own means, and prove it by a changed boot id."""
+        before = self.boot_id()
+        self.execute("systemctl reboot")
+
+        def probe() -> None:
+            self.cluster.ssh.disconnect(self.name)
+            if self.boot_id() == before:
+                raise NotYet(f"boot id {before}, as before")
+
+        until(f"{self.name} to reboot", probe, timeout=BOOT_TIMEOUT, pardon=(NodeError, PromiseBroken))
+        self.wait_booted()
+
+    def replace(self) -> None:
+        """Throw the node away and boot a new one in its place: same name and address, new disk, new keys."""
+        self.cluster.replace(self)
+        self.wait_booted()
+
+    def wait_booted(self, *, reached: Callable[[str], None] = lambda _: None) -> None:
+        """Wait until cloud-init has finished without an error.
+
+        Args:
+            reached: is told `ssh` and `booted` as they come.
+
+        Raises:
+            Hopeless: the machine went off, or cloud-init says that it failed.
+        """
+        self._wait_for_ssh()
+        reached("ssh")
+
+        def probe() -> None:
+            errors = self.cloud_init_errors()
+            if errors is None:
+                raise NotYet("no result of cloud-init")
+            if errors:
+                raise Hopeless(f"{self.name}: cloud-init failed: {'; '.join(errors)}")
+
+        until(f"{self.name} to finish cloud-init", probe, timeout=BOOT_TIMEOUT, pardon=(NodeError,))
+        reached("booted")
+        self.cluster.announce(self)
+
+    def _wait_for_ssh(self) -> None:
+        def probe() -> None:
+            if not self.running:
+                last = self.console().strip().splitlines()[-3:]
+                raise Hopeless(f"{self.name} is not running; its console ended with: {' / '.join(last)}")
+            with socket.create_connection((str(self.ip), 22), timeout=0.3):
+                pass
+
+        until(f"SSH of {self.name}", probe, timeout=BOOT_TIMEOUT, interval=0.05, pardon=(OSError,))

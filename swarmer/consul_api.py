@@ -1,0 +1,62 @@
+"""Talking to consul from outside: clients with the cluster's certificates, and questions about its raft."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+import consul
+import requests
+
+from swarmer.pki import Authority, Plane
+from swarmer.ports import CONSUL_HTTPS
+from swarmer.state import ClusterHome
+
+#: What a consul that is down, electing or cut off makes its client raise.
+Unavailable = (requests.RequestException, consul.ConsulException)
+
+#: Seconds until a request to an agent that doesn't answer is given up.
+REQUEST_TIMEOUT = 3.0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server in the raft configuration."""
+
+    name: str
+    address: str
+    voter: bool
+    leader: bool
+
+
+def client(home: ClusterHome, address: IPv4Address, *, token: str) -> consul.Consul:
+    """A client of the agent at `address`, over HTTPS with the cluster's client certificate."""
+    api = consul.Consul(
+        host=str(address),
+        port=CONSUL_HTTPS.number,
+        scheme="https",
+        token=token,
+        verify=str(home.folder / "pki/consul-bundle.pem"),
+        cert=(str(home.folder / "client.pem"), str(home.folder / "client-key.pem")),
+        connections_timeout=REQUEST_TIMEOUT,
+    )
+    # Some of py-consul's calls, `operator.raft_config` among them, send no token of their own.
+    api.http.session.headers["X-Consul-Token"] = token
+    return api
+
+
+def write_trust(home: ClusterHome, authority: Authority) -> None:
+    """Put what a client of consul trusts where `client` looks for it."""
+    (home.folder / "pki/consul-bundle.pem").write_bytes(authority.bundle(Plane.CONSUL))
+
+
+def raft_peers(api: consul.Consul) -> list[Peer]:
+    """The raft configuration, as the leader sees it."""
+    servers = api.operator.raft_config()["Servers"]
+    return [
+        Peer(row["Node"], row["Address"].split(":")[0], row["Voter"], row["Leader"]) for row in servers
+    ]
+
+
+def members_alive(api: consul.Consul) -> set[str]:
+    """The nodes whose gossip check passes, by a consistent read."""
+    _, checks = api.health.state("passing")
+    return {check["Node"] for check in checks if check["CheckID"] == "serfHealth"}

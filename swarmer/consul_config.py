@@ -1,0 +1,98 @@
+"""The consul configuration of one node, for the consul version that the image holds.
+
+What is the same on every node and in every version stands as a literal file in
+`image/rootfs/etc/consul.d/node.json`; here is the rest. Sources: the agent configuration reference of 1.8 and
+of current releases; both renderings are checked by `consul validate` where that binary is at hand.
+"""
+
+from typing import Any, Final
+
+from swarmer.credentials import Credentials
+from swarmer.ports import CONSUL_DNS, CONSUL_GOSSIP, CONSUL_HTTPS, CONSUL_RPC
+from swarmer.spec import ConsulRole, Server, Spec
+
+#: Where the seed data puts the consul plane's files on a node.
+FOLDER: Final = "/etc/swarmer/consul"
+
+_TLS_FILES: Final = {
+    "ca_file": f"{FOLDER}/ca.pem",
+    "cert_file": f"{FOLDER}/node.pem",
+    "key_file": f"{FOLDER}/node-key.pem",
+}
+
+#: Gossip for a LAN of few nodes on busy hosts; measured by `benchmarks/failure_detection.py`, and explained
+#: in docs/architecture.md. Consul's own defaults take 5.6 to 6.7 s to declare a node dead.
+GOSSIP: Final = {
+    "probe_interval": "500ms",
+    "probe_timeout": "300ms",
+    "suspicion_mult": 4,
+    "gossip_interval": "100ms",
+}
+
+
+def render(
+    spec: Spec, server: Server, credentials: Credentials, *, version: tuple[int, ...]
+) -> dict[str, Any]:
+    """The configuration of one node's agent, as consul's JSON.
+
+    Args:
+        version: of the consul binary in the image, `(1, 8, 7)`. Options were renamed in 1.9 (`ui_config`),
+            1.11 (`initial_management`) and 1.12 (`tls`).
+    """
+    voters = spec.consul_servers
+    is_server = server.consul is ConsulRole.SERVER
+    config: dict[str, Any] = {
+        "node_name": server.name,
+        "datacenter": spec.dc,
+        "domain": spec.stack,
+        "server": is_server,
+        "bind_addr": str(server.ip),
+        "advertise_addr": str(server.ip),
+        "client_addr": f"{server.ip} 127.0.0.1",
+        "addresses": {"dns": "127.0.0.1"},
+        "ports": {
+            "http": -1,
+            "https": CONSUL_HTTPS.number,
+            "dns": CONSUL_DNS.number,
+            "server": CONSUL_RPC.number,
+            "serf_lan": CONSUL_GOSSIP.number,
+            "serf_wan": -1,
+            "grpc": -1,
+        },
+        "encrypt": credentials.gossip_key,
+        "retry_join": [str(peer.ip) for peer in voters if peer != server],
+        "gossip_lan": GOSSIP,
+        "node_meta": {"swarm": str(server.swarm)},
+    }
+    if is_server:
+        config["bootstrap_expect"] = len(voters)
+        config["autopilot"] = {"cleanup_dead_servers": True, "server_stabilization_time": "1s"}
+
+    token = credentials.node_tokens[server.name]
+    tokens = {"agent": token, "default": token}
+    if is_server:
+        management = "initial_management" if version >= (1, 11) else "master"
+        tokens[management] = credentials.management_token
+    config["acl"] = {
+        "enabled": True,
+        "default_policy": "deny",
+        "down_policy": "extend-cache",
+        "token_ttl": "1s",
+        "tokens": tokens,
+    }
+
+    if version >= (1, 9):
+        config["ui_config"] = {"enabled": True}
+    else:
+        config["ui"] = True
+
+    if version >= (1, 12):
+        config["tls"] = {
+            "defaults": {**_TLS_FILES, "verify_incoming": True, "verify_outgoing": True},
+            "internal_rpc": {"verify_server_hostname": True},
+        }
+        config["ports"]["grpc_tls"] = -1
+    else:
+        config |= _TLS_FILES
+        config |= {"verify_incoming": True, "verify_outgoing": True, "verify_server_hostname": True}
+    return config

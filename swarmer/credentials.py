@@ -1,0 +1,106 @@
+"""The shared secrets of one cluster."""
+
+import base64
+import json
+import re
+import secrets
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import quote
+
+from swarmer.errors import SwarmerError
+from swarmer.files import locked_folder, write_private
+
+MASK: Final = "***"
+
+# A block that was cut off has no end; what follows its begin is then masked to the end of the text.
+_PRIVATE_KEY: Final = r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
+
+
+@dataclass(frozen=True, repr=False)
+class Credentials:
+    """What the nodes and the harness of one cluster share, and nobody else knows.
+
+    Attributes:
+        gossip_key: base64 of 32 bytes, for consul's `encrypt`.
+        management_token: the consul ACL token that may do everything; for the harness.
+        node_tokens: the consul ACL token of each node, by node name.
+    """
+
+    gossip_key: str
+    management_token: str
+    node_tokens: Mapping[str, str]
+
+    @classmethod
+    def open(cls, file: Path, node_names: Iterable[str]) -> "Credentials":
+        """Load the credentials, or create them; nodes that have no token yet get one.
+
+        Tokens of nodes that are not named stay: a cluster may grow again.
+
+        Raises:
+            SwarmerError: the file is there but can't be used; it is left as it is.
+        """
+        with locked_folder(file.parent):
+            if file.exists():
+                known = current = cls._load(file)
+            else:
+                known, current = None, cls._generate()
+            missing = {name: _token() for name in node_names if name not in current.node_tokens}
+            if missing:
+                tokens = MappingProxyType({**current.node_tokens, **missing})
+                current = replace(current, node_tokens=tokens)
+            if current is not known:
+                write_private(file, current._document())
+            return current
+
+    @classmethod
+    def _generate(cls) -> "Credentials":
+        gossip_key = base64.b64encode(secrets.token_bytes(32)).decode()
+        return cls(gossip_key, _token(), MappingProxyType({}))
+
+    @classmethod
+    def _load(cls, file: Path) -> "Credentials":
+        try:
+            data = json.loads(file.read_text())
+            if len(base64.b64decode(data["gossip_key"], validate=True)) != 32:
+                raise ValueError
+            tokens = {name: str(uuid.UUID(token)) for name, token in data["node_tokens"].items()}
+            return cls(data["gossip_key"], str(uuid.UUID(data["management_token"])), MappingProxyType(tokens))
+        # The cause is left out: it may quote the file.
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise SwarmerError(
+                f"the credentials {file} can't be read",
+                hint="restore it, or take the cluster down and remove it: the next cluster gets new ones",
+            ) from None
+
+    def _document(self) -> bytes:
+        document = {
+            "gossip_key": self.gossip_key,
+            "management_token": self.management_token,
+            "node_tokens": dict(self.node_tokens),
+        }
+        return json.dumps(document, indent=1).encode()
+
+    def mask(self, text: str) -> str:
+        """The text with every secret of this cluster, and any private key, replaced by `***`."""
+        return self._secrets.sub(MASK, text)
+
+    @cached_property
+    def _secrets(self) -> re.Pattern[str]:
+        plain = (self.gossip_key, self.management_token, *self.node_tokens.values())
+        spellings = {*plain, *(quote(secret, safe="") for secret in plain)}
+        words = sorted(map(re.escape, spellings), key=len, reverse=True)
+        return re.compile("|".join([_PRIVATE_KEY, *words]), re.DOTALL | re.IGNORECASE)
+
+    def __repr__(self) -> str:
+        tokens = ", ".join(f"{name}: {MASK}" for name in self.node_tokens)
+        return f"Credentials(gossip_key={MASK}, management_token={MASK}, node_tokens={{{tokens}}})"
+
+
+def _token() -> str:
+    return str(uuid.uuid4())

@@ -1,0 +1,143 @@
+"""Things done to a cluster on purpose. Each heals at the end of its `with` block, and proves the healing."""
+
+import itertools
+import shlex
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from swarmer.cluster import Cluster
+from swarmer.cluster_node import Node
+from swarmer.errors import NodeError, PromiseBroken
+from swarmer.wait import NotYet, until
+
+_cuts = itertools.count(1)
+
+
+class Faults:
+    """The faults of one cluster.
+
+    Attributes:
+        meant: units whose failure a fault caused, by node name: no news for the audit after the scenario.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.meant: set[tuple[str, str]] = set()
+
+    @contextmanager
+    def power_off(self, *nodes: Node) -> Iterator[None]:
+        """Pull the plug of nodes, all at once; afterwards they boot the same disks again.
+
+        Nodes that the block itself switched on or replaced are left alone.
+        """
+        for node in nodes:
+            node.cluster.stack.power_off(node.name)
+            node.cluster.ssh.disconnect(node.name)
+        try:
+            yield
+        finally:
+            dead = [node for node in nodes if not node.running]
+            for node in dead:
+                node.cluster.stack.power_on(node.name)
+            for node in dead:
+                node.wait_booted()
+        self.cluster.wait_converged()
+
+    @contextmanager
+    def kill(self, node: Node, unit: str) -> Iterator[None]:
+        """Kill the processes of a unit with SIGKILL; afterwards systemd has it running again, as a new process."""
+        before = node.main_pid(unit)
+        if not before:
+            raise PromiseBroken(f"{unit} isn't running on {node.name}, so it can't be killed")
+        self.meant.add((node.name, unit))
+        node.succeed(f"systemctl kill --signal=KILL {shlex.quote(unit)}")
+        try:
+            yield
+        finally:
+
+            def probe() -> None:
+                pid = node.main_pid(unit)
+                if pid in (0, before):
+                    raise NotYet(f"main process {pid}, before {before}")
+
+            until(f"a new process of {unit} on {node.name}", probe, timeout=20)
+        self.cluster.wait_converged()
+
+    @contextmanager
+    def stop(self, node: Node, unit: str) -> Iterator[None]:
+        """Freeze the processes of a unit with SIGSTOP: alive, but deaf; afterwards they continue."""
+        node.succeed(f"systemctl kill --signal=STOP {shlex.quote(unit)}")
+        try:
+            yield
+        finally:
+            node.succeed(f"systemctl kill --signal=CONT {shlex.quote(unit)}")
+
+            def probe() -> None:
+                pid = node.main_pid(unit)
+                state = node.succeed(f"cut -d' ' -f3 /proc/{pid}/stat").strip()
+                if state == "T":
+                    raise NotYet(f"process {pid} is stopped")
+
+            until(f"{unit} to continue on {node.name}", probe, timeout=10)
+        self.cluster.wait_converged()
+
+    @contextmanager
+    def partition(
+        self,
+        side: Iterable[Node],
+        other: Iterable[Node],
+        *,
+        direction: Literal["both", "to_other", "to_side"] = "both",
+    ) -> Iterator[None]:
+        """Cut the network between two sets of nodes.
+
+        Packets are dropped on arrival, by a table of nftables made for this cut alone. The harness's own
+        connections come from the host, which is on neither side, so they always get through.
+
+        Args:
+            direction: `to_other` drops only what `side` sends to `other`; `to_side` the reverse.
+        """
+        side, other = list(side), list(other)
+        table = f"swarmer_cut_{next(_cuts)}"
+        drops: list[tuple[Node, list[Node]]] = []
+        if direction in ("both", "to_other"):
+            drops += [(node, side) for node in other]
+        if direction in ("both", "to_side"):
+            drops += [(node, other) for node in side]
+        try:
+            for node, senders in drops:
+                _drop(node, senders, table)
+            yield
+        finally:
+            for node, _ in drops:
+                _heal(node, table)
+            for node, senders in drops:
+                _prove_reachable(node, senders)
+        self.cluster.wait_converged()
+
+
+def _drop(node: Node, senders: list[Node], table: str) -> None:
+    addresses = ", ".join(str(sender.ip) for sender in senders)
+    rules = (
+        f"table inet {table} {{ chain arriving {{ type filter hook input priority -300; "
+        f"ip saddr {{ {addresses} }} drop; }} }}"
+    )
+    node.succeed(f"nft {shlex.quote(rules)}")
+
+
+def _heal(node: Node, table: str) -> None:
+    """Remove a cut; on a node that was switched off meanwhile there is none any more."""
+    if not node.running:
+        return
+    try:
+        node.execute(f"nft delete table inet {table}")
+    except NodeError:
+        return
+    node.fail(f"nft list table inet {table}")
+
+
+def _prove_reachable(node: Node, senders: list[Node]) -> None:
+    for sender in senders:
+        if sender.running and node.running:
+            sender.wait_until_succeeds(f"ping -c1 -W1 {node.ip}", timeout=10)

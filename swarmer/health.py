@@ -1,0 +1,108 @@
+"""What "converged" means, and looking whether it is so."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import consul
+
+from swarmer import consul_api
+from swarmer.errors import NodeError
+from swarmer.wait import Hopeless, NotYet, until
+
+if TYPE_CHECKING:
+    from swarmer.cluster import Cluster
+    from swarmer.cluster_node import Node
+
+
+def wait_converged(cluster: "Cluster", *, timeout: float) -> None:
+    """Wait until the cluster is whole.
+
+    Raises:
+        GaveUp: it wasn't within `timeout` seconds; the text says what was missing last.
+        Hopeless: a unit failed, or a node is dead; waiting on would not help.
+    """
+    until(
+        f"{cluster.name} to converge",
+        lambda: check_converged(cluster),
+        timeout=timeout,
+        interval=0.1,
+        pardon=(NodeError, *consul_api.Unavailable),
+    )
+
+
+def check_converged(cluster: "Cluster") -> None:
+    """Look once whether every node booted clean, and consul has its leader, its voters and all members.
+
+    Raises:
+        NotYet: something is missing, and may come.
+        Hopeless: a unit failed on a running node.
+    """
+    for node in cluster.nodes:
+        if not node.running:
+            raise NotYet(f"{node.name} is switched off")
+    check_consul(cluster)
+    with ThreadPoolExecutor(len(cluster.nodes)) as pool:
+        list(pool.map(check_node, cluster.nodes))
+
+
+def check_node(node: "Node") -> None:
+    """Look once whether a node booted clean, by one command on the node.
+
+    Raises:
+        NotYet: cloud-init or a unit of ours is still at it.
+        Hopeless: a unit failed.
+    """
+    answer = node.execute(
+        "systemctl list-units --failed --plain --no-legend | cut -d' ' -f1 | xargs;"
+        "test -e /run/cloud-init/result.json && echo done || echo running;"
+        "systemctl show --property=ActiveState --value swarmer.target;"
+        "systemctl list-units --state=activating,deactivating --plain --no-legend 'consul*' 'swarmer*' | cut -d' ' -f1 | xargs"
+    )
+    failed, cloud_init, target, busy = (answer.stdout.split("\n") + [""] * 4)[:4]
+    if failed:
+        raise Hopeless(f"{node.name}: failed units: {failed}")
+    if cloud_init != "done":
+        raise NotYet(f"{node.name}: cloud-init is running")
+    if target != "active" or busy:
+        raise NotYet(f"{node.name}: swarmer.target is {target}, busy with {busy or 'nothing'}")
+
+
+def check_consul(cluster: "Cluster") -> None:
+    """Look once whether consul has a leader, all its voters, all members alive, and every node its token.
+
+    Raises:
+        NotYet: something is missing.
+    """
+    api = reachable_server(cluster)
+    peers = consul_api.raft_peers(api)
+    expected = {server.name for server in cluster.spec.consul_servers}
+    voters = {peer.name for peer in peers if peer.voter}
+    if not any(peer.leader for peer in peers):
+        raise NotYet(f"no leader, {len(voters)} of {len(expected)} voters")
+    if voters != expected or len(peers) != len(expected):
+        raise NotYet(f"peers {sorted(peer.name for peer in peers)}, voters {sorted(voters)}")
+    alive = consul_api.members_alive(api)
+    if absent := {node.name for node in cluster.nodes} - alive:
+        raise NotYet(f"members not alive: {', '.join(sorted(absent))}")
+    described = {token["Description"] for token in api.acl.tokens.list()}
+    if absent := {node.name for node in cluster.nodes if f"node {node.name}" not in described}:
+        raise NotYet(f"no token yet for {', '.join(sorted(absent))}")
+
+
+def reachable_server(cluster: "Cluster") -> consul.Consul:
+    """A client of the first consul server that knows a leader.
+
+    Raises:
+        NotYet: no server answers, or none knows a leader.
+    """
+    last = "no server is running"
+    for node in cluster.consul_servers:
+        if not node.running:
+            continue
+        try:
+            if node.consul.status.leader():
+                return node.consul
+            last = f"{node.name} knows no leader"
+        except consul_api.Unavailable as error:
+            last = f"{node.name}: {type(error).__name__}"
+    raise NotYet(last)

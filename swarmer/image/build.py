@@ -1,0 +1,184 @@
+"""Building the node image, layer by layer; only the layers whose recipe changed."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from swarmer.errors import HostError
+from swarmer.image import recipe, store
+from swarmer.image.recipe import RECIPE, REPOSITORY
+from swarmer.shell import run
+
+Report = Callable[[str], None]
+
+
+def build(report: Report, *, fresh: bool = False) -> store.Image:
+    """The node image of the recipe as it stands; built as far as it isn't there yet.
+
+    Args:
+        report: gets one line of progress at a time.
+        fresh: build every layer again, to pick up newer packages.
+
+    Raises:
+        HostError: something this machine lacks, or a failed build step with its last lines.
+    """
+    if not fresh and (image := store.find()):
+        return image
+    if os.geteuid() != 0:
+        raise HostError(
+            "building the node image needs root", hint="run `sudo .venv/bin/swarmer image build` once"
+        )
+    steps: dict[str, Callable[[Path, Report], dict[str, str]]] = {
+        "base": _base,
+        "consul": _consul,
+        "node": _node,
+    }
+    with _one_builder(report):
+        below: list[Path] = []
+        for layer in recipe.layers():
+            folder = store.layer_folder(layer)
+            if fresh or not folder.exists():
+                report(f"building the image layer {layer}")
+                _build_layer(folder, below, steps[layer.name], report)
+            below.append(folder / "root")
+    image = store.find()
+    assert image
+    report(f"image {image.id} is built")
+    return image
+
+
+def _build_layer(
+    folder: Path, below: list[Path], step: Callable[[Path, Report], dict[str, str]], report: Report
+) -> None:
+    """Build beside the final place and rename, so that a layer is there whole or not at all."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    root = partial / "root"
+    root.mkdir(parents=True)
+    # Overlayfs can't be stacked by a step that only writes new files; `_node` mounts what is below itself.
+    (partial / "below").write_text(":".join(str(path) for path in reversed(below)))
+    versions = step(partial, report)
+    (partial / "below").unlink()
+    shutil.rmtree(partial / "work", ignore_errors=True)
+    (partial / "versions.json").write_text(json.dumps(versions, indent=1))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _base(folder: Path, report: Report) -> dict[str, str]:
+    root = folder / "root"
+    _stream(
+        [
+            "mmdebstrap",
+            "--variant=minbase",
+            "--mode=root",
+            '--aptopt=Apt::Install-Recommends "false"',
+            '--aptopt=Acquire::Languages "none"',
+            "--dpkgopt=path-exclude=/usr/share/man/*",
+            "--dpkgopt=path-exclude=/usr/share/doc/*",
+            "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+            "--dpkgopt=path-exclude=/usr/share/locale/*",
+            f"--include={','.join(recipe.packages())}",
+            f"--setup-hook=mkdir -p \"$1\"/etc/apt/preferences.d && cp '{RECIPE}/apt/consul' \"$1\"/etc/apt/preferences.d/",
+            recipe.SUITE,
+            str(root),
+            *recipe.apt_sources(),
+        ],
+        report,
+    )
+    listing = run(["dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W", "-f", "${Package} ${Version}\n"])
+    return dict(line.split(" ", 1) for line in listing.stdout.splitlines())
+
+
+def _consul(folder: Path, report: Report) -> dict[str, str]:
+    binary = recipe.consul_binary()
+    assert binary
+    report(f"taking consul from {binary.path}")
+    target = folder / "root/usr/bin/consul"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(binary.content())
+    target.chmod(0o755)
+    first_line = run([target, "version"]).stdout.splitlines()[0]
+    return {"consul": first_line.removeprefix("Consul v")}
+
+
+def _node(folder: Path, report: Report) -> dict[str, str]:
+    """Our own files on top of what is below, by overlayfs in a mount namespace that ends with the step."""
+    root, work, merged = folder / "root", folder / "work", folder / "merged"
+    packages = folder / "packages"
+    work.mkdir()
+    merged.mkdir()
+    _stream(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
+        + ["--target", str(packages), "--requirement", str(RECIPE / "node-requirements.txt")],
+        report,
+    )
+    for module in recipe.NODE_MODULES:
+        source, target = REPOSITORY / module, packages / module
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+    script = """
+        set -eu
+        mount --make-rprivate /
+        mount -t overlay overlay -o "lowerdir=$BELOW,upperdir=$UPPER,workdir=$WORK" "$MERGED"
+        tar -C "$PACKAGES" --owner=0 --group=0 --mode=u=rwX,go=rX -cf - . \\
+            | tar -C "$MERGED/usr/lib/python3/dist-packages" -xf -
+        sh "$RECIPE/customize.sh" "$MERGED" "$RECIPE/rootfs"
+    """
+    variables = {
+        "BELOW": (folder / "below").read_text(),
+        "UPPER": str(root),
+        "WORK": str(work),
+        "MERGED": str(merged),
+        "PACKAGES": str(packages),
+        "RECIPE": str(RECIPE),
+    }
+    _stream(["unshare", "--mount", "sh", "-c", script], report, env={**os.environ, **variables})
+    shutil.rmtree(packages)
+    merged.rmdir()
+    return {}
+
+
+def _stream(command: list[str], report: Report, *, env: dict[str, str] | None = None) -> None:
+    """Run a long command, reporting its lines as they come."""
+    tail: list[str] = []
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
+        )
+    except FileNotFoundError:
+        raise HostError(
+            f"the command {command[0]} is not installed", hint="`make setup` installs what swarmer needs"
+        ) from None
+    with process:
+        assert process.stdout
+        for line in process.stdout:
+            if line := line.strip():
+                report(line)
+                tail = [*tail[-9:], line]
+    if process.returncode:
+        raise HostError(
+            f"{command[0]} failed with {process.returncode} while building the image:\n  " + "\n  ".join(tail)
+        )
+
+
+@contextmanager
+def _one_builder(report: Report) -> Iterator[None]:
+    """Two processes never build at once; the second one finds the work done."""
+    store.store().mkdir(parents=True, exist_ok=True)
+    with (store.store() / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("another process is building the image; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

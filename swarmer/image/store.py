@@ -1,0 +1,60 @@
+"""Built images, in the cache folder: one folder per layer, complete or not there at all."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarmer.image import recipe
+from swarmer.state import cache_home
+
+
+@dataclass(frozen=True)
+class Image:
+    """A built node image: directory trees to be stacked by overlayfs.
+
+    Attributes:
+        id: changes whenever anything in the image's recipe does.
+        roots: the root directory of each layer, lowest first.
+        versions: Debian package name (or `consul`) to version, of what a node runs.
+    """
+
+    id: str
+    roots: tuple[Path, ...]
+    versions: dict[str, str]
+
+    @property
+    def lowerdir(self) -> str:
+        """The layers as overlayfs wants them: topmost first."""
+        return ":".join(str(root) for root in reversed(self.roots))
+
+    @property
+    def consul_version(self) -> tuple[int, ...]:
+        """The consul version as numbers: `(1, 8, 7)`."""
+        plain = self.versions["consul"].split("+")[0].split("-")[0].removeprefix("v")
+        return tuple(int(part) for part in plain.split(".")[:3])
+
+
+def store() -> Path:
+    """The folder that holds every layer."""
+    return cache_home() / "images"
+
+
+def layer_folder(layer: recipe.Layer) -> Path:
+    """Where this layer is, or will be once built."""
+    return store() / str(layer)
+
+
+def find() -> Image | None:
+    """The image of the recipe as it stands now, if it was built already."""
+    layers = recipe.layers()
+    folders = [layer_folder(layer) for layer in layers]
+    if not all((folder / "versions.json").exists() for folder in folders):
+        return None
+    versions: dict[str, str] = {}
+    for folder in folders:
+        versions |= json.loads((folder / "versions.json").read_text())
+    return Image(
+        id=layers[-1].digest,
+        roots=tuple(folder / "root" for folder in folders),
+        versions=versions,
+    )

@@ -1,0 +1,165 @@
+"""The on-disk record of every resource a cluster owns, written *before* the resource is made.
+
+Whatever dies, and whenever, what the ledger lists is a superset of what exists. Removing is idempotent,
+so a dead run is cleaned by walking its ledger backwards.
+"""
+
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from swarmer.errors import SwarmerError
+from swarmer.files import write_private
+from swarmer.spec import Spec
+from swarmer.state import ClusterHome
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One thing that a cluster owns on a host.
+
+    Attributes:
+        kind: what it is, a word that the stack knows how to remove: `netns`, `route`, `folder`, …
+        id: its name, in the terms of its kind.
+    """
+
+    kind: str
+    id: str
+
+
+class Ledger:
+    """What one cluster owns. Every change is on disk before the method returns.
+
+    A ledger is `owned` while a process holds its lock, which the kernel lets go when that process ends,
+    however it ends. It is `kept` when a person asked for the cluster to outlive the process.
+    """
+
+    def __init__(self, home: ClusterHome, *, spec: Spec, image: str, kept: bool = False) -> None:
+        self.home = home
+        self.spec = spec
+        self.image = image
+        self.kept = kept
+        self.broken = ""
+        self.resources: list[Resource] = []
+        self._mutex = threading.Lock()
+
+    @classmethod
+    def load(cls, home: ClusterHome) -> "Ledger":
+        """Read the ledger of a cluster.
+
+        Raises:
+            SwarmerError: there is none, or it can't be read.
+        """
+        try:
+            data: dict[str, Any] = json.loads(home.ledger.read_text())
+            ledger = cls(
+                home, spec=Spec.model_validate(data["spec"]), image=data["image"], kept=data["kept"]
+            )
+            ledger.broken = data["broken"]
+            ledger.resources = [Resource(**row) for row in data["resources"]]
+        except FileNotFoundError:
+            raise SwarmerError(
+                f"there is no cluster {home.name}", hint="`swarmer ls` shows the clusters of this machine"
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise SwarmerError(
+                f"the ledger {home.ledger} can't be read: {error}",
+                hint="it was written by another version of swarmer, or by hand; remove what it lists, then the file",
+            ) from error
+        return ledger
+
+    def intend(self, kind: str, id: str) -> Resource:
+        """Record a resource that is about to be made."""
+        resource = Resource(kind, id)
+        with self._mutex:
+            if resource not in self.resources:
+                self.resources.append(resource)
+                self._write()
+        return resource
+
+    def remove_all(self, remove: Callable[[Resource], None]) -> None:
+        """Remove everything, newest first, forgetting each once it is gone; then the ledger itself.
+
+        `remove` must not mind a resource that is not there. When it raises, the ledger still holds that
+        resource and all older ones, so that the next try goes on from there.
+        """
+        while self.resources:
+            remove(self.resources[-1])
+            self.forget(self.resources[-1])
+        self.home.ledger.unlink(missing_ok=True)
+
+    def forget(self, resource: Resource) -> None:
+        """Strike a resource that is gone."""
+        with self._mutex:
+            self.resources.remove(resource)
+            self._write()
+
+    def keep(self, kept: bool) -> None:
+        """Let the cluster outlive its process, or not."""
+        with self._mutex:
+            self.kept = kept
+            self._write()
+
+    def mark_broken(self, why: str) -> None:
+        """Record that the cluster doesn't keep its promises any more, and who broke it."""
+        with self._mutex:
+            self.broken = why
+            self._write()
+
+    def save(self) -> None:
+        """Write the ledger as it stands."""
+        with self._mutex:
+            self._write()
+
+    def _write(self) -> None:
+        document = {
+            "cluster": self.home.name,
+            "spec": self.spec.model_dump(mode="json"),
+            "image": self.image,
+            "kept": self.kept,
+            "broken": self.broken,
+            "resources": [asdict(resource) for resource in self.resources],
+        }
+        self.home.make()
+        write_private(self.home.ledger, json.dumps(document, indent=1))
+
+
+class Ownership:
+    """The lock that says: a living process runs this cluster."""
+
+    def __init__(self, home: ClusterHome) -> None:
+        self.home = home
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> bool:
+        """Take the lock; False when another living process has it."""
+        self.home.make()
+        file = self.home.owner_lock.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        self._file = file
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        return True
+
+    def owner(self) -> str:
+        """The process id of the owner, for a message."""
+        try:
+            return self.home.owner_lock.read_text() or "unknown"
+        except FileNotFoundError:
+            return "unknown"
+
+    def release(self) -> None:
+        """Let the lock go."""
+        if self._file:
+            self._file.close()
+            self._file = None

@@ -1,0 +1,251 @@
+"""From a spec to a running cluster, and from a cluster to nothing."""
+
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from swarmer import consul_api, diagnostics, image
+from swarmer.cluster import CONVERGE_TIMEOUT, Cluster
+from swarmer.cluster_node import Node
+from swarmer.errors import SwarmerError
+from swarmer.ledger import Ledger, Ownership, Resource
+from swarmer.progress import Progress, Silent
+from swarmer.spec import Spec
+from swarmer.ssh import end_connections
+from swarmer.stacks import stack_class
+from swarmer.state import ClusterHome, cluster_homes
+
+
+class OwnedCluster:
+    """A cluster that this process runs; nobody else may launch, attach to or collect it meanwhile."""
+
+    def __init__(self, cluster: Cluster, ownership: Ownership) -> None:
+        self.cluster = cluster
+        self._ownership = ownership
+
+    def keep(self) -> None:
+        """Leave the cluster running, for `attach`, `swarmer ssh` and the like."""
+        self.cluster.ledger.keep(True)
+        self._ownership.release()
+
+    def down(self) -> None:
+        """Remove all that the cluster owns."""
+        start = time.monotonic()
+        destroy(self.cluster.ledger)
+        self.cluster.phases["teardown"] = time.monotonic() - start
+        self._ownership.release()
+
+    def relaunch(self, progress: Progress, runs: Path) -> None:
+        """A fresh cluster of the same spec behind the same object."""
+        listeners, kept = self.cluster.listeners, self.cluster.ledger.kept
+        destroy(self.cluster.ledger)
+        fresh = _launch(self.cluster.spec, self.cluster.home, progress, runs)
+        self.cluster.__dict__.update(fresh.__dict__)
+        for node in self.cluster.nodes:
+            node.cluster = self.cluster
+        self.cluster.listeners = listeners
+        self.cluster.ledger.keep(kept)
+        for node in self.cluster.nodes:
+            self.cluster.announce(node)
+
+
+def launch(spec: Spec, progress: Progress | None = None, *, runs: Path = Path("runs")) -> OwnedCluster:
+    """Boot a cluster and wait until it has converged. Whatever goes wrong, nothing is left behind.
+
+    Args:
+        runs: where to put what the nodes said, should they not come up.
+
+    Raises:
+        SwarmerError: the cluster runs already, or this machine can't run it.
+        PromiseBroken: the nodes didn't converge.
+    """
+    home = ClusterHome(spec.stack, spec.dc)
+    ownership = _own(home)
+    try:
+        if home.ledger.exists():
+            ledger = Ledger.load(home)
+            if ledger.kept:
+                raise SwarmerError(
+                    f"the cluster {home.name} is running already, and was to be kept",
+                    hint=f"use it with --keep-cluster, or bring it down: `swarmer down {home.name}`",
+                )
+            destroy(ledger)
+        return OwnedCluster(_launch(spec, home, progress or Silent(), runs), ownership)
+    except BaseException:
+        ownership.release()
+        raise
+
+
+def attach(spec: Spec) -> OwnedCluster | None:
+    """The kept cluster of a spec, when there is one and it is healthy; None when there is none.
+
+    Raises:
+        SwarmerError: there is one, but of another spec or image, or it isn't healthy.
+    """
+    home = ClusterHome(spec.stack, spec.dc)
+    if not home.ledger.exists():
+        return None
+    ownership = _own(home)
+    try:
+        ledger = Ledger.load(home)
+        if not ledger.kept:
+            destroy(ledger)
+            ownership.release()
+            return None
+        again = f"bring it down and begin anew: `swarmer down {home.name}`"
+        if ledger.spec.digest != spec.digest:
+            raise SwarmerError(f"the kept cluster {home.name} was made from another servers.yml", hint=again)
+        current = image.find()
+        if current is None or current.id != ledger.image:
+            raise SwarmerError(f"the kept cluster {home.name} runs another image than today's recipe", hint=again)
+        if ledger.broken:
+            raise SwarmerError(f"the kept cluster {home.name} is broken: {ledger.broken}", hint=again)
+        cluster = Cluster(ledger, image=current)
+        cluster.ssh.prepare(spec)
+        try:
+            cluster.wait_converged(timeout=5)
+        except AssertionError as error:
+            raise SwarmerError(f"the kept cluster {home.name} is not healthy: {error}", hint=again) from error
+        return OwnedCluster(cluster, ownership)
+    except BaseException:
+        ownership.release()
+        raise
+
+
+def open_kept(home: ClusterHome) -> Cluster:
+    """A cluster as its ledger tells it, healthy or not, to look at and to log in.
+
+    Raises:
+        SwarmerError: there is no such cluster.
+    """
+    ledger = Ledger.load(home)
+    current = image.find()
+    return Cluster(ledger, image=current if current and current.id == ledger.image else None)
+
+
+def down(home: ClusterHome) -> None:
+    """Remove a cluster, kept or not.
+
+    Raises:
+        SwarmerError: there is none, or a living process runs it.
+    """
+    ledger = Ledger.load(home)
+    ownership = _own(home)
+    try:
+        destroy(ledger)
+    finally:
+        ownership.release()
+
+
+def destroy(ledger: Ledger) -> None:
+    """Remove everything that a ledger lists, newest first. Can be repeated after any interruption."""
+    stack = stack_class(ledger.spec.stack)(ledger)
+    stack.kill_all()
+
+    def remove(resource: Resource) -> None:
+        match resource.kind:
+            case "connections":
+                end_connections(Path(resource.id))
+            case "path":
+                path = Path(resource.id)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            case _:
+                stack.remove(resource)
+
+    ledger.remove_all(remove)
+
+
+def collect_garbage() -> list[str]:
+    """Remove every cluster whose process is dead and that nobody asked to keep; their names."""
+    collected = []
+    for home in list(cluster_homes()):
+        ownership = Ownership(home)
+        if not ownership.acquire():
+            continue
+        try:
+            ledger = Ledger.load(home)
+            if not ledger.kept:
+                destroy(ledger)
+                collected.append(home.name)
+        finally:
+            ownership.release()
+    return collected
+
+
+def _own(home: ClusterHome) -> Ownership:
+    ownership = Ownership(home)
+    if not ownership.acquire():
+        raise SwarmerError(
+            f"the cluster {home.name} is run by process {ownership.owner()}",
+            hint="wait for its end, or give this one another dc and admin_network in servers.yml",
+        )
+    return ownership
+
+
+def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cluster:
+    node_image = image.build(progress.say)
+    ledger = Ledger(home, spec=spec, image=node_image.id)
+    cluster = Cluster(ledger, image=node_image)
+    cluster.stack.preflight(spec)
+    start = time.monotonic()
+
+    def phase(name: str) -> None:
+        cluster.phases[name] = round(time.monotonic() - start, 3)
+
+    try:
+        ledger.save()
+        _prepare(cluster, progress)
+        with ThreadPoolExecutor(len(cluster.nodes)) as pool:
+            for server, seed in zip(spec.servers, pool.map(cluster.seed, spec.servers), strict=True):
+                cluster.stack.launch(server, seed, node_image)
+                progress.node(server.name, "launched")
+            phase("launch")
+            _wait_booted(cluster, pool, progress, phase)
+        phase("cloud-init")
+        progress.say("waiting for the cluster to converge")
+        cluster.wait_converged(timeout=CONVERGE_TIMEOUT)
+        phase("converged")
+        progress.say(f"{cluster.name} has converged")
+    except BaseException as error:
+        if isinstance(error, AssertionError | SwarmerError):
+            error.add_note(f"what the nodes said: {diagnostics.collect(cluster, runs / 'boot')}")
+        destroy(ledger)
+        raise
+    return cluster
+
+
+def _prepare(cluster: Cluster, progress: Progress) -> None:
+    home, spec, ledger = cluster.home, cluster.spec, cluster.ledger
+    authority = cluster.authority
+    if authority.client(home.folder).renewed:
+        progress.say(f"the client certificates in {home.folder} were renewed")
+    consul_api.write_trust(home, authority)
+    ledger.intend("path", str(home.credentials))
+    ledger.intend("path", str(home.ssh))
+    cluster.notes = cluster.stack.prepare(spec)
+    ledger.intend("connections", str(home.control_sockets))
+    cluster.ssh.prepare(spec)
+    for note in cluster.notes:
+        progress.say(note)
+
+
+def _wait_booted(
+    cluster: Cluster, pool: ThreadPoolExecutor, progress: Progress, phase: Callable[[str], None]
+) -> None:
+    """Wait for all nodes side by side; the phase `ssh` ends when the last one lets us in."""
+
+    def boot(node: Node) -> None:
+        def reached(state: str) -> None:
+            progress.node(node.name, state)
+            if state == "ssh":
+                phase("ssh")
+
+        node.wait_booted(reached=reached)
+
+    for wait in [pool.submit(boot, node) for node in cluster.nodes]:
+        wait.result()

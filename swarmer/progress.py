@@ -1,0 +1,79 @@
+"""Showing what happens while a cluster boots: one line per node, live on a terminal, plain elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+
+class Progress(Protocol):
+    """What a long operation tells about itself."""
+
+    def say(self, line: str) -> None:
+        """A line about the operation as a whole."""
+
+    def node(self, name: str, state: str) -> None:
+        """A node reached a state: `launched`, `ssh`, `booted`."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def say(self, line: str) -> None: ...
+
+    def node(self, name: str, state: str) -> None: ...
+
+
+class PlainProgress:
+    """One line for each thing that happens, with the seconds since the beginning."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.start = time.monotonic()
+
+    def say(self, line: str) -> None:
+        self._print(line)
+
+    def node(self, name: str, state: str) -> None:
+        self._print(f"{name} {state}")
+
+    def _print(self, text: str) -> None:
+        self.console.print(f"[{time.monotonic() - self.start:5.1f} s] {text}", markup=False, highlight=False)
+
+
+class LiveProgress:
+    """A table that is redrawn in place: each node with the states it went through."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.start = time.monotonic()
+        self.states: dict[str, list[str]] = {}
+        self.last = ""
+
+    def say(self, line: str) -> None:
+        self.last = line
+
+    def node(self, name: str, state: str) -> None:
+        self.states.setdefault(name, []).append(f"{state} {time.monotonic() - self.start:.1f} s")
+
+    def __rich__(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for name, states in self.states.items():
+            table.add_row(f"[bold]{name}[/bold]", " · ".join(states))
+        table.add_row(f"{time.monotonic() - self.start:.1f} s", self.last)
+        return table
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Progress]:
+    """Progress for a person at a terminal, or for a log file."""
+    if not console.is_terminal:
+        yield PlainProgress(console)
+        return
+    live = LiveProgress(console)
+    with Live(live, console=console, refresh_per_second=8):
+        yield live

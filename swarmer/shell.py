@@ -1,0 +1,48 @@
+"""Running commands on this host."""
+
+import logging
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from swarmer.errors import HostError
+
+log = logging.getLogger("swarmer.shell")
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    check: bool = True,
+    input: str | None = None,
+    timeout: float = 60,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; it is logged in a form that can be pasted into a shell.
+
+    Args:
+        command: the program and its arguments; no shell is involved.
+        check: whether an exit status other than 0 is an error.
+        input: what the command reads.
+        timeout: seconds until the command is killed.
+
+    Raises:
+        HostError: the program isn't there, failed (with `check`), or took too long.
+    """
+    words = [str(word) for word in command]
+    log.debug("%s", shlex.join(words))
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, errors="replace", input=input, timeout=timeout, env=env
+        )
+    except FileNotFoundError:
+        raise HostError(
+            f"the command {words[0]} is not installed", hint="`make setup` installs what swarmer needs"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise HostError(f"`{shlex.join(words)}` did not end within {timeout:.0f} s") from None
+    if check and done.returncode:
+        complaint = (done.stderr or done.stdout).strip().splitlines()[-3:]
+        raise HostError(f"`{shlex.join(words)}` failed with {done.returncode}: {' / '.join(complaint)}")
+    return done

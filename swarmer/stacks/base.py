@@ -1,0 +1,88 @@
+"""What every stack can do: the machines under a cluster, without knowing what runs on them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar
+
+from swarmer.cloudinit import SeedData
+from swarmer.image import Image
+from swarmer.ledger import Ledger, Resource
+from swarmer.spec import Server, Spec
+
+
+class Capability(StrEnum):
+    """What a scenario may need of its stack, beyond running nodes."""
+
+    OWN_KERNEL = "own-kernel"
+    IPVS = "ipvs"
+    NETEM = "netem"
+    CLOCK = "clock"
+
+
+class Stack(ABC):
+    """Where the nodes of one cluster run. Every resource goes into the ledger before it is made."""
+
+    name: ClassVar[str]
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.home = ledger.home
+
+    @property
+    @abstractmethod
+    def missing(self) -> Mapping[Capability, str]:
+        """The capabilities this stack lacks on this machine, each with the reason a skip shows."""
+
+    @abstractmethod
+    def interface(self, server: Server) -> Mapping[str, Any]:
+        """How network configuration names a node's admin interface."""
+
+    @abstractmethod
+    def preflight(self, spec: Spec) -> None:
+        """Refuse, before anything is made, what can't work on this machine.
+
+        Raises:
+            HostError: with the way out.
+        """
+
+    @abstractmethod
+    def prepare(self, spec: Spec) -> list[str]:
+        """Make what the nodes share, such as their network. Returns notes that a person should read once."""
+
+    @abstractmethod
+    def launch(self, server: Server, seed: SeedData, image: Image) -> None:
+        """Make a node with an empty disk over the image, and switch it on."""
+
+    @abstractmethod
+    def power_off(self, node: str) -> None:
+        """Pull the plug: no shutdown, no goodbye. The disk stays."""
+
+    @abstractmethod
+    def power_on(self, node: str) -> None:
+        """Boot the same disk again."""
+
+    @abstractmethod
+    def running(self, node: str) -> bool:
+        """Whether the machine is switched on."""
+
+    @abstractmethod
+    def replace(self, server: Server, seed: SeedData, image: Image) -> None:
+        """Throw the node away, disk and all, and launch a new one in its place."""
+
+    @abstractmethod
+    def console(self, node: str) -> Path:
+        """The file that holds all the node's console said, over all its boots."""
+
+    @abstractmethod
+    def memory(self, node: str) -> int | None:
+        """Bytes of memory the node uses now, or None where the host can't tell."""
+
+    @abstractmethod
+    def kill_all(self) -> None:
+        """Switch every node off at once, without waiting: the first step of destroying a cluster."""
+
+    @abstractmethod
+    def remove(self, resource: Resource) -> None:
+        """Remove one resource of the ledger; a resource that isn't there is no error."""

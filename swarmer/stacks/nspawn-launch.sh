@@ -1,0 +1,23 @@
+#!/bin/sh
+# Boots one node; becomes systemd-nspawn. Runs in the cluster's network namespace and in a mount namespace of its
+# own, so that the node's mounts end with its last process, however that ends. Everything comes as variables.
+set -eu
+umask 022
+
+# Private, but following the host: an unmount there isn't held up by a running node.
+mount --make-rslave /
+mount -t overlay overlay -o "lowerdir=$LOWERDIR,upperdir=$NODE/upper,workdir=$NODE/work" "$NODE/root"
+
+# nspawn's locks and sockets are named after the machine; two clusters may have nodes of one name.
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs -o mode=0755 tmpfs /run/systemd/nspawn
+
+# A host with cgroup v1 controllers: the node gets a pure v2 tree, which its systemd and docker want.
+if [ "$FRESH_CGROUP2" = 1 ]; then mount -t cgroup2 none /sys/fs/cgroup; fi
+
+# Dropped: what would reach through to the host's kernel or clock.
+exec systemd-nspawn --quiet --register=no --keep-unit --boot \
+  --directory="$NODE/root" --machine="$NAME" --network-bridge="$BRIDGE" --bind="$NODE/docker:/var/lib/docker" \
+  --resolv-conf=off --timezone=off --link-journal=no --console=read-only \
+  --capability=all --drop-capability=CAP_SYS_MODULE,CAP_SYS_TIME,CAP_SYS_RAWIO,CAP_SYSLOG,CAP_WAKE_ALARM,CAP_BLOCK_SUSPEND \
+  --system-call-filter='@keyring bpf add_key keyctl'

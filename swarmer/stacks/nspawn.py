@@ -1,0 +1,149 @@
+"""The embedded default: nodes as systemd-nspawn containers, over the image, with real systemd and cloud-init."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any, ClassVar
+
+from swarmer.cloudinit import SeedData
+from swarmer.errors import HostError
+from swarmer.files import write_private
+from swarmer.image import Image
+from swarmer.ledger import Ledger, Resource
+from swarmer.spec import Server, Spec
+from swarmer.stacks import nspawn_network as network
+from swarmer.stacks.base import Capability, Stack
+from swarmer.stacks.nspawn_processes import ControlGroups, processes
+
+_LAUNCHER = Path(__file__).with_name("nspawn-launch.sh")
+_TOOLS = ("systemd-nspawn", "ip", "nsenter", "unshare", "setsid", "ssh", "nft", "mmdebstrap")
+_ELSEWHERE = "use a stack with machines of their own instead: --stack=vagrant"
+
+
+class NspawnStack(Stack):
+    """Three nodes in seconds, no hypervisor. They share the host's kernel and clock."""
+
+    name: ClassVar[str] = "nspawn"
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(ledger)
+        self.processes = processes(self.home.tag)
+
+    @property
+    def missing(self) -> Mapping[Capability, str]:
+        shared = "nspawn nodes share the host's kernel"
+        return {
+            Capability.OWN_KERNEL: shared,
+            Capability.CLOCK: "nspawn nodes share the host's clock",
+            Capability.IPVS: f"{shared}, whose IPVS can't be counted on",
+            Capability.NETEM: f"{shared}, whose netem can't be counted on",
+        }
+
+    def interface(self, server: Server) -> Mapping[str, Any]:  # noqa: ARG002
+        return {"host0": {}}
+
+    def preflight(self, spec: Spec) -> None:
+        check_host()
+        unfit = set(str(self.home.folder)) & set(":,\\\"' ")
+        if unfit:
+            raise HostError(
+                f"the folder {self.home.folder} has characters in its name that overlayfs can't take",
+                hint="let SWARMER_HOME name a folder without spaces, quotes, commas and colons",
+            )
+        network.check_free(spec)
+
+    def prepare(self, spec: Spec) -> list[str]:
+        self.ledger.intend("path", str(self.home.nodes))
+        self.home.nodes.mkdir(mode=0o700, exist_ok=True)
+        self.ledger.intend("fence", str(spec.admin_network))
+        network.fence(spec.admin_network)
+        self.ledger.intend("network", network.namespace(self.home))
+        network.create(self.home, spec)
+        unlimited = self.processes.unlimited
+        return [f"memory and cpus of servers.yml are not limits here: {unlimited}"] if unlimited else []
+
+    def launch(self, server: Server, seed: SeedData, image: Image) -> None:
+        self.ledger.intend("processes", server.name)
+        folder = self.home.node(server.name)
+        for part in ("root", "upper", "work", "docker"):
+            (folder / part).mkdir(parents=True)
+        # Directories that the image has too: the mode of the upper layer is the one that counts.
+        seed_folder = folder
+        for part in ("upper", "var", "lib", "cloud", "seed", "nocloud"):
+            seed_folder /= part
+            seed_folder.mkdir(exist_ok=True)
+            seed_folder.chmod(0o755)
+        for name, content in seed.files().items():
+            write_private(seed_folder / name, content)
+        (folder / "lowerdir").write_text(image.lowerdir)
+        self.power_on(server.name)
+
+    def power_off(self, node: str) -> None:
+        self.processes.remove(node)
+
+    def power_on(self, node: str) -> None:
+        folder = self.home.node(node)
+        fresh = isinstance(self.processes, ControlGroups) and self.processes.fresh_cgroup2
+        variables = {
+            "NAME": node,
+            "NODE": str(folder),
+            "BRIDGE": network.BRIDGE,
+            "LOWERDIR": (folder / "lowerdir").read_text(),
+            "FRESH_CGROUP2": "1" if fresh else "0",
+        }
+        inside = f"--net=/run/netns/{network.namespace(self.home)}"
+        command = ["nsenter", inside, "unshare", "--mount", "sh", str(_LAUNCHER)]
+        self.ledger.intend("processes", node)
+        self.processes.start(self.ledger.spec.server(node), command, variables, self.console(node))
+
+    def running(self, node: str) -> bool:
+        return self.processes.running(node)
+
+    def replace(self, server: Server, seed: SeedData, image: Image) -> None:
+        self.power_off(server.name)
+        shutil.rmtree(self.home.node(server.name), ignore_errors=True)
+        self.launch(server, seed, image)
+
+    def console(self, node: str) -> Path:
+        return self.home.node(node) / "console.log"
+
+    def memory(self, node: str) -> int | None:
+        return self.processes.memory(node)
+
+    def kill_all(self) -> None:
+        for resource in self.ledger.resources:
+            if resource.kind == "processes":
+                self.processes.kill(resource.id)
+
+    def remove(self, resource: Resource) -> None:
+        match resource.kind:
+            case "processes":
+                self.processes.remove(resource.id)
+            case "network":
+                network.remove(self.home)
+            case "fence":
+                network.unfence(IPv4Network(resource.id))
+            case other:
+                raise AssertionError(f"the nspawn stack makes no {other}")
+
+
+def check_host() -> None:
+    """Refuse a machine that can't run nspawn nodes.
+
+    Raises:
+        HostError: not Linux, not root, or a missing tool.
+    """
+    if os.uname().sysname != "Linux":
+        raise HostError("the nspawn stack runs on Linux only", hint=_ELSEWHERE)
+    if missing := [tool for tool in _TOOLS if not shutil.which(tool, path=f"{os.environ.get('PATH')}:/usr/sbin:/sbin")]:
+        raise HostError(
+            f"the nspawn stack needs {', '.join(missing)}, which this machine lacks",
+            hint=f"`make setup` installs it on Debian and Ubuntu; elsewhere, {_ELSEWHERE}",
+        )
+    if os.geteuid() != 0:
+        raise HostError(
+            "the nspawn stack needs root to make namespaces and mounts",
+            hint=f"run the same command with sudo, or {_ELSEWHERE}",
+        )

@@ -1,0 +1,113 @@
+"""The network of an nspawn cluster: a bridge in a network namespace of its own, and one link to the host.
+
+The namespace keeps the nodes' traffic away from the host's packet filters (docker's and libvirt's drop bridged
+packets), and takes everything in it along when it goes.
+"""
+
+import json
+from ipaddress import IPv4Network
+from typing import Any
+
+from swarmer.errors import HostError
+from swarmer.shell import run
+from swarmer.spec import Spec
+from swarmer.state import ClusterHome
+
+#: The name of the bridge inside the namespace.
+BRIDGE = "cluster"
+
+#: The worst metric there is: the route only counts when the cluster's own link is gone.
+LAST_METRIC = "4294967295"
+
+
+def namespace(home: ClusterHome) -> str:
+    """The network namespace of a cluster."""
+    return f"swarmer-{home.dc}-{home.tag}"
+
+
+def host_link(home: ClusterHome) -> str:
+    """The host's end of the link into the namespace (an interface name has at most 15 characters)."""
+    return f"sw{home.tag}"
+
+
+def check_free(spec: Spec) -> None:
+    """Refuse a network that this host already uses.
+
+    Raises:
+        HostError: naming the interface or route that uses it.
+    """
+    hint = "choose another admin_network in servers.yml, or bring down what uses it (`swarmer ls`)"
+    for link in _ip("address", "show"):
+        for address in link["addr_info"]:
+            if address["family"] == "inet":
+                network = IPv4Network(f"{address['local']}/{address['prefixlen']}", strict=False)
+                if network.overlaps(spec.admin_network):
+                    raise HostError(
+                        f"the network {spec.admin_network} is in use on this host: {link['ifname']} has {network}",
+                        hint=hint,
+                    )
+    for route in _ip("route", "show"):
+        if route["dst"] != "default" and IPv4Network(route["dst"]).overlaps(spec.admin_network):
+            through = route.get("dev", route.get("type", "a route"))
+            raise HostError(
+                f"the network {spec.admin_network} is in use on this host: {route['dst']} is routed ({through})",
+                hint=hint,
+            )
+
+
+def fence(network: IPv4Network) -> None:
+    """Let no packet for a node leave by the default route, also when the nodes are gone."""
+    run(["ip", "route", "replace", "unreachable", str(network), "metric", LAST_METRIC])
+
+
+def unfence(network: IPv4Network) -> None:
+    """Take the fence away; the last thing a cluster does."""
+    run(["ip", "route", "delete", "unreachable", str(network), "metric", LAST_METRIC], check=False)
+
+
+def create(home: ClusterHome, spec: Spec) -> None:
+    """Make the namespace with its bridge, and link it to the host."""
+    inside, link = namespace(home), host_link(home)
+    run(["ip", "netns", "add", inside])
+    _batch(
+        f"link add {BRIDGE} type bridge\nlink set {BRIDGE} up\nlink set lo up",
+        inside=inside,
+    )
+    _batch(
+        f"link add {link} type veth peer name host netns {inside}\n"
+        f"address add {spec.host_address}/{spec.admin_network.prefixlen} dev {link}\n"
+        f"link set {link} up"
+    )
+    _batch(f"link set host master {BRIDGE} up", inside=inside)
+    if spec.internet:
+        _open_to_internet(home, spec)
+
+
+def remove(home: ClusterHome) -> None:
+    """Remove the namespace, the link and the packet filter; none of them need be there."""
+    run(["ip", "link", "delete", host_link(home)], check=False)
+    run(["ip", "netns", "delete", namespace(home)], check=False)
+    run(["nft", "delete", "table", "ip", host_link(home)], check=False)
+
+
+def _open_to_internet(home: ClusterHome, spec: Spec) -> None:
+    link = host_link(home)
+    run(["sysctl", "--quiet", "--write", f"net.ipv4.conf.{link}.forwarding=1", "net.ipv4.ip_forward=1"])
+    rules = f"""
+        table ip {link} {{
+            chain postrouting {{
+                type nat hook postrouting priority srcnat;
+                ip saddr {spec.admin_network} oifname != "{link}" masquerade
+            }}
+        }}
+    """
+    run(["nft", "--file", "-"], input=rules)
+
+
+def _batch(commands: str, *, inside: str | None = None) -> None:
+    run(["ip", *(["-netns", inside] if inside else []), "-batch", "-"], input=commands)
+
+
+def _ip(*words: str) -> list[dict[str, Any]]:
+    answer: list[dict[str, Any]] = json.loads(run(["ip", "-4", "-json", *words]).stdout or "[]")
+    return answer

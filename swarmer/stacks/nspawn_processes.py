@@ -1,0 +1,212 @@
+"""The processes of nspawn nodes: started, limited and killed as one group per node.
+
+On a host that systemd runs, each node is a transient unit. Elsewhere each node is a control group of ours, in the
+v2 tree and, where the controllers are still v1, in theirs too.
+"""
+
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from swarmer.errors import HostError
+from swarmer.shell import run
+from swarmer.spec import Server
+from swarmer.wait import until_true
+
+#: A period of the CPU bandwidth controller, in µs.
+_PERIOD = 100_000
+
+
+class Processes(ABC):
+    """The processes of the nodes of one cluster, which is known by its tag."""
+
+    def __init__(self, tag: str) -> None:
+        self.tag = tag
+
+    @abstractmethod
+    def start(
+        self, server: Server, command: Sequence[str], variables: Mapping[str, str], console: Path
+    ) -> None:
+        """Start `command` as the first process of a node, within the node's memory and cpus."""
+
+    @abstractmethod
+    def kill(self, node: str) -> None:
+        """Kill all processes of a node at once, without waiting for their end."""
+
+    @abstractmethod
+    def running(self, node: str) -> bool:
+        """Whether any process of the node lives."""
+
+    @abstractmethod
+    def memory(self, node: str) -> int | None:
+        """Bytes that the node's processes use, or None where nobody counts."""
+
+    def remove(self, node: str) -> None:
+        """Kill all processes of a node, wait for their end, and remove their group."""
+        self.kill(node)
+        until_true(f"the end of all processes of {node}", lambda: not self.running(node), timeout=20, interval=0.02)
+
+    @property
+    @abstractmethod
+    def unlimited(self) -> str:
+        """Why memory and cpus can't be limited on this host; empty where they can."""
+
+
+class SystemdUnits(Processes):
+    """Each node is a transient service of the host's systemd."""
+
+    unlimited = ""
+
+    def _unit(self, node: str) -> str:
+        return f"swarmer-{self.tag}-{node}.service"
+
+    def start(
+        self, server: Server, command: Sequence[str], variables: Mapping[str, str], console: Path
+    ) -> None:
+        properties = {
+            "Delegate": "yes",
+            "Slice": "machine.slice",
+            "MemoryMax": f"{server.memory}M",
+            "CPUQuota": f"{server.cpus * 100}%",
+            "TasksMax": "infinity",
+            "StandardOutput": f"append:{console}",
+            "StandardError": f"append:{console}",
+        }
+        run(
+            ["systemd-run", "--quiet", "--collect", f"--unit={self._unit(server.name)}"]
+            + [f"--property={name}={value}" for name, value in properties.items()]
+            + [f"--setenv={name}={value}" for name, value in variables.items()]
+            + list(command)
+        )
+
+    def kill(self, node: str) -> None:
+        run(["systemctl", "kill", "--signal=KILL", self._unit(node)], check=False)
+
+    def running(self, node: str) -> bool:
+        state = run(["systemctl", "show", "--property=ActiveState", "--value", self._unit(node)], check=False)
+        return state.stdout.strip() not in ("inactive", "failed", "")
+
+    def memory(self, node: str) -> int | None:
+        shown = run(["systemctl", "show", "--property=MemoryCurrent", "--value", self._unit(node)]).stdout.strip()
+        return int(shown) if shown.isdigit() else None
+
+
+class ControlGroups(Processes):
+    """Each node is a control group that we made ourselves."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(tag)
+        mounts = _cgroup_mounts()
+        if not (unified := mounts.get("cgroup2")):
+            raise HostError(
+                "this host has no cgroup v2 tree, which the nodes' systemd needs",
+                hint="mount one: `mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified`",
+            )
+        self._unified = unified
+        self._memory = mounts.get("memory")
+        self._cpu = mounts.get("cpu")
+
+    @property
+    def unlimited(self) -> str:
+        if self._memory and self._cpu:
+            return ""
+        return "this host has no control groups for memory and cpus that swarmer may use"
+
+    @property
+    def fresh_cgroup2(self) -> bool:
+        """Whether a node needs a v2 tree of its own mounted, because the host's own is not where it belongs."""
+        return self._unified != Path("/sys/fs/cgroup")
+
+    def _groups(self, node: str) -> list[Path]:
+        return [root / f"swarmer-{self.tag}" / node for root in (self._unified, self._memory, self._cpu) if root]
+
+    def start(
+        self, server: Server, command: Sequence[str], variables: Mapping[str, str], console: Path
+    ) -> None:
+        groups = self._groups(server.name)
+        for group in groups:
+            group.mkdir(parents=True, exist_ok=True)
+        if self._memory:
+            limit = self._memory / f"swarmer-{self.tag}" / server.name / "memory.limit_in_bytes"
+            limit.write_text(f"{server.memory}M")
+        if self._cpu:
+            group = self._cpu / f"swarmer-{self.tag}" / server.name
+            (group / "cpu.cfs_period_us").write_text(str(_PERIOD))
+            (group / "cpu.cfs_quota_us").write_text(str(_PERIOD * server.cpus))
+        # A shell joins the groups before it forks the node off, so that the groups are never seen empty.
+        # --fork: the node belongs to nobody here; it outlives this process if the cluster is kept.
+        join = "; ".join(f"echo $$ > {group}/cgroup.procs" for group in groups)
+        with console.open("a") as output:
+            done = subprocess.run(
+                ["sh", "-ec", f'{join}; exec setsid --fork "$@"', "sh", *command],
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        if done.returncode:
+            raise HostError(f"{server.name} can't be started", hint=f"its console says why: {console}")
+
+    def kill(self, node: str) -> None:
+        group = self._groups(node)[0]
+        if group.exists():
+            (group / "cgroup.kill").write_text("1")
+
+    def running(self, node: str) -> bool:
+        events = self._groups(node)[0] / "cgroup.events"
+        return events.exists() and "populated 1" in events.read_text()
+
+    def memory(self, node: str) -> int | None:
+        if not self._memory:
+            return None
+        usage = self._memory / f"swarmer-{self.tag}" / node / "memory.stat"
+        fields = dict(line.split() for line in usage.read_text().splitlines())
+        return int(fields["total_rss"]) + int(fields["total_shmem"])
+
+    def remove(self, node: str) -> None:
+        super().remove(node)
+        for group in self._groups(node):
+            _remove_tree(group)
+            if group.parent.exists() and not any(child.is_dir() for child in group.parent.iterdir()):
+                group.parent.rmdir()
+
+
+def processes(tag: str) -> Processes:
+    """What fits this host."""
+    return SystemdUnits(tag) if Path("/run/systemd/system").is_dir() else ControlGroups(tag)
+
+
+def _cgroup_mounts() -> dict[str, Path]:
+    """`cgroup2` and each v1 controller, to where this host has it mounted."""
+    mounts: dict[str, Path] = {}
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, target, kind, options, *_ = line.split()
+        if kind == "cgroup2":
+            mounts.setdefault("cgroup2", Path(target))
+        elif kind == "cgroup":
+            for option in options.split(","):
+                mounts.setdefault(option, Path(target))
+    return mounts
+
+
+def _remove_tree(group: Path) -> None:
+    """Remove a control group with its children; a dying process may hold one for a moment."""
+    if not group.exists():
+        return
+    for child in [*group.iterdir()]:
+        if child.is_dir():
+            _remove_tree(child)
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return

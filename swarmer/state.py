@@ -1,0 +1,86 @@
+"""Where clusters keep what they are: `~/.swarmer/STACK/DC/`, mode 0700."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarmer.files import make_private_folder
+
+
+def swarmer_home() -> Path:
+    """`~/.swarmer`, or what `SWARMER_HOME` names."""
+    return Path(os.environ.get("SWARMER_HOME") or "~/.swarmer").expanduser().absolute()
+
+
+def cache_home() -> Path:
+    """Where built images stay between runs: `~/.cache/swarmer`, or what `SWARMER_CACHE` names."""
+    if named := os.environ.get("SWARMER_CACHE"):
+        return Path(named).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "swarmer"
+
+
+@dataclass(frozen=True)
+class ClusterHome:
+    """The folder of one cluster, and the names of what is in it."""
+
+    stack: str
+    dc: str
+
+    @property
+    def folder(self) -> Path:
+        return swarmer_home() / self.stack / self.dc
+
+    @property
+    def name(self) -> str:
+        return f"{self.stack}:{self.dc}"
+
+    @property
+    def tag(self) -> str:
+        """Eight characters that no cluster of another name or another `SWARMER_HOME` has.
+
+        Host-wide names (interfaces, namespaces, control groups) carry it, so that two people's
+        `nspawn:dev` on one machine don't meet.
+        """
+        return hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]
+
+    @property
+    def ledger(self) -> Path:
+        return self.folder / "ledger.json"
+
+    @property
+    def owner_lock(self) -> Path:
+        return self.folder / "owner.lock"
+
+    @property
+    def credentials(self) -> Path:
+        return self.folder / "credentials.json"
+
+    @property
+    def ssh(self) -> Path:
+        return self.folder / "ssh"
+
+    @property
+    def nodes(self) -> Path:
+        return self.folder / "nodes"
+
+    @property
+    def control_sockets(self) -> Path:
+        """Outside the home and short, because a unix socket's path has at most 108 bytes."""
+        runtime = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", tempfile.gettempdir())
+        return Path(runtime) / f"swarmer-{self.tag}"
+
+    def node(self, name: str) -> Path:
+        return self.nodes / name
+
+    def make(self) -> None:
+        """Create the folder, and close it to everyone else."""
+        make_private_folder(self.folder)
+
+
+def cluster_homes() -> Iterator[ClusterHome]:
+    """Every cluster folder that holds a ledger, sorted by name."""
+    for ledger in sorted(swarmer_home().glob("*/*/ledger.json")):
+        yield ClusterHome(ledger.parent.parent.name, ledger.parent.name)

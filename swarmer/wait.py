@@ -1,0 +1,94 @@
+"""Waiting with a deadline, and saying what was waited for when it does not come."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from swarmer.errors import PromiseBroken
+
+T = TypeVar("T")
+
+#: The one place where deadlines grow for a slow stack (emulated machines): a factor, 1 on nspawn.
+slowness = float(os.environ.get("SWARMER_SLOWNESS", "1"))
+
+
+class NotYet(Exception):
+    """Raised by a probe: the awaited isn't there yet. Its text is the last value that a give-up shows."""
+
+
+class Hopeless(PromiseBroken):
+    """Raised by a probe: the awaited can't come any more, so waiting on would only hide why."""
+
+
+class GaveUp(PromiseBroken):
+    """The deadline passed. The text says what was awaited, the last value, how often and how long."""
+
+
+@dataclass(frozen=True)
+class Wait(Generic[T]):
+    """Something awaited until a deadline.
+
+    Args:
+        what: the awaited, as a person would say it: "three voters".
+        probe: looks once. Returns the value when it is there; raises `NotYet` when it isn't, or
+            `Hopeless` when it can't come any more. Errors listed in `pardon` count as "not yet".
+        timeout: seconds, multiplied by the stack's slowness.
+        interval: seconds between two looks.
+        pardon: exception types that a service on its way up may raise.
+    """
+
+    what: str
+    probe: Callable[[], T]
+    timeout: float
+    interval: float = 0.1
+    pardon: tuple[type[Exception], ...] = ()
+
+    def __call__(self) -> T:
+        """The awaited value.
+
+        Raises:
+            GaveUp: the deadline passed.
+            Hopeless: the probe said that it can't come any more.
+        """
+        start = time.monotonic()
+        deadline = start + self.timeout * slowness
+        looks = 0
+        while True:
+            looks += 1
+            try:
+                return self.probe()
+            except NotYet as not_yet:
+                last = str(not_yet)
+            except self.pardon as error:
+                last = f"{type(error).__name__}: {error}"
+            now = time.monotonic()
+            if now >= deadline:
+                raise GaveUp(
+                    f"waited {now - start:.1f} s for {self.what}, looked {looks} times; last seen: {last}"
+                )
+            time.sleep(min(self.interval, max(0.0, deadline - now)))
+
+
+def until(
+    what: str,
+    probe: Callable[[], T],
+    *,
+    timeout: float,
+    interval: float = 0.1,
+    pardon: tuple[type[Exception], ...] = (),
+) -> T:
+    """Wait for `what` right now: `Wait(what, probe, …)()`."""
+    return Wait(what, probe, timeout, interval, pardon)()
+
+
+def until_true(what: str, condition: Callable[[], object], *, timeout: float, interval: float = 0.1) -> None:
+    """Wait until `condition()` is true; its last value is shown when it never is."""
+
+    def probe() -> None:
+        value = condition()
+        if not value:
+            raise NotYet(repr(value))
+
+    until(what, probe, timeout=timeout, interval=interval)
