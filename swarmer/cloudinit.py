@@ -77,10 +77,7 @@ def seed_data(
                 "write_files": _files(spec, server, authority, credentials, consul_version),
             }
         ),
-        meta_data=json.dumps(
-            {"instance-id": f"{server.name}-{uuid.uuid4()}", "local-hostname": server.name}
-        )
-        + "\n",
+        meta_data=json.dumps({"instance-id": f"{server.name}-{uuid.uuid4()}", "local-hostname": server.name}) + "\n",
         network_config=_yaml(_network(spec, server, interface)),
     )
 

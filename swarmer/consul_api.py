@@ -51,9 +51,7 @@ def write_trust(home: ClusterHome, authority: Authority) -> None:
 def raft_peers(api: consul.Consul) -> list[Peer]:
     """The raft configuration, as the leader sees it."""
     servers = api.operator.raft_config()["Servers"]
-    return [
-        Peer(row["Node"], row["Address"].split(":")[0], row["Voter"], row["Leader"]) for row in servers
-    ]
+    return [Peer(row["Node"], row["Address"].split(":")[0], row["Voter"], row["Leader"]) for row in servers]
 
 
 def members_alive(api: consul.Consul) -> set[str]:

@@ -30,9 +30,7 @@ GOSSIP: Final = {
 }
 
 
-def render(
-    spec: Spec, server: Server, credentials: Credentials, *, version: tuple[int, ...]
-) -> dict[str, Any]:
+def render(spec: Spec, server: Server, credentials: Credentials, *, version: tuple[int, ...]) -> dict[str, Any]:
     """The configuration of one node's agent, as consul's JSON.
 
     Args:

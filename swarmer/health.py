@@ -56,7 +56,8 @@ def check_node(node: "Node") -> None:
         "systemctl list-units --failed --plain --no-legend | cut -d' ' -f1 | xargs;"
         "test -e /run/cloud-init/result.json && echo done || echo running;"
         "systemctl show --property=ActiveState --value swarmer.target;"
-        "systemctl list-units --state=activating,deactivating --plain --no-legend 'consul*' 'swarmer*' | cut -d' ' -f1 | xargs"
+        "systemctl list-units --state=activating,deactivating --plain --no-legend 'consul*' 'swarmer*'"
+        " | cut -d' ' -f1 | xargs"
     )
     failed, cloud_init, target, busy = (answer.stdout.split("\n") + [""] * 4)[:4]
     if failed:

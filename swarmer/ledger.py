@@ -10,7 +10,6 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import IO, Any
 
 from swarmer.errors import SwarmerError
@@ -57,9 +56,7 @@ class Ledger:
         """
         try:
             data: dict[str, Any] = json.loads(home.ledger.read_text())
-            ledger = cls(
-                home, spec=Spec.model_validate(data["spec"]), image=data["image"], kept=data["kept"]
-            )
+            ledger = cls(home, spec=Spec.model_validate(data["spec"]), image=data["image"], kept=data["kept"])
             ledger.broken = data["broken"]
             ledger.resources = [Resource(**row) for row in data["resources"]]
         except FileNotFoundError:

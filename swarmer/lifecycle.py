@@ -234,9 +234,7 @@ def _prepare(cluster: Cluster, progress: Progress) -> None:
         progress.say(note)
 
 
-def _wait_booted(
-    cluster: Cluster, pool: ThreadPoolExecutor, progress: Progress, phase: Callable[[str], None]
-) -> None:
+def _wait_booted(cluster: Cluster, pool: ThreadPoolExecutor, progress: Progress, phase: Callable[[str], None]) -> None:
     """Wait for all nodes side by side; the phase `ssh` ends when the last one lets us in."""
 
     def boot(node: Node) -> None:

@@ -116,9 +116,7 @@ class Authority:
             try:
                 root = _open_issuer(folder / "ca", _name(cluster, "root CA"), parent=None)
                 planes = {
-                    plane: _open_issuer(
-                        folder / f"pki/{plane}-ca", _name(cluster, f"{plane} CA"), parent=root
-                    )
+                    plane: _open_issuer(folder / f"pki/{plane}-ca", _name(cluster, f"{plane} CA"), parent=root)
                     for plane in Plane
                 }
             except _UnusableError as error:
@@ -230,9 +228,7 @@ class Authority:
         )
 
 
-def consul_identity(
-    authority: Authority, *, node: str, dc: str, stack: str, ip: IPv4Address, server: bool
-) -> Identity:
+def consul_identity(authority: Authority, *, node: str, dc: str, stack: str, ip: IPv4Address, server: bool) -> Identity:
     """A node's certificate for consul, where every node is both server and client.
 
     Only a consul server's holds the name `server.DC.STACK`: with `verify_server_hostname`, that name is what
@@ -291,9 +287,7 @@ def _create_issuer(certificate_file: Path, key_file: Path, subject: x509.Name, p
     write_private(certificate_file, certificate.public_bytes(Encoding.PEM))
 
 
-def _builder(
-    subject: x509.Name, key: ec.EllipticCurvePrivateKey, parent: Issuer | None
-) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, key: ec.EllipticCurvePrivateKey, parent: Issuer | None) -> x509.CertificateBuilder:
     start = now() - CLOCK_SKEW
     end = start + LIFETIME
     signer = parent.key if parent else key
@@ -306,9 +300,7 @@ def _builder(
         .not_valid_before(start)
         .not_valid_after(min(end, parent.certificate.not_valid_after_utc) if parent else end)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
     )
 
 

@@ -145,8 +145,8 @@ class Server(_Value):
     cpus: Annotated[int, Field(ge=1), BeforeValidator(_digits), _number(1)] = Field(
         description="Number of processors, with or without quotes.", examples=[2, "2"]
     )
-    ip: Annotated[IPv4Address, BeforeValidator(str), WithJsonSchema({"type": "string", "format": "ipv4"})] = (
-        Field(description="The node's address in admin_network.", examples=["192.168.101.101"])
+    ip: Annotated[IPv4Address, BeforeValidator(str), WithJsonSchema({"type": "string", "format": "ipv4"})] = Field(
+        description="The node's address in admin_network.", examples=["192.168.101.101"]
     )
     consul: ConsulRole = Field(
         description="Servers vote, and their number is odd. Where no entry has it, the first nodes are "

@@ -142,18 +142,14 @@ class Ssh:
         """End the shared connection to a node, if there is one."""
         socket = self.home.control_sockets / node
         if socket.exists():
-            subprocess.run(
-                ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", node], capture_output=True, timeout=10
-            )
+            subprocess.run(["ssh", "-o", f"ControlPath={socket}", "-O", "exit", node], capture_output=True, timeout=10)
             socket.unlink(missing_ok=True)
 
 
 def end_connections(folder: Path) -> None:
     """End every shared connection whose socket is in `folder`, and remove the folder."""
     for socket in folder.glob("*") if folder.is_dir() else ():
-        subprocess.run(
-            ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "node"], capture_output=True, timeout=10
-        )
+        subprocess.run(["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "node"], capture_output=True, timeout=10)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -65,9 +65,7 @@ class Wait(Generic[T]):
                 last = f"{type(error).__name__}: {error}"
             now = time.monotonic()
             if now >= deadline:
-                raise GaveUp(
-                    f"waited {now - start:.1f} s for {self.what}, looked {looks} times; last seen: {last}"
-                )
+                raise GaveUp(f"waited {now - start:.1f} s for {self.what}, looked {looks} times; last seen: {last}")
             time.sleep(min(self.interval, max(0.0, deadline - now)))
 
 

@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from swarmer import pki
-from swarmer.files import write_private
 from swarmer.errors import SwarmerError
+from swarmer.files import write_private
 from swarmer.pki import Authority, Identity, Plane, consul_identity, docker_identity, registry_identity
 
 ADDRESS = IPv4Address("10.7.0.11")
@@ -65,9 +65,7 @@ def verify_client(identity: Identity, trust: bytes) -> None:
 
 def names_of(identity: Identity) -> tuple[set[str], set[str]]:
     sans = chain(identity)[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return set(sans.get_values_for_type(x509.DNSName)), set(
-        map(str, sans.get_values_for_type(x509.IPAddress))
-    )
+    return set(sans.get_values_for_type(x509.DNSName)), set(map(str, sans.get_values_for_type(x509.IPAddress)))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -156,9 +154,7 @@ def test_a_plane_trusts_its_own_certificates_only(authority: Authority, trusted:
                 verify_client(client, authority.plane_bundle(trusted))
 
 
-@pytest.mark.parametrize(
-    "what", [{"dns": [], "ip": [], "server": True}, {"dns": ["x"], "ip": [], "server": False}]
-)
+@pytest.mark.parametrize("what", [{"dns": [], "ip": [], "server": True}, {"dns": ["x"], "ip": [], "server": False}])
 def test_a_certificate_for_nothing_is_refused(authority: Authority, what: dict[str, list[str]]) -> None:
     with pytest.raises(ValueError, match="a leaf needs"):
         authority.issue(Plane.CONSUL, "x", client=False, **what)  # type: ignore[arg-type]
@@ -301,9 +297,7 @@ def replace_issuing_ca_by_another(folder: Path) -> None:
         (replace_issuing_ca_by_another, "docker-ca.pem was signed by another CA"),
     ],
 )
-def test_what_is_damaged_is_refused_and_left_as_it_is(
-    folder: Path, harm: Callable[[Path], None], message: str
-) -> None:
+def test_what_is_damaged_is_refused_and_left_as_it_is(folder: Path, harm: Callable[[Path], None], message: str) -> None:
     Authority.open(folder, "nspawn:dev")
     harm(folder)
     before = content(folder)
@@ -320,9 +314,7 @@ def test_another_clusters_folder_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("days", [-1, 366])
-def test_a_ca_whose_time_is_not_now_is_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, days: int
-) -> None:
+def test_a_ca_whose_time_is_not_now_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch, days: int) -> None:
     Authority.open(folder, "nspawn:dev")
     then = pki.now() + timedelta(days=days)
     monkeypatch.setattr(pki, "now", lambda: then)
@@ -398,9 +390,7 @@ def test_an_unusable_client_certificate_is_renewed(folder: Path, harm: Callable[
     assert not authority.client(folder).renewed
 
 
-def test_a_client_certificate_is_renewed_a_month_before_its_end(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_client_certificate_is_renewed_a_month_before_its_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start = pki.now()
     at = {"day": 0}
     monkeypatch.setattr(pki, "now", lambda: start + timedelta(days=at["day"]))
@@ -425,9 +415,7 @@ def openssl(folder: Path) -> Callable[[str, Identity, bytes], bool]:
         leaf.write_bytes(identity.certificate)
         trusted.write_bytes(trust)
         command = ["openssl", "verify", "-x509_strict", "-no-CApath", "-no-CAstore", "-CAfile", str(trusted)]
-        done = subprocess.run(
-            [*command, "-untrusted", str(leaf), *options.split(), str(leaf)], capture_output=True
-        )
+        done = subprocess.run([*command, "-untrusted", str(leaf), *options.split(), str(leaf)], capture_output=True)
         return done.returncode == 0
 
     folder.mkdir(parents=True)
@@ -498,6 +486,4 @@ def test_mutual_tls(tmp_path: Path, authority: Authority) -> None:
     with pytest.raises(ssl.SSLError):
         handshake(tmp_path, server, None, authority)
     with pytest.raises(ssl.SSLError):
-        handshake(
-            tmp_path, registry_identity(authority, **WHERE, ip=ADDRESS), issue(Plane.CONSUL, "x"), authority
-        )
+        handshake(tmp_path, registry_identity(authority, **WHERE, ip=ADDRESS), issue(Plane.CONSUL, "x"), authority)

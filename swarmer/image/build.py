@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,9 +32,7 @@ def build(report: Report, *, fresh: bool = False) -> store.Image:
     if not fresh and (image := store.find()):
         return image
     if os.geteuid() != 0:
-        raise HostError(
-            "building the node image needs root", hint="run `sudo .venv/bin/swarmer image build` once"
-        )
+        raise HostError("building the node image needs root", hint="run `sudo .venv/bin/swarmer image build` once")
     steps: dict[str, Callable[[Path, Report], dict[str, str]]] = {
         "base": _base,
         "consul": _consul,
@@ -85,7 +84,8 @@ def _base(folder: Path, report: Report) -> dict[str, str]:
             "--dpkgopt=path-include=/usr/share/doc/*/copyright",
             "--dpkgopt=path-exclude=/usr/share/locale/*",
             f"--include={','.join(recipe.packages())}",
-            f"--setup-hook=mkdir -p \"$1\"/etc/apt/preferences.d && cp '{RECIPE}/apt/consul' \"$1\"/etc/apt/preferences.d/",
+            '--setup-hook=mkdir -p "$1"/etc/apt/preferences.d',
+            f"--setup-hook=copy-in {shlex.quote(str(RECIPE / 'apt/consul'))} /etc/apt/preferences.d",
             recipe.SUITE,
             str(root),
             *recipe.apt_sources(),
@@ -115,8 +115,10 @@ def _node(folder: Path, report: Report) -> dict[str, str]:
     work.mkdir()
     merged.mkdir()
     _stream(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
-        + ["--target", str(packages), "--requirement", str(RECIPE / "node-requirements.txt")],
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"),
+            *("--target", str(packages), "--requirement", str(RECIPE / "node-requirements.txt")),
+        ],
         report,
     )
     for module in recipe.NODE_MODULES:
@@ -153,7 +155,12 @@ def _stream(command: list[str], report: Report, *, env: dict[str, str] | None = 
     tail: list[str] = []
     try:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=env,
         )
     except FileNotFoundError:
         raise HostError(

@@ -26,9 +26,7 @@ class Processes(ABC):
         self.tag = tag
 
     @abstractmethod
-    def start(
-        self, server: Server, command: Sequence[str], variables: Mapping[str, str], console: Path
-    ) -> None:
+    def start(self, server: Server, command: Sequence[str], variables: Mapping[str, str], console: Path) -> None:
         """Start `command` as the first process of a node, within the node's memory and cpus."""
 
     @abstractmethod
@@ -62,9 +60,7 @@ class SystemdUnits(Processes):
     def _unit(self, node: str) -> str:
         return f"swarmer-{self.tag}-{node}.service"
 
-    def start(
-        self, server: Server, command: Sequence[str], variables: Mapping[str, str], console: Path
-    ) -> None:
+    def start(self, server: Server, command: Sequence[str], variables: Mapping[str, str], console: Path) -> None:
         properties = {
             "Delegate": "yes",
             "Slice": "machine.slice",
@@ -122,9 +118,7 @@ class ControlGroups(Processes):
     def _groups(self, node: str) -> list[Path]:
         return [root / f"swarmer-{self.tag}" / node for root in (self._unified, self._memory, self._cpu) if root]
 
-    def start(
-        self, server: Server, command: Sequence[str], variables: Mapping[str, str], console: Path
-    ) -> None:
+    def start(self, server: Server, command: Sequence[str], variables: Mapping[str, str], console: Path) -> None:
         groups = self._groups(server.name)
         for group in groups:
             group.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,337 @@
+"""What `servers.yml` may hold, what is refused, and the words it is refused with."""
+
+import io
+import json
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from strategies import documents, specs
+
+from swarmer.errors import SpecError
+from swarmer.spec import ConsulRole, Server, Spec, SwarmRole, advice, for_worker
+from swarmer.spec_file import json_schema, load, resized
+
+ORIGINAL = """\
+admin_network: 192.168.101.0/24
+stack: vagrant
+dc: dev
+
+servers:
+  - name    : "swarm-01"
+    memory  : "3072"
+    cpus    : "2"
+    ip      : 192.168.101.101
+  - name    : "swarm-02"
+    memory  : "3072"
+    cpus    : "2"
+    ip      : 192.168.101.102
+  - name    : "swarm-03"
+    memory  : "3072"
+    cpus    : "2"
+    ip      : 192.168.101.103
+"""
+
+Load = Callable[..., Spec]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("spec")
+
+
+@pytest.fixture(scope="module")
+def load_text(folder: Path) -> Load:
+    """Loads a text as the file that holds it."""
+
+    def read(text: str | bytes, **options: Any) -> Spec:
+        path = folder / "servers.yml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode(errors="surrogatepass"))
+        return load(path, **options)
+
+    return read
+
+
+def entry(number: int, *, network: str = "192.168.101", **keys: object) -> dict[str, Any]:
+    return {"name": f"n{number}", "memory": 512, "cpus": 1, "ip": f"{network}.{number + 1}"} | keys
+
+
+def document(*entries: object, **keys: object) -> str:
+    """A file of these servers."""
+    content = {"admin_network": "192.168.101.0/24", "stack": "nspawn", "dc": "dev"} | keys
+    return dumped(content | {"servers": list(entries)})
+
+
+def dumped(content: object) -> str:
+    stream = io.StringIO()
+    YAML(typ="safe", pure=True).dump(content, stream)  # pyright: ignore[reportUnknownMemberType]
+    return stream.getvalue()
+
+
+def roles(spec: Spec) -> str:
+    """Roles in file order, such as `S/both A/agent`."""
+    return " ".join(f"{server.consul[0].upper()}/{server.swarm}" for server in spec.servers)
+
+
+def test_the_file_of_the_original_project_works_word_for_word(load_text: Load) -> None:
+    spec = load_text(ORIGINAL)
+    assert (spec.name, spec.domain) == ("vagrant:dev", "dev.vagrant")
+    assert str(spec.host_address) == "192.168.101.1"
+    assert [server.name for server in spec.servers] == ["swarm-01", "swarm-02", "swarm-03"]
+    assert {(server.memory, server.cpus) for server in spec.servers} == {(3072, 2)}
+    assert str(spec.server("swarm-03").ip) == "192.168.101.103"
+    assert spec.internet is False
+    assert spec.consul_servers == spec.managers == spec.servers
+    assert advice(spec) == []
+
+
+def test_the_file_of_the_repository_is_the_same_on_nspawn(load_text: Load) -> None:
+    shipped = load(Path(__file__).parent.parent / "servers.yml")
+    assert shipped == load_text(ORIGINAL, stack="nspawn")
+    assert shipped.with_stack("vagrant").digest == load_text(ORIGINAL).digest != shipped.digest
+
+
+def test_quotes_older_names_and_the_order_of_keys_make_no_difference(load_text: Load) -> None:
+    plain = re.sub(r'"([a-z0-9-]+)"', r"\1", ORIGINAL).replace("servers:", "nodes:")
+    head, nodes = plain.split("\n\n")
+    assert load_text(plain) == load_text(f"{nodes}{head}") == load_text(ORIGINAL)
+
+
+def test_a_box_is_the_default_of_servers_without_one(load_text: Load) -> None:
+    spec = load_text(document(entry(1, box="own/box"), entry(2), entry(3), box="some/box"))
+    assert [server.box for server in spec.servers] == ["own/box", "some/box", "some/box"]
+    assert load_text(document(entry(1))).servers[0].box is None
+
+
+@pytest.mark.parametrize(("size", "voters"), [(1, 1), (2, 1), (3, 3), (4, 3), (6, 3), (7, 5), (8, 5), (20, 5)])
+def test_without_roles_the_first_servers_vote_and_manage(load_text: Load, size: int, voters: int) -> None:
+    spec = load_text(document(*(entry(number) for number in range(1, size + 1))))
+    assert spec.consul_servers == spec.managers == spec.servers[:voters]
+    assert {server.swarm for server in spec.managers} == {SwarmRole.BOTH}
+
+
+@pytest.mark.parametrize(
+    ("given_roles", "expected"),
+    [
+        ([{}, {"consul": "server"}, {}], "A/agent S/both A/agent"),
+        ([{"swarm": "manager"}, {}, {}], "S/manager S/agent S/agent"),
+        ([{"consul": "server"}, {"swarm": "manager"}, {"swarm": "both"}], "S/agent A/manager A/both"),
+        ([{"consul": "agent"}, {"consul": "server"}, {"consul": "agent"}], "A/agent S/both A/agent"),
+    ],
+)
+def test_where_some_servers_give_a_role_the_others_are_agents(
+    load_text: Load, given_roles: list[dict[str, str]], expected: str
+) -> None:
+    entries = [entry(number, **keys) for number, keys in enumerate(given_roles, start=1)]
+    assert roles(load_text(document(*entries))) == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message", "hint"),
+    [
+        ("swarm-02", "swarm-01", "10: a second server is called swarm-01", "give this one another"),
+        (
+            "101.102",
+            "101.101",
+            "13: swarm-02 has the address of swarm-01, 192.168.101.101",
+            "192.168.101.2 is free",
+        ),
+        ("101.102", "102.7", "13: swarm-02 has an address outside 192.168.101.0/24", "192.168.101.2 is"),
+        ("101.102", "101.0", "13: swarm-02 has the network's own address", "192.168.101.2 is free"),
+        ("101.102", "101.255", "13: swarm-02 has the network's broadcast address", "192.168.101.2 is free"),
+        ("101.102", "101.1\n", "13: swarm-02 has the host's own address", "192.168.101.2 is free"),
+        ("192.168.101.102", "192.168", "13: ip of swarm-02 is 192.168, no IPv4 address", "four numbers"),
+        ("192.168.101.102", "5", "13: ip of swarm-02 is the number 5, no IPv4 address", "four numbers"),
+        ("192.168.101.102", "", "13: ip of swarm-02 is empty, no IPv4 address", "four numbers"),
+        ("192.168.101.102", "::1", "13: ip of swarm-02 is '::1', no IPv4 address", "four numbers"),
+        ('"swarm-02"', "Swarm_02", "10: name of server 2 is 'Swarm_02', no host name", "swarm-02"),
+        ('"swarm-02"', "1", "10: name of server 2 is the number 1, no host name", "with a letter"),
+        ('"swarm-02"', "'1'", "10: name of server 2 is '1', no host name", "with a letter"),
+        ('"swarm-02"', "n" * 64, "10: name of server 2 is 'nnn", "63 characters"),
+        ('"swarm-02"', "a.b", "10: name of server 2 is 'a.b', no host name", "a-b"),
+        ('"swarm-02"', "[a]", "10: name of server 2 is a list, no host name", "63 characters"),
+        ('"swarm-02"', '"n\\n"', "10: name of server 2 is 'n\\n', no host name", "at most: n"),
+        ("dc: dev", "dc: true", "3: dc is `true`, no host name", "dev-1"),
+        ("dc: dev", "dc: -a", "3: dc is '-a', no host name", "at most: a"),
+        ("dc: dev", "", "1: dc is missing", 'add `dc: "dev"`'),
+        ("dc: dev", "dc: dev\ndc: two", "4: `dc` is there twice", "keep one"),
+        ("dc: dev", "dc: dev\nnodes: []", "6: `servers` is there twice", "older name of `servers`"),
+        ("dc: dev", "dc: dev\nadminnetwork: x", "4: adminnetwork is unknown", "`admin_network`?"),
+        ("dc: dev", "dc: dev\nzzz: x", "4: zzz is unknown", "choose from admin_network, stack"),
+        ("dc: dev", "dc: dev\n1: x", "4: a key is the number 1, no text", "quotes"),
+        ("dc: dev", "dc: dev\n? [a]\n: x", "4: a key is a list or a mapping, no text", "quotes"),
+        ("dc: dev", "dc: dev\nbox: 3", "4: box is the number 3, no name of a vagrant box", "yanndegat/"),
+        ("dc: dev", 'dc: dev\ninternet: "true"', "4: internet is 'true', neither true nor", "without quotes"),
+        ("dc: dev", "dc: dev\ninternet: yes", "4: internet is 'yes', neither true nor", "without quotes"),
+        ("dc: dev", "dc: dev\ninternet: 1", "4: internet is the number 1, neither", "without quotes"),
+        ("stack: vagrant", "stack: vagrnt", "2: stack is 'vagrnt', not one of nspawn,", "`vagrant`?"),
+        ("stack: vagrant", "stack:", "2: stack is empty, not one of nspawn,", "choose from nspawn"),
+        ("101.0/24", "101.9/24", "1: admin_network is '192.168.101.9/24', an", "write 192.168.101.0/24"),
+        ("101.0/24", "101.0", "1: admin_network is 192.168.101.0/32, too small", "/24 is usual"),
+        ("101.0/24", "101.0/30", "1: admin_network is 192.168.101.0/30, too small", "/24 is usual"),
+        ("192.168.101.0/24", "8.8.8.0/24", "1: admin_network is 8.8.8.0/24, no private", "10.0.0.0/8"),
+        ("192.168.101.0/24", "fd00::/64", "1: admin_network is 'fd00::/64', no IPv4 network", "prefix"),
+        ('"3072"', '"3 GB"', "7: memory of swarm-01 is '3 GB', no number", "digits only"),
+        ('"3072"', "255", "7: memory of swarm-01 is the number 255, no number of MiB from 256", "digits"),
+        ('"3072"', "-3072", "7: memory of swarm-01 is -3072, no number", "such as 3072"),
+        ('"3072"', "true", "7: memory of swarm-01 is `true`, no number", "such as 3072"),
+        ('"2"', "0", "8: cpus of swarm-01 is the number 0, no number from 1", "such as 2"),
+        ('"2"', "1.5", "8: cpus of swarm-01 is 1.5, no number from 1", "such as 2"),
+        ('"2"', "0x2", "8: cpus of swarm-01 is 0x2, no number from 1", "such as 2"),
+        ('"2"', "2\n    cpu: 3", "9: cpu of swarm-01 is unknown", "did you mean `cpus`?"),
+        ('"2"', "2\n    labels: {row: 1}", "9: labels row of swarm-01 is the number 1", "in {disk: ssd"),
+        ('"2"', "2\n    labels: {1: row}", "9: a key is the number 1, no text", "quotes"),
+        ('"2"', "2\n    labels: {a b: row}", "9: labels a b of swarm-01 is 'a b', not fit", "no blanks"),
+        ('"2"', "2\n    labels: [row]", "9: labels of swarm-01 is a list, not fit", "in {disk: ssd"),
+        ('"2"', "2\n    consul: sever", "9: consul of swarm-01 is 'sever', not one of server,", "`server`?"),
+        (
+            '"2"',
+            "2\n    swarm: boss",
+            "9: swarm of swarm-01 is 'boss', not one of manager,",
+            "manager, agent",
+        ),
+        ('"2"', "2\n    swarm: agent", "5: no node is a swarm manager", "`swarm: both`"),
+        ('"2"', "2\n    consul: agent", "5: no node is a consul server", "odd number of them"),
+        ("dc: dev", "dc: dev: x", "3: this is no YAML: mapping values are not allowed here", "indentation"),
+        ("dc: dev", "dc: *dev", "3: this is no YAML: found undefined alias 'dev'", "indentation"),
+        ("dc: dev", "dc: d\x00v", "3: a character here can't stand in YAML", "remove it"),
+        ("dc: dev", f"dc: {'[' * 5000}", "1: this is nested too deeply", "two levels"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_line_and_a_way_out(
+    load_text: Load, folder: Path, old: str, new: str, message: str, hint: str
+) -> None:
+    with pytest.raises(SpecError) as refusal:
+        load_text(ORIGINAL.replace(old, new))
+    first = str(refusal.value).splitlines()
+    assert first[0].startswith(f"{folder}/servers.yml:{message}")
+    assert first[1].startswith("  hint: ")
+    assert hint in first[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "1: the file is empty"),
+        ("# nothing\n", "1: the file is empty"),
+        ("- a\n", "1: this is no file of `key: value` lines"),
+        (document(), "3: there are no servers"),
+        (document(entry(1), "n2"), "5: server 2 is 'n2', nothing that servers are made of"),
+        (ORIGINAL.split("  - ")[0], "5: servers is empty, nothing that servers are made of"),
+        (document({"memory": 512, "cpus": 1, "ip": "192.168.101.2"}), "4: name of server 1 is missing"),
+        (b"dc: dev\nstack: \xff", "2: this is no text in UTF-8"),
+        ("&a {servers: *a}", "1: admin_network is missing"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(load_text: Load, folder: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(SpecError) as refusal:
+        load_text(text)
+    line, sentence = message.split(": ", 1)
+    first = str(refusal.value).splitlines()[0]
+    assert re.fullmatch(rf"{re.escape(str(folder))}/servers\.yml:{line}: {re.escape(sentence)}.*", first)
+    assert refusal.value.hint
+
+
+def test_a_file_that_is_not_there_is_told_with_the_option_that_names_another(folder: Path) -> None:
+    with pytest.raises(SpecError, match=r"nowhere\.yml: no such file or directory\n  hint: .*--servers"):
+        load(folder / "nowhere.yml")
+
+
+def test_an_even_number_of_voters_is_refused_at_the_last_of_them(load_text: Load) -> None:
+    voters = ORIGINAL.replace('"2"', '"2"\n    consul  : server', 2)
+    with pytest.raises(SpecError, match=r"yml:14: swarm-02 makes the number of consul servers even, 2\n"):
+        load_text(voters)
+
+
+def test_all_flaws_are_told_at_once_in_the_order_of_the_file(load_text: Load) -> None:
+    wrong = ORIGINAL.replace("dc: dev", "dc: dev\nbox: []\ndc: x").replace('"2"', "two").replace("101.103", "a")
+    with pytest.raises(SpecError) as refusal:
+        load_text(wrong)
+    flaws = re.findall(r"yml:(\d+): (\S+)", str(refusal.value))
+    assert flaws == [("4", "box"), ("5", "`dc`"), ("10", "cpus"), ("14", "cpus"), ("18", "cpus"), ("19", "ip")]
+    assert str(refusal.value).count("hint: ") == len(flaws)
+
+
+@given(specs())
+def test_any_valid_spec_has_unique_names_and_addresses_and_an_odd_number_of_voters(spec: Spec) -> None:
+    assert len({server.name for server in spec.servers}) == len(spec.servers)
+    assert len({server.ip for server in spec.servers}) == len(spec.servers)
+    assert all(server.ip in spec.admin_network and server.ip != spec.host_address for server in spec.servers)
+    assert len(spec.consul_servers) % 2 == 1
+    assert spec.managers
+
+
+@given(documents())
+def test_whatever_a_valid_file_leaves_out_or_quotes_it_is_read(load_text: Load, content: dict[str, Any]) -> None:
+    spec = load_text(json.dumps(content, ensure_ascii=False))
+    given_servers = content.get("servers") or content["nodes"]
+    assert [server.name for server in spec.servers] == [entry["name"] for entry in given_servers]
+    assert [server.memory for server in spec.servers] == [int(entry["memory"]) for entry in given_servers]
+    assert len(spec.consul_servers) % 2 == 1
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200))
+def test_no_file_whatever_breaks_the_reader(load_text: Load, text: str | bytes) -> None:
+    with pytest.raises(SpecError, match=r"servers\.yml:\d+: "):
+        load_text(text)
+
+
+@given(specs(), st.integers(1, 40))
+def test_a_resized_cluster_is_valid_and_like_its_first_server(spec: Spec, size: int) -> None:
+    room = spec.admin_network.num_addresses - 3
+    if size > room:
+        with pytest.raises(SpecError, match="room for"):
+            resized(spec, size)
+        return
+    try:
+        bigger = resized(spec, size)
+    except SpecError as refusal:
+        assert "too long" in str(refusal)
+        return
+    assert len(bigger.servers) == size
+    assert bigger.servers[0].name == spec.servers[0].name
+    assert {(s.memory, s.cpus, s.labels) for s in bigger.servers} == {
+        (spec.servers[0].memory, spec.servers[0].cpus, spec.servers[0].labels)
+    }
+
+
+@given(specs(), st.integers(0, 7), st.integers(0, 7))
+def test_workers_share_no_name_and_no_address(spec: Spec, one: int, other: int) -> None:
+    try:
+        clusters = [spec, for_worker(spec, one), for_worker(spec, other)]
+    except SpecError:
+        return
+    distinct = 2 if one == other else 3
+    assert len({cluster.name for cluster in clusters}) == distinct
+    networks = list({cluster.admin_network for cluster in clusters})
+    assert len(networks) == distinct
+    assert not any(a.overlaps(b) for a in networks for b in networks if a is not b)
+
+
+@given(specs())
+def test_a_written_spec_is_read_back_the_same_and_a_change_changes_its_digest(load_text: Load, spec: Spec) -> None:
+    again = load_text(json.dumps(spec.model_dump(mode="json"), ensure_ascii=False))
+    assert again == spec
+    assert again.digest == spec.digest != spec._changed(internet=not spec.internet).digest
+
+
+def test_specs_can_not_be_changed() -> None:
+    server = Server(name="a", memory=512, cpus=1, ip="10.0.0.2", consul=ConsulRole.SERVER, swarm=SwarmRole.BOTH)  # type: ignore[arg-type]
+    with pytest.raises(ValidationError):
+        server.name = "b"  # type: ignore[misc]
+    assert pickle.loads(pickle.dumps(server)) == server
+
+
+def test_the_json_schema_takes_the_shipped_file_and_names_every_key() -> None:
+    schema = json_schema()
+    shipped = YAML(typ="safe", pure=True).load((Path(__file__).parent.parent / "servers.yml").read_text())  # pyright: ignore[reportUnknownMemberType]
+    assert set(shipped) <= set(schema["properties"])
+    assert set(shipped["servers"][0]) <= set(schema["$defs"]["Server"]["properties"])
+    assert all(key.get("description") for key in schema["properties"].values())
