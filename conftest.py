@@ -1,10 +1,11 @@
 """Registers the command line options and the fixtures; nothing else."""
 
+# A module comes before those that import from it: pytest rewrites assertions only of what it imports itself.
 pytest_plugins = (
     "fixtures.options",
     "fixtures.signals",
+    "fixtures.faults",
     "fixtures.cluster",
     "fixtures.nodes",
-    "fixtures.faults",
     "fixtures.report",
 )

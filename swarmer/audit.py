@@ -38,6 +38,10 @@ class Audit:
         self.cluster = cluster
         self._cursors: dict[str, str] = {}
 
+    def forget(self) -> None:
+        """Begin anew, for fresh nodes."""
+        self._cursors.clear()
+
     def complaints(self) -> list[Complaint]:
         """New complaints of every node that can be reached."""
         found = []

@@ -43,21 +43,25 @@ class Node:
 
     # -- commands ------------------------------------------------------------------------------------------
 
-    def execute(self, command: str, *, timeout: float = 60) -> Result:
+    def execute(self, command: str, *, timeout: float = 60, input: str | None = None) -> Result:
         """Run a shell command, and tell what it did, whatever that was.
+
+        Args:
+            timeout: seconds until it is given up.
+            input: what the command reads.
 
         Raises:
             NodeError: the node can't be reached, or the command outlasted `timeout` seconds.
         """
-        return self.cluster.ssh.run(self.name, command, timeout=timeout)
+        return self.cluster.ssh.run(self.name, command, timeout=timeout, input=input)
 
-    def succeed(self, command: str, *, timeout: float = 60) -> str:
+    def succeed(self, command: str, *, timeout: float = 60, input: str | None = None) -> str:
         """What a command prints that must succeed.
 
         Raises:
             PromiseBroken: it failed.
         """
-        result = self.execute(command, timeout=timeout)
+        result = self.execute(command, timeout=timeout, input=input)
         if result.status:
             said = (result.stderr or result.stdout).strip()
             raise PromiseBroken(f"{self.name}: `{command}` failed with {result.status}: {said}")

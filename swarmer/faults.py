@@ -50,7 +50,7 @@ class Faults:
         before = node.main_pid(unit)
         if not before:
             raise PromiseBroken(f"{unit} isn't running on {node.name}, so it can't be killed")
-        self.meant.add((node.name, unit))
+        self.meant.add((node.name, unit if "." in unit else f"{unit}.service"))
         node.succeed(f"systemctl kill --signal=KILL {shlex.quote(unit)}")
         try:
             yield
@@ -118,12 +118,15 @@ class Faults:
 
 
 def _drop(node: Node, senders: list[Node], table: str) -> None:
-    addresses = ", ".join(str(sender.ip) for sender in senders)
-    rules = (
-        f"table inet {table} {{ chain arriving {{ type filter hook input priority -300; "
-        f"ip saddr {{ {addresses} }} drop; }} }}"
-    )
-    node.succeed(f"nft {shlex.quote(rules)}")
+    rules = f"""
+        table inet {table} {{
+            chain arriving {{
+                type filter hook input priority -300
+                ip saddr {{ {", ".join(str(sender.ip) for sender in senders)} }} drop
+            }}
+        }}
+    """
+    node.succeed("nft --file -", input=rules)
 
 
 def _heal(node: Node, table: str) -> None:

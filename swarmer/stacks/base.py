@@ -52,8 +52,8 @@ class Stack(ABC):
         """Make what the nodes share, such as their network. Returns notes that a person should read once."""
 
     @abstractmethod
-    def launch(self, server: Server, seed: SeedData, image: Image) -> None:
-        """Make a node with an empty disk over the image, and switch it on."""
+    def launch(self, server: Server, seed: SeedData | None, image: Image) -> None:
+        """Make a node with an empty disk over the image, and switch it on. Without seed data it stays idle."""
 
     @abstractmethod
     def power_off(self, node: str) -> None:
@@ -68,7 +68,7 @@ class Stack(ABC):
         """Whether the machine is switched on."""
 
     @abstractmethod
-    def replace(self, server: Server, seed: SeedData, image: Image) -> None:
+    def replace(self, server: Server, seed: SeedData | None, image: Image) -> None:
         """Throw the node away, disk and all, and launch a new one in its place."""
 
     @abstractmethod

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Boots one node; becomes systemd-nspawn. Runs in the cluster's network namespace and in a mount namespace of its
+# Boots one node, and again when it reboots. Runs in the cluster's network namespace and in a mount namespace of its
 # own, so that the node's mounts end with its last process, however that ends. Everything comes as variables.
 set -eu
 umask 022
@@ -16,8 +16,17 @@ mount -t tmpfs -o mode=0755 tmpfs /run/systemd/nspawn
 if [ "$FRESH_CGROUP2" = 1 ]; then mount -t cgroup2 none /sys/fs/cgroup; fi
 
 # Dropped: what would reach through to the host's kernel or clock.
-exec systemd-nspawn --quiet --register=no --keep-unit --boot \
-  --directory="$NODE/root" --machine="$NAME" --network-bridge="$BRIDGE" --bind="$NODE/docker:/var/lib/docker" \
-  --resolv-conf=off --timezone=off --link-journal=no --console=read-only \
-  --capability=all --drop-capability=CAP_SYS_MODULE,CAP_SYS_TIME,CAP_SYS_RAWIO,CAP_SYSLOG,CAP_WAKE_ALARM,CAP_BLOCK_SUSPEND \
-  --system-call-filter='@keyring bpf add_key keyctl'
+boot() {
+  systemd-nspawn --quiet --register=no --keep-unit --boot \
+    --directory="$NODE/root" --machine="$NAME" --network-bridge="$BRIDGE" --bind="$NODE/docker:/var/lib/docker" \
+    --resolv-conf=off --timezone=off --link-journal=no --console=read-only --capability=all \
+    --drop-capability=CAP_SYS_MODULE,CAP_SYS_TIME,CAP_SYS_RAWIO,CAP_SYSLOG,CAP_WAKE_ALARM,CAP_BLOCK_SUSPEND \
+    --system-call-filter='@keyring bpf add_key keyctl'
+}
+
+# 133: the node asks to be booted again (systemd-nspawn(1), --keep-unit).
+status=133
+while [ "$status" = 133 ]; do
+  boot && status=0 || status=$?
+done
+exit "$status"

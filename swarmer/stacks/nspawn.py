@@ -64,7 +64,7 @@ class NspawnStack(Stack):
         unlimited = self.processes.unlimited
         return [f"memory and cpus of servers.yml are not limits here: {unlimited}"] if unlimited else []
 
-    def launch(self, server: Server, seed: SeedData, image: Image) -> None:
+    def launch(self, server: Server, seed: SeedData | None, image: Image) -> None:
         self.ledger.intend("processes", server.name)
         folder = self.home.node(server.name)
         for part in ("root", "upper", "work", "docker"):
@@ -75,7 +75,7 @@ class NspawnStack(Stack):
             seed_folder /= part
             seed_folder.mkdir(exist_ok=True)
             seed_folder.chmod(0o755)
-        for name, content in seed.files().items():
+        for name, content in seed.files().items() if seed else ():
             write_private(seed_folder / name, content)
         (folder / "lowerdir").write_text(image.lowerdir)
         self.power_on(server.name)
@@ -101,7 +101,7 @@ class NspawnStack(Stack):
     def running(self, node: str) -> bool:
         return self.processes.running(node)
 
-    def replace(self, server: Server, seed: SeedData, image: Image) -> None:
+    def replace(self, server: Server, seed: SeedData | None, image: Image) -> None:
         self.power_off(server.name)
         shutil.rmtree(self.home.node(server.name), ignore_errors=True)
         self.launch(server, seed, image)

@@ -1,0 +1,105 @@
+"""Consul talks to nobody without a certificate, and tells nobody without a token."""
+
+import socket
+
+import consul as py_consul
+import pytest
+import requests
+
+from swarmer import consul_api
+from swarmer.cluster import Cluster
+from swarmer.cluster_node import Node
+from swarmer.ports import CONSUL_HTTPS
+
+
+def test_a_caller_without_a_client_certificate_is_turned_away(cluster: Cluster, nodes: list[Node]) -> None:
+    trust = str(cluster.home.folder / "pki/consul-bundle.pem")
+    for node in nodes:
+        with pytest.raises((requests.exceptions.SSLError, requests.exceptions.ConnectionError)):
+            requests.get(f"https://{node.ip}:{CONSUL_HTTPS.number}/v1/status/leader", verify=trust, timeout=5)
+
+
+def test_plain_http_is_not_spoken(nodes: list[Node]) -> None:
+    for node in nodes:
+        answer = node.execute(f"curl -s http://{node.ip}:{CONSUL_HTTPS.number}/v1/status/leader")
+        assert "HTTP request to an HTTPS server" in answer.stdout, node
+
+
+def test_a_certificate_of_a_stranger_is_turned_away(cluster: Cluster, nodes: list[Node]) -> None:
+    for node in nodes:
+        answer = node.execute(
+            "cd $(mktemp -d) && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 "
+            "-subj /CN=stranger -keyout key -out cert 2>/dev/null && "
+            "curl -sS --cacert /etc/swarmer/consul/ca-chain.pem --cert cert --key key "
+            f"https://127.0.0.1:{CONSUL_HTTPS.number}/v1/status/leader"
+        )
+        assert answer.status, f"{node.name} answered a stranger: {answer.stdout}"
+
+
+def test_every_node_proves_itself_under_its_names(cluster: Cluster, nodes: list[Node]) -> None:
+    domain = cluster.spec.domain
+    for node in nodes:
+        for name in (f"{node.name}.node.{domain}", f"consul.service.{domain}", "localhost"):
+            node.succeed(
+                f"curl -sS --resolve {name}:{CONSUL_HTTPS.number}:{node.ip} "
+                "--cacert /etc/swarmer/consul/ca-chain.pem "
+                "--cert /etc/swarmer/consul/node.pem --key /etc/swarmer/consul/node-key.pem "
+                f"https://{name}:{CONSUL_HTTPS.number}/v1/status/leader"
+            )
+
+
+def test_without_a_token_nothing_can_be_read_or_written(cluster: Cluster, consul_leader: Node) -> None:
+    assert consul_leader.consul.kv.put("secret", "mine")
+    anonymous = consul_api.client(cluster.home, consul_leader.ip, token="")
+    anonymous.http.session.headers["X-Consul-Token"] = "anonymous"
+    with pytest.raises(py_consul.ACLPermissionDenied):
+        anonymous.kv.get("secret")
+    with pytest.raises(py_consul.ACLPermissionDenied):
+        anonymous.kv.put("secret", "theirs")
+
+
+def test_the_token_of_a_node_is_good_for_that_node_only(cluster: Cluster, nodes: list[Node]) -> None:
+    for node in nodes:
+        own = consul_api.client(cluster.home, node.ip, token=cluster.credentials.node_tokens[node.name])
+        assert {entry["Node"] for entry in own.catalog.nodes()[1]} == {peer.name for peer in nodes}
+        with pytest.raises(py_consul.ACLPermissionDenied):
+            own.kv.put("any", "thing")
+        with pytest.raises(py_consul.ACLPermissionDenied):
+            own.acl.tokens.list()
+        for peer in nodes:
+            if peer is not node:
+                elsewhere = consul_api.client(cluster.home, peer.ip, token=cluster.credentials.node_tokens[node.name])
+                with pytest.raises(py_consul.ACLPermissionDenied):
+                    elsewhere.agent.maintenance("true", "taken over")
+
+
+def test_an_agent_with_another_gossip_key_stays_outside(cluster: Cluster, consul_leader: Node) -> None:
+    stranger = cluster.nodes[-1]
+    key = stranger.succeed("consul keygen").strip()
+    answer = stranger.execute(
+        "timeout 6 consul agent -data-dir=$(mktemp -d) -node=stranger -bind=127.0.0.1 -advertise=127.0.0.1 "
+        f"-encrypt={key} -datacenter={cluster.spec.dc} -serf-lan-port=18301 -server-port=18300 -http-port=-1 "
+        f"-dns-port=-1 -retry-join={consul_leader.ip} -retry-interval=1s 2>&1"
+    )
+    assert "stranger" not in {member["Name"] for member in consul_leader.consul.agent.members()}
+    assert "No installed keys could decrypt the message" in answer.stdout or "error" in answer.stdout.lower()
+
+
+def test_the_web_interface_is_served_to_the_client_certificate(cluster: Cluster, consul_leader: Node) -> None:
+    session = consul_leader.consul.http.session
+    page = session.get(
+        f"https://{consul_leader.ip}:{CONSUL_HTTPS.number}/ui/",
+        verify=str(cluster.home.folder / "pki/consul-bundle.pem"),
+        cert=(str(cluster.home.folder / "client.pem"), str(cluster.home.folder / "client-key.pem")),
+        timeout=5,
+    )
+    assert page.status_code == 200
+    assert "<title>Consul" in page.text
+
+
+def test_rpc_refuses_plain_connections(consul_servers: list[Node]) -> None:
+    for node in consul_servers:
+        with socket.create_connection((str(node.ip), 8300), timeout=5) as connection:
+            connection.sendall(b"\x00")  # the first byte of an RPC connection without TLS
+            connection.settimeout(5)
+            assert connection.recv(1) == b""
