@@ -117,6 +117,7 @@ def _files(
         _file(f"{folder}/node-key.pem", identity.key.decode(), mode="0640", owner="root:consul"),
         _file(f"{folder}/consul.json", _json(config), mode="0640", owner="root:consul"),
     ]
+    files.append(_file("/etc/swarmer/consul-token", f"{credentials.node_tokens[server.name]}\n", mode="0600"))
     if is_server:
         rules = {"management": credentials.management_token, "tokens": dict(credentials.node_tokens)}
         files.append(_file("/etc/swarmer/acl.json", _json(rules), mode="0600"))

@@ -66,18 +66,17 @@ def render(spec: Spec, server: Server, credentials: Credentials, *, version: tup
         config["bootstrap_expect"] = len(voters)
         config["autopilot"] = {"cleanup_dead_servers": True, "server_stabilization_time": "1s"}
 
-    token = credentials.node_tokens[server.name]
-    tokens = {"agent": token, "default": token}
-    if is_server:
-        management = "initial_management" if version >= (1, 11) else "master"
-        tokens[management] = credentials.management_token
+    # The node's own token is no part of it: `swarmer.node.acl` brings it into force once the servers know it.
     config["acl"] = {
         "enabled": True,
         "default_policy": "deny",
         "down_policy": "extend-cache",
+        "enable_token_persistence": True,
         "token_ttl": "1s",
-        "tokens": tokens,
     }
+    if is_server:
+        management = "initial_management" if version >= (1, 11) else "master"
+        config["acl"]["tokens"] = {management: credentials.management_token}
 
     if version >= (1, 9):
         config["ui_config"] = {"enabled": True}

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -72,26 +71,7 @@ def _build_layer(
 
 def _base(folder: Path, report: Report) -> dict[str, str]:
     root = folder / "root"
-    _stream(
-        [
-            "mmdebstrap",
-            "--variant=minbase",
-            "--mode=root",
-            '--aptopt=Apt::Install-Recommends "false"',
-            '--aptopt=Acquire::Languages "none"',
-            "--dpkgopt=path-exclude=/usr/share/man/*",
-            "--dpkgopt=path-exclude=/usr/share/doc/*",
-            "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-            "--dpkgopt=path-exclude=/usr/share/locale/*",
-            f"--include={','.join(recipe.packages())}",
-            '--setup-hook=mkdir -p "$1"/etc/apt/preferences.d',
-            f"--setup-hook=copy-in {shlex.quote(str(RECIPE / 'apt/consul'))} /etc/apt/preferences.d",
-            recipe.SUITE,
-            str(root),
-            *recipe.apt_sources(),
-        ],
-        report,
-    )
+    _stream(["sh", str(RECIPE / "base.sh"), str(root), recipe.SUITE, *recipe.apt_sources()], report)
     listing = run(["dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W", "-f", "${Package} ${Version}\n"])
     return dict(line.split(" ", 1) for line in listing.stdout.splitlines())
 

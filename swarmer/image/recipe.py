@@ -80,15 +80,9 @@ def consul_binary() -> ConsulBinary | None:
     return ConsulBinary(Path(path).expanduser(), os.environ.get("SWARMER_CONSUL_SHA256", "").lower())
 
 
-def packages() -> list[str]:
-    """The Debian packages of a node, in the order of `image/packages.txt`."""
-    lines = (RECIPE / "packages.txt").read_text().splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-
-
 def layers() -> list[Layer]:
     """The layers of the image as its recipe stands now, lowest first."""
-    base = Layer("base", _digest(RECIPE / "packages.txt", RECIPE / "apt", Path(__file__).parent / "build.py"))
+    base = Layer("base", _digest(RECIPE / "base.sh", RECIPE / "packages.txt", RECIPE / "apt"))
     stack = [base]
     if consul := consul_binary():
         stack.append(Layer("consul", consul.sha256[:12]))

@@ -1,0 +1,17 @@
+#!/bin/sh
+# Makes the plain Debian tree of the node image: the packages of packages.txt, without manuals and translations.
+#   base.sh ROOT SUITE [APT SOURCE…]
+set -eu
+here=$(dirname "$(readlink -f "$0")") root=$1
+packages=$(sed '/^#/d; /^$/d' "$here/packages.txt" | paste -sd,)
+
+# The remaining arguments are mmdebstrap's own: SUITE TARGET [APT SOURCE…]
+suite=$2
+shift 2
+exec mmdebstrap --mode=root --variant=minbase --format=directory \
+  --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
+  --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+  --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
+  --include="$packages" \
+  --setup-hook='mkdir -p "$1/etc/apt/preferences.d"' --setup-hook="copy-in '$here/apt/consul' /etc/apt/preferences.d" \
+  "$suite" "$root" "$@"
