@@ -1,0 +1,26 @@
+# The few things a person does here. Everything is idempotent: what is there already is not done again.
+.DEFAULT_GOAL := help
+ARGS ?=
+STACK ?= nspawn
+PYTHON ?= python3
+PYTEST := bin/as-root .venv/bin/python -m pytest
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@echo
+	@echo '  make scenarios ARGS="-k consul --keep-cluster"    passes arguments on to pytest'
+	@echo '  make scenarios STACK=vagrant                      runs them on another stack'
+
+scenarios: setup ## boot the cluster of servers.yml and prove its promises
+	$(PYTEST) scenarios --stack=$(STACK) $(ARGS)
+
+test: setup ## lint, types, unit, property and harness tests of swarmer itself
+	$(PYTEST) tests $(ARGS)
+
+setup: ## install what is missing: apt packages, .venv, the node image
+	@sh bin/setup '$(PYTHON)' '$(STACK)'
+
+clean: ## remove what setup and runs made in this folder; clusters and images stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info runs
+
+.PHONY: help scenarios test setup clean
