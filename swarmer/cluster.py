@@ -16,7 +16,7 @@ from swarmer.pki import Authority
 from swarmer.spec import ConsulRole, Server
 from swarmer.ssh import Ssh
 from swarmer.stacks import stack_class
-from swarmer.wait import until
+from swarmer.wait import NotYet, until
 
 if TYPE_CHECKING:
     from swarmer.stacks import Stack
@@ -117,7 +117,7 @@ class Cluster:
                 for node in servers:
                     if leader and leader.split(":")[0] == str(node.ip):
                         return node
-            raise health.NotYet("no leader")
+            raise NotYet("no leader")
 
         return until("a consul leader", probe, timeout=timeout, interval=0.05)
 

@@ -186,6 +186,7 @@ class Node:
         reached("ssh")
 
         def probe() -> None:
+            self._check_running()
             errors = self.cloud_init_errors()
             if errors is None:
                 raise NotYet("no result of cloud-init")
@@ -198,10 +199,13 @@ class Node:
 
     def _wait_for_ssh(self) -> None:
         def probe() -> None:
-            if not self.running:
-                last = self.console().strip().splitlines()[-3:]
-                raise Hopeless(f"{self.name} is not running; its console ended with: {' / '.join(last)}")
+            self._check_running()
             with socket.create_connection((str(self.ip), 22), timeout=0.3):
                 pass
 
         until(f"SSH of {self.name}", probe, timeout=BOOT_TIMEOUT, interval=0.05, pardon=(OSError,))
+
+    def _check_running(self) -> None:
+        if not self.running:
+            last = self.console().strip().splitlines()[-3:]
+            raise Hopeless(f"{self.name} is not running; its console ended with: {' / '.join(last)}")

@@ -35,11 +35,11 @@ def check_converged(cluster: "Cluster") -> None:
 
     Raises:
         NotYet: something is missing, and may come.
-        Hopeless: a unit failed on a running node.
+        Hopeless: a unit failed, or a node is switched off.
     """
     for node in cluster.nodes:
         if not node.running:
-            raise NotYet(f"{node.name} is switched off")
+            raise Hopeless(f"{node.name} is switched off")
     check_consul(cluster)
     with ThreadPoolExecutor(len(cluster.nodes)) as pool:
         list(pool.map(check_node, cluster.nodes))

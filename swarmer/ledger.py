@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
@@ -16,6 +16,10 @@ from swarmer.errors import SwarmerError
 from swarmer.files import write_private
 from swarmer.spec import Spec
 from swarmer.state import ClusterHome
+from swarmer.wait import GaveUp, until
+
+#: Seconds to wait for a lock that somebody only looks at.
+_GLANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,19 @@ class Ledger:
 
     A ledger is `owned` while a process holds its lock, which the kernel lets go when that process ends,
     however it ends. It is `kept` when a person asked for the cluster to outlive the process.
+
+    Attributes:
+        image: the id of the image that the nodes run.
+        layers: the names of its layers in the image store, lowest first.
     """
 
-    def __init__(self, home: ClusterHome, *, spec: Spec, image: str, kept: bool = False) -> None:
+    def __init__(
+        self, home: ClusterHome, *, spec: Spec, image: str, layers: Sequence[str] = (), kept: bool = False
+    ) -> None:
         self.home = home
         self.spec = spec
         self.image = image
+        self.layers = list(layers)
         self.kept = kept
         self.broken = ""
         self.resources: list[Resource] = []
@@ -57,6 +68,7 @@ class Ledger:
         try:
             data: dict[str, Any] = json.loads(home.ledger.read_text())
             ledger = cls(home, spec=Spec.model_validate(data["spec"]), image=data["image"], kept=data["kept"])
+            ledger.layers = data.get("layers", [])
             ledger.broken = data["broken"]
             ledger.resources = [Resource(**row) for row in data["resources"]]
         except FileNotFoundError:
@@ -118,6 +130,7 @@ class Ledger:
             "cluster": self.home.name,
             "spec": self.spec.model_dump(mode="json"),
             "image": self.image,
+            "layers": self.layers,
             "kept": self.kept,
             "broken": self.broken,
             "resources": [asdict(resource) for resource in self.resources],
@@ -138,8 +151,14 @@ class Ownership:
         self.home.make()
         file = self.home.owner_lock.open("a+")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            until(
+                f"the lock of {self.home.name}",
+                lambda: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB),
+                timeout=_GLANCE,
+                interval=0.01,
+                pardon=(BlockingIOError,),
+            )
+        except GaveUp:
             file.close()
             return False
         self._file = file
@@ -147,6 +166,18 @@ class Ownership:
         file.write(str(os.getpid()))
         file.flush()
         return True
+
+    def holder(self) -> int | None:
+        """The process id of the living process that has the lock, None when nobody has; 0 if it isn't told yet."""
+        try:
+            with self.home.owner_lock.open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return int(file.read() or 0)
+        except FileNotFoundError:
+            pass
+        return None
 
     def owner(self) -> str:
         """The process id of the owner, for a message."""

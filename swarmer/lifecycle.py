@@ -12,7 +12,7 @@ from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
 from swarmer.ledger import Ledger, Ownership, Resource
 from swarmer.progress import Progress, Silent
-from swarmer.spec import Spec
+from swarmer.spec import Spec, advice
 from swarmer.ssh import end_connections
 from swarmer.stacks import stack_class
 from swarmer.state import ClusterHome, cluster_homes
@@ -49,6 +49,26 @@ class OwnedCluster:
         self.cluster.ledger.keep(kept)
         for node in self.cluster.nodes:
             self.cluster.announce(node)
+
+
+def provide(spec: Spec, progress: Progress, *, reuse: bool, runs: Path = Path("runs")) -> OwnedCluster:
+    """A healthy cluster for a person or a test run, after the leftovers of dead runs are removed.
+
+    Args:
+        reuse: take the kept cluster of this spec, if there is one.
+        runs: where to put what the nodes said, should they not come up.
+
+    Raises:
+        SwarmerError, PromiseBroken: as `attach` and `launch` do.
+    """
+    for name in collect_garbage():
+        progress.say(f"removed what a dead run left of {name}")
+    if reuse and (owned := attach(spec)):
+        progress.say(f"attached to the kept cluster {spec.name}")
+        return owned
+    for sentence in advice(spec):
+        progress.say(sentence)
+    return launch(spec, progress, runs=runs)
 
 
 def launch(spec: Spec, progress: Progress | None = None, *, runs: Path = Path("runs")) -> OwnedCluster:
@@ -168,8 +188,8 @@ def collect_garbage() -> list[str]:
         if not ownership.acquire():
             continue
         try:
-            ledger = Ledger.load(home)
-            if not ledger.kept:
+            # Somebody else may have removed it since it was listed.
+            if home.ledger.exists() and not (ledger := Ledger.load(home)).kept:
                 destroy(ledger)
                 collected.append(home.name)
         finally:
@@ -189,7 +209,8 @@ def _own(home: ClusterHome) -> Ownership:
 
 def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cluster:
     node_image = image.build(progress.say)
-    ledger = Ledger(home, spec=spec, image=node_image.id)
+    layers = [root.parent.name for root in node_image.roots]
+    ledger = Ledger(home, spec=spec, image=node_image.id, layers=layers)
     cluster = Cluster(ledger, image=node_image)
     cluster.stack.preflight(spec)
     start = time.monotonic()
@@ -205,7 +226,11 @@ def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cl
                 cluster.stack.launch(server, seed, node_image)
                 progress.node(server.name, "launched")
             phase("launch")
-            _wait_booted(cluster, pool, progress, phase)
+            try:
+                _wait_booted(cluster, pool, progress, phase)
+            except KeyboardInterrupt:
+                cluster.stack.kill_all()  # else the pool would wait for nodes that still boot
+                raise
         phase("cloud-init")
         progress.say("waiting for the cluster to converge")
         cluster.wait_converged(timeout=CONVERGE_TIMEOUT)
@@ -214,6 +239,7 @@ def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cl
     except BaseException as error:
         if isinstance(error, AssertionError | SwarmerError):
             error.add_note(f"what the nodes said: {diagnostics.collect(cluster, runs / 'boot')}")
+        progress.say(f"removing what was made of {cluster.name}")
         destroy(ledger)
         raise
     return cluster

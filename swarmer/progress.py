@@ -42,7 +42,9 @@ class PlainProgress:
         self._print(f"{name} {state}")
 
     def _print(self, text: str) -> None:
-        self.console.print(f"[{time.monotonic() - self.start:5.1f} s] {text}", markup=False, highlight=False, soft_wrap=True)
+        self.console.print(
+            f"[{time.monotonic() - self.start:5.1f} s] {text}", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 class LiveProgress:

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,9 +113,9 @@ class Ssh:
             if file.name in (f"host-{node}", f"host-{node}.pub"):
                 file.unlink()
 
-    def command(self, node: str, *words: str) -> list[str]:
-        """The command line that runs `words` on a node, for a terminal or a subprocess."""
-        return ["ssh", "-F", str(self.config), node, *words]
+    def command(self, node: str, *words: str, options: Sequence[str] = ()) -> list[str]:
+        """The command line that runs `words` on a node, for a terminal or a subprocess; `options` are ssh's own."""
+        return ["ssh", "-F", str(self.config), *options, node, *words]
 
     def run(self, node: str, command: str, *, timeout: float = 60, input: str | None = None) -> Result:
         """Run a shell command on a node to its end.

@@ -1,6 +1,7 @@
-"""The node image: what it is made of, building it, and finding it again."""
+"""The node image: what it is made of, building it, finding it again, and removing old ones."""
 
 from swarmer.image.build import build
+from swarmer.image.prune import prune, size
 from swarmer.image.store import Image, find
 
-__all__ = ["Image", "build", "find"]
+__all__ = ["Image", "build", "find", "prune", "size"]

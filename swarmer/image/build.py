@@ -37,7 +37,7 @@ def build(report: Report, *, fresh: bool = False) -> store.Image:
         "consul": _consul,
         "node": _node,
     }
-    with _one_builder(report):
+    with one_builder(report):
         below: list[Path] = []
         for layer in recipe.layers():
             folder = store.layer_folder(layer)
@@ -159,7 +159,7 @@ def _stream(command: list[str], report: Report, *, env: dict[str, str] | None = 
 
 
 @contextmanager
-def _one_builder(report: Report) -> Iterator[None]:
+def one_builder(report: Report) -> Iterator[None]:
     """Two processes never build at once; the second one finds the work done."""
     store.store().mkdir(parents=True, exist_ok=True)
     with (store.store() / "lock").open("w") as lock:

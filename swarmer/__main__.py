@@ -1,0 +1,5 @@
+"""`python -m swarmer` is `swarmer`."""
+
+from swarmer.cli import main
+
+main()

@@ -1,0 +1,46 @@
+"""The command line: `swarmer COMMAND`. One module per theme, each a thin layer over the library."""
+
+import signal
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from swarmer.cli import clusters, node_image, nodes, spec
+from swarmer.cli.common import ExplainingGroup
+
+
+@click.group(cls=ExplainingGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Boot docker swarm and consul clusters, look into them, and take them down.
+
+    A cluster is called STACK:DC, as in nspawn:dev. Where only one is running, its name may be left out.
+
+    \b
+      swarmer up                    boot what servers.yml describes
+      swarmer status                is it healthy?
+      swarmer ssh swarm-01          log in
+      pytest --keep-cluster         run the scenarios on it
+      swarmer down                  remove it
+    """
+
+
+for command in (
+    *(clusters.up, clusters.ls, clusters.status),
+    *(nodes.ssh, nodes.exec_, nodes.logs),
+    *(clusters.down, clusters.gc),
+    *(node_image.image, spec.render, spec.schema),
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The entry point: SIGTERM and SIGHUP end a command as Ctrl-C does, with status 128 + signal."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` and `&` mean it
+            signal.signal(number, _interrupt)
+    cli(prog_name="swarmer")
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(number)

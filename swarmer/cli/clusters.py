@@ -1,0 +1,197 @@
+"""Whole clusters: up, ls, status, down, gc."""
+
+from dataclasses import asdict
+
+import click
+from rich.console import Console
+
+from swarmer import lifecycle
+from swarmer.cli.common import (
+    cluster_argument,
+    json_option,
+    only,
+    print_json,
+    print_table,
+    size_text,
+    spec_options,
+    the_cluster,
+    working,
+)
+from swarmer.errors import SwarmerError
+from swarmer.ledger import Ledger
+from swarmer.progress import progress
+from swarmer.spec import Spec, advice
+from swarmer.state import ClusterHome, cluster_homes
+from swarmer.status import State, listing, look
+
+
+@click.command()
+@spec_options
+def up(spec: Spec) -> None:
+    """Boot a cluster and leave it running.
+
+    Waits until it has converged. When it is running already, and healthy, nothing is done. When booting fails
+    or is interrupted, nothing is left behind.
+
+    \b
+      swarmer up
+      swarmer up --servers examples/five.yml
+      swarmer up --size 1
+    """
+    home = ClusterHome(spec.stack, spec.dc)
+    terminal = Console(stderr=True)
+    try:
+        with progress(terminal) as shown:
+            owned = lifecycle.provide(spec, shown, reuse=True)
+            owned.keep()
+    except BaseException:
+        if home.ledger.exists() and not Ledger.load(home).kept:
+            click.echo("`swarmer gc` removes what is left", err=True)
+        raise
+    cluster = owned.cluster
+    # On a terminal, progress is redrawn in place, and these have scrolled by.
+    for note in [*cluster.notes, *advice(spec)] if terminal.is_terminal and cluster.phases else ():
+        click.echo(f"note: {note}", err=True)
+    took = f"converged after {cluster.phases['converged']:.1f} s" if cluster.phases else "was running already, healthy"
+    click.echo(f"{spec.name} {took}")
+    click.echo(f"  look at it         swarmer status {spec.name}")
+    click.echo(f"  log in             swarmer ssh {spec.name} {spec.servers[0].name}")
+    click.echo(f"  run the scenarios  pytest scenarios --keep-cluster{_given_options()}")
+    click.echo(f"  take it down       swarmer down {spec.name}")
+
+
+def _given_options() -> str:
+    """The options of this command that another one needs to mean the same cluster."""
+    context = click.get_current_context()
+    given = click.core.ParameterSource.COMMANDLINE
+    return "".join(
+        f" --{name}={value}" for name, value in context.params.items() if context.get_parameter_source(name) is given
+    )
+
+
+@click.command()
+@json_option
+def ls(as_json: bool) -> None:
+    """List the clusters of this machine.
+
+    STATE is `running` (a living process runs it), `kept`, `broken`, `dead owner` (`swarmer gc` removes it) or
+    `unreadable`.
+
+    \b
+      swarmer ls
+      swarmer ls --json | jq -r '.[].cluster'
+
+    With --json, a list of: cluster, state, nodes (names), running (how many of them are switched on),
+    admin_network, image, owner_pid (null when no process runs it), problem.
+    """
+    rows = list(listing())
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    if not rows:
+        click.echo("there is no cluster; `swarmer up` boots one")
+        return
+    print_table(
+        ("CLUSTER", "NODES", "STATE", "NETWORK", "IMAGE", "OWNER", ""),
+        [
+            (
+                row.cluster,
+                f"{row.running}/{len(row.nodes)}",
+                row.state,
+                row.admin_network,
+                row.image,
+                "-" if row.owner_pid is None else str(row.owner_pid),
+                row.problem,
+            )
+            for row in rows
+        ],
+    )
+
+
+@click.command()
+@cluster_argument
+@json_option
+@click.pass_context
+def status(context: click.Context, home: ClusterHome | None, as_json: bool) -> None:
+    """Tell how a cluster and its nodes are.
+
+    The exit status is 1 unless the cluster is healthy. CONSUL is `leader`, `voter`, `agent`, or `server` for one
+    without a vote now; MEMBER is what consul's gossip says.
+
+    \b
+      swarmer status
+      swarmer status nspawn:dev --json | jq .healthy
+
+    With --json: cluster, state (see `swarmer ls --help`), image, owner_pid, healthy (it has converged), problem
+    (what is missing), and nodes: name, ip, consul and swarm (the roles), running, cloud_init (running, done,
+    failed), member (alive, leaving, left, failed), leader, voter, memory_bytes. What can't be told is null.
+    """
+    cluster = the_cluster(home)
+    with working(f"looking at {cluster.name}"):
+        seen = look(cluster)
+    if as_json:
+        print_json(asdict(seen))
+    else:
+        print_table(
+            ("NODE", "IP", "CONSUL", "SWARM", "POWER", "CLOUD-INIT", "MEMBER", "MEMORY"),
+            [
+                (
+                    node.name,
+                    node.ip,
+                    "leader" if node.leader else "voter" if node.voter else node.consul,
+                    node.swarm,
+                    "on" if node.running else "off",
+                    node.cloud_init or "-",
+                    node.member or "-",
+                    size_text(node.memory_bytes),
+                )
+                for node in seen.nodes
+            ],
+        )
+        click.echo(f"{seen.cluster} ({seen.state}): {'has converged' if seen.healthy else seen.problem}")
+    context.exit(0 if seen.healthy else 1)
+
+
+@click.command()
+@cluster_argument
+def down(home: ClusterHome | None) -> None:
+    """Remove a cluster with all that it owns.
+
+    Its CA stays, for the next cluster of that name.
+
+    \b
+      swarmer down
+      swarmer down nspawn:dev
+    """
+    homes = [each for each in cluster_homes() if home in (None, each)]
+    if not homes:
+        click.echo(f"there is no cluster{f' {home.name}' if home else ''}; nothing to remove")
+        return
+    home = only(homes)
+    spec = Ledger.load(home).spec
+    with working(f"removing {home.name}"):
+        lifecycle.down(home)
+    click.echo(f"removed {home.name}: {', '.join(server.name for server in spec.servers)}, {spec.admin_network}")
+
+
+@click.command()
+def gc() -> None:
+    """Remove what dead runs left behind.
+
+    Clusters that a living process runs, and those that were to be kept, stay.
+
+    \b
+      swarmer gc
+    """
+    with working("removing what dead runs left"):
+        collected = lifecycle.collect_garbage()
+    for name in collected:
+        click.echo(f"removed what a dead run left of {name}")
+    unreadable = [row for row in listing() if row.state is State.UNREADABLE]
+    if unreadable:
+        raise SwarmerError(
+            "; ".join(row.problem for row in unreadable),
+            hint="remove what the ledger lists by hand, then the ledger",
+        )
+    if not collected:
+        click.echo("nothing to remove")

@@ -1,0 +1,134 @@
+"""What the commands share: naming a cluster, the options of a spec, errors, tables and JSON."""
+
+import json
+import re
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from swarmer import lifecycle, spec_file, status
+from swarmer.cluster import Cluster
+from swarmer.errors import PromiseBroken, SwarmerError
+from swarmer.spec import NAME_PATTERN, STACKS
+from swarmer.state import ClusterHome
+
+
+class ExplainingGroup(click.Group):
+    """A group whose commands tell what a person can mend as a sentence with a hint, and exit with 1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """In the order in which they were added, which is the order of use."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (SwarmerError, PromiseBroken) as error:
+            notes = getattr(error, "__notes__", ())
+            click.echo("\n".join([f"error: {error}", *notes]), err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt as interrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(128 + int(interrupt.args[0] if interrupt.args else signal.SIGINT))
+
+
+class ClusterName(click.ParamType[ClusterHome]):
+    """`STACK:DC`."""
+
+    name = "STACK:DC"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ClusterHome:
+        stack, _, dc = str(value).partition(":")
+        if stack not in STACKS or not re.match(NAME_PATTERN, dc):
+            self.fail(f"{value!r} is no STACK:DC, such as nspawn:dev; stacks are {', '.join(STACKS)}", param, ctx)
+        return ClusterHome(stack, dc)
+
+
+cluster_argument = click.argument("home", type=ClusterName(), required=False, metavar="[STACK:DC]")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def the_cluster(home: ClusterHome | None) -> Cluster:
+    """The named cluster, or else the only one that is running.
+
+    Raises:
+        SwarmerError: there is no such cluster; or none was named, and not exactly one is running.
+    """
+    return lifecycle.open_kept(home or only(status.living()))
+
+
+def only(homes: Sequence[ClusterHome]) -> ClusterHome:
+    """The one there is.
+
+    Raises:
+        SwarmerError: there is none, or there are several; the hint names them.
+    """
+    if not homes:
+        raise SwarmerError("no cluster is running", hint="`swarmer up` boots the one that servers.yml describes")
+    if len(homes) > 1:
+        names = ", ".join(home.name for home in homes)
+        raise SwarmerError(f"there are {len(homes)} clusters", hint=f"name the one you mean: {names}")
+    return homes[0]
+
+
+def addressed(words: Sequence[str]) -> tuple[Cluster, list[str]]:
+    """The cluster that `[STACK:DC] WORD…` begins with, or else the only one; and the other words."""
+    home = ClusterName().convert(words[0], None, None) if words and ":" in words[0] else None
+    return the_cluster(home), list(words[1:] if home else words)
+
+
+def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that choose a spec; the command gets it as `spec`."""
+
+    @click.option(
+        "--servers",
+        type=click.Path(path_type=Path),
+        default=Path("servers.yml"),
+        show_default=True,
+        metavar="FILE",
+        help="The description of the cluster.",
+    )
+    @click.option("--stack", metavar="STACK", help="Where nodes run, instead of what the file says.")
+    @click.option("--size", type=int, metavar="N", help="N nodes like the first one of the file.")
+    @wraps(command)
+    def with_spec(servers: Path, stack: str | None, size: int | None, **others: Any) -> Any:
+        return command(spec=spec_file.load(servers, stack=stack, size=size), **others)
+
+    return with_spec
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Shows on a terminal that something goes on."""
+    with Console(stderr=True).status(what):
+        yield
+
+
+def print_json(value: object) -> None:
+    """Indented JSON on stdout."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout, as wide as it has to be: nothing is cut off on a small terminal, or in a pipe."""
+    table = Table(*header, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=1000, markup=False, highlight=False).print(table)
+
+
+def size_text(count: int | None) -> str:
+    """Bytes for people: `95 MB`; `-` for None."""
+    return "-" if count is None else f"{count / 1e6:.0f} MB"
+
+
+def usage(message: str) -> NoReturn:
+    """End with click's usage error, exit status 2."""
+    raise click.UsageError(message, click.get_current_context())

@@ -1,0 +1,96 @@
+"""The node image: build, show, prune."""
+
+import click
+from rich.console import Console
+
+from swarmer import image as node_image
+from swarmer.cli.common import json_option, print_json, print_table, size_text, working
+from swarmer.errors import SwarmerError
+from swarmer.ledger import Ledger
+from swarmer.progress import progress
+from swarmer.state import cluster_homes
+
+#: What a person asks about first.
+_IMPORTANT = (
+    *("consul", "docker.io", "docker-registry", "cloud-init", "systemd", "skopeo", "dnsmasq-base", "openssh-server"),
+    *("nftables", "python3", "containerd", "runc"),
+)
+
+
+@click.group()
+def image() -> None:
+    """Build the node image, show it, remove old ones."""
+
+
+@image.command()
+@click.option("--fresh", is_flag=True, help="Build every layer again, to pick up newer packages.")
+def build(fresh: bool) -> None:
+    """Build the image, as far as it isn't there yet.
+
+    `swarmer up` does so by itself.
+
+    \b
+      swarmer image build
+      swarmer image build --fresh
+    """
+    if fresh:
+        _refuse_while_used()
+    with progress(Console(stderr=True)) as shown:
+        built = node_image.build(shown.say, fresh=fresh)
+    click.echo(f"image {built.id} is built")
+
+
+@image.command()
+@click.option("--all", "every", is_flag=True, help="Every package, not just the important ones.")
+@json_option
+def show(every: bool, as_json: bool) -> None:
+    """Tell what the image of today's recipe is made of.
+
+    \b
+      swarmer image show
+      swarmer image show --all | grep ssl
+
+    With --json: id, layers (name, path, size_bytes), versions (package to version).
+    """
+    found = node_image.find()
+    if not found:
+        raise SwarmerError("the image of today's recipe isn't built yet", hint="`swarmer image build` builds it")
+    with working("measuring the layers"):
+        layers = [(root.parent.name, root, node_image.size(root)) for root in found.roots]
+    names = sorted(found.versions) if every else [name for name in _IMPORTANT if name in found.versions]
+    versions = {name: found.versions[name] for name in names}
+    if as_json:
+        rows = [{"name": name, "path": str(root), "size_bytes": size} for name, root, size in layers]
+        print_json({"id": found.id, "layers": rows, "versions": versions})
+        return
+    click.echo(f"image {found.id}\n")
+    print_table(("LAYER", "SIZE", "PATH"), [(name, size_text(size), str(root)) for name, root, size in layers])
+    click.echo()
+    print_table(("PACKAGE", "VERSION"), list(versions.items()))
+
+
+@image.command()
+def prune() -> None:
+    """Remove layers that nobody uses.
+
+    Layers of today's recipe stay, and those of every cluster under this SWARMER_HOME.
+
+    \b
+      swarmer image prune
+    """
+    used = {layer for home in cluster_homes() for layer in Ledger.load(home).layers}
+    with working("removing old layers"):
+        removed = node_image.prune(used, lambda line: click.echo(line, err=True))
+    for name, size in removed:
+        click.echo(f"removed {name}, {size_text(size)}")
+    if not removed:
+        click.echo("nothing to remove")
+
+
+def _refuse_while_used() -> None:
+    """A fresh build replaces layers in place, under the feet of nodes that run on them."""
+    current = {root.parent.name for root in found.roots} if (found := node_image.find()) else set()
+    if users := [home.name for home in cluster_homes() if current & set(Ledger.load(home).layers)]:
+        raise SwarmerError(
+            f"nodes run on this image: {', '.join(users)}", hint="take these clusters down first, `swarmer down NAME`"
+        )

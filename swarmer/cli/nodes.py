@@ -1,0 +1,149 @@
+"""Single nodes: ssh, exec, logs."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from typing import IO, NoReturn
+
+import click
+
+from swarmer.cli.common import addressed, usage
+from swarmer.cluster import Cluster
+from swarmer.cluster_node import Node
+from swarmer.errors import NodeError
+from swarmer.ssh import quoted
+
+
+@click.command()
+@click.argument("words", nargs=-1, required=True, metavar="[STACK:DC] NODE")
+def ssh(words: tuple[str, ...]) -> None:
+    """Log in to a node, as root.
+
+    \b
+      swarmer ssh swarm-01
+      swarmer ssh nspawn:dev swarm-01
+    """
+    cluster, rest = addressed(words)
+    if len(rest) != 1:
+        usage("name one node; a command is run by `swarmer exec`")
+    _become(cluster.ssh.command(_switched_on(cluster, rest[0]).name))
+
+
+@click.command("exec", context_settings={"allow_interspersed_args": False})
+@click.option("--all", "everywhere", is_flag=True, help="Run it on every node side by side, lines marked by node.")
+@click.argument("words", nargs=-1, required=True, metavar="[STACK:DC] {NODE|--all} COMMAND…")
+def exec_(everywhere: bool, words: tuple[str, ...]) -> None:
+    """Run a command on a node or on all, as root.
+
+    One word is a shell command, several are a program and its arguments. The exit status is the command's own;
+    with --all it is 1 when the command failed anywhere.
+
+    \b
+      swarmer exec swarm-01 consul members
+      swarmer exec nspawn:dev swarm-01 'journalctl -u consul | tail'
+      swarmer exec --all uptime
+    """
+    cluster, rest = addressed(words)
+    if rest[:1] == ["--all"]:
+        everywhere = True
+        rest = rest[1:]
+    nodes = cluster.nodes if everywhere else [cluster.node(word) for word in rest[:1]]
+    command = rest if everywhere else rest[1:]
+    if command[:1] == ["--"]:
+        command = command[1:]
+    if not nodes or not command:
+        usage("name a node, or --all, and a command")
+    shell = command[0] if len(command) == 1 else quoted(*command)
+    if everywhere:
+        _run_everywhere(nodes, shell)
+    else:
+        terminal = ["-t"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+        _become(cluster.ssh.command(_switched_on(cluster, nodes[0].name).name, "--", shell, options=terminal))
+
+
+@click.command()
+@click.option("--unit", "-u", metavar="U", help="Only what this systemd unit said.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what comes.")
+@click.option("--boot", "-b", is_flag=True, help="Only since the node's last boot.")
+@click.option("--console", is_flag=True, help="What the console said, instead of the journal.")
+@click.argument("words", nargs=-1, required=True, metavar="[STACK:DC] NODE")
+def logs(unit: str | None, follow: bool, boot: bool, console: bool, words: tuple[str, ...]) -> None:
+    """Print the journal of a node.
+
+    Of a node that is switched off, it prints what the console said.
+
+    \b
+      swarmer logs swarm-01 --unit consul --follow
+      swarmer logs nspawn:dev swarm-01 --boot
+    """
+    cluster, rest = addressed(words)
+    if len(rest) != 1:
+        usage("name one node")
+    node = cluster.node(rest[0])
+    if console or not node.running:
+        if not console:
+            click.echo(f"{node.name} is switched off; its console said:", err=True)
+        click.echo(node.console(), nl=False)
+        return
+    words_there = ["journalctl", "--no-pager", *(["--unit", unit] if unit else [])]
+    words_there += ["--follow"] * follow + ["--boot"] * boot
+    _become(cluster.ssh.command(node.name, "--", quoted(*words_there)))
+
+
+def _switched_on(cluster: Cluster, name: str) -> Node:
+    node = cluster.node(name)
+    if not node.running:
+        raise NodeError(
+            f"{name} is switched off", hint=f"`swarmer logs {cluster.name} {name}` shows what its console said"
+        )
+    return node
+
+
+def _become(command: list[str]) -> NoReturn:
+    """Let a program take over this process, with its terminal, its signals and its exit status."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execvp(command[0], command)
+
+
+def _run_everywhere(nodes: Sequence[Node], shell: str) -> None:
+    """Run a shell command on every node, each line marked with its node as it comes.
+
+    Raises:
+        NodeError: it failed on some; or they are switched off; the message names them.
+    """
+    width = max(len(node.name) for node in nodes)
+    one_line = threading.Lock()
+
+    def relay(name: str, stream: IO[str], *, err: bool) -> None:
+        for line in stream:
+            with one_line:
+                click.echo(f"{name:{width}} | {line}", nl=not line.endswith("\n"), err=err)
+
+    processes: dict[str, subprocess.Popen[str]] = {}
+    relays: list[threading.Thread] = []
+    try:
+        for node in (node for node in nodes if node.running):
+            process = processes[node.name] = subprocess.Popen(
+                node.cluster.ssh.command(node.name, "--", shell),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+            )
+            assert process.stdout and process.stderr
+            for stream, err in ((process.stdout, False), (process.stderr, True)):
+                relays.append(threading.Thread(target=relay, args=(node.name, stream), kwargs={"err": err}))
+                relays[-1].start()
+        failed = [f"{name} ({process.wait()})" for name, process in processes.items() if process.wait()]
+        failed += [f"{node.name} (switched off)" for node in nodes if node.name not in processes]
+    finally:
+        for process in processes.values():
+            process.kill()
+        for thread in relays:
+            thread.join()
+    if failed:
+        raise NodeError(f"it failed on {', '.join(failed)}")

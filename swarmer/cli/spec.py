@@ -1,0 +1,64 @@
+"""What a spec means, without a cluster: render, schema."""
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from swarmer import image, spec_file
+from swarmer.cli.common import print_json, spec_options
+from swarmer.cloudinit import seed_data
+from swarmer.credentials import Credentials
+from swarmer.ledger import Ledger
+from swarmer.pki import Authority
+from swarmer.spec import Spec
+from swarmer.ssh import KeyPair
+from swarmer.stacks import stack_class
+from swarmer.state import ClusterHome
+
+#: Debian's, for when no image was built yet.
+_CONSUL_VERSION = (1, 8, 7)
+
+
+@click.command()
+@click.argument("node")
+@spec_options
+def render(spec: Spec, node: str) -> None:
+    """Print the cloud-init data a node would get.
+
+    Three YAML documents: user-data, meta-data, network-config. Secrets are masked.
+    Keys and certificates are made up for this one time; no cluster is needed, and none is touched.
+
+    \b
+      swarmer render swarm-01
+      swarmer render swarm-01 --stack vagrant
+    """
+    server = spec.server(node)
+    found = image.find()
+    if not found:
+        click.echo("note: the image isn't built yet; this is rendered for Debian's consul", err=True)
+    stack = stack_class(spec.stack)(Ledger(ClusterHome(spec.stack, spec.dc), spec=spec, image=""))
+    with tempfile.TemporaryDirectory(prefix="swarmer-render-") as folder:
+        credentials = Credentials.open(Path(folder, "credentials.json"), [each.name for each in spec.servers])
+        seed = seed_data(
+            spec,
+            server,
+            authority=Authority.open(Path(folder), spec.name),
+            credentials=credentials,
+            login=KeyPair.generate(),
+            host_key=KeyPair.generate(),
+            consul_version=found.consul_version if found else _CONSUL_VERSION,
+            interface=stack.interface(server),
+        )
+    for name, content in seed.files().items():
+        click.echo(f"--- # {name}\n{credentials.mask(content)}", nl=False)
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON schema of servers.yml, for editors and linters.
+
+    \b
+      swarmer schema > servers.schema.json
+    """
+    print_json(spec_file.json_schema())

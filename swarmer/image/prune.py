@@ -1,0 +1,36 @@
+"""Removing the layers that nobody needs any more."""
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from swarmer.image import recipe, store
+from swarmer.image.build import Report, one_builder
+
+
+def prune(used: Collection[str], report: Report) -> list[tuple[str, int]]:
+    """Remove every layer that isn't of the recipe as it stands, and not in `used`.
+
+    Args:
+        used: the names of layers that nodes run on.
+        report: gets a line when another process builds, and is waited for.
+
+    Returns:
+        The name of each removed layer, and the bytes it took.
+    """
+    removed = []
+    needed = {*used, *map(str, recipe.layers())}
+    with one_builder(report):
+        for folder in sorted(store.store().iterdir()):
+            if folder.is_dir() and folder.name not in needed:
+                removed.append((folder.name, size(folder)))
+                # Renamed first, so that a layer is there whole or not at all.
+                doomed = folder if folder.suffix == ".partial" else folder.rename(folder.with_suffix(".partial"))
+                shutil.rmtree(doomed)
+    return removed
+
+
+def size(folder: Path) -> int:
+    """Bytes on disk of all that is in a folder; what is linked twice counts once."""
+    files = {(entry.st_dev, entry.st_ino): entry for path in folder.rglob("*") if (entry := path.lstat())}
+    return sum(entry.st_blocks * 512 for entry in files.values())

@@ -1,0 +1,195 @@
+"""What state clusters are in, as plain values: for the tables and the JSON of the command line."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from swarmer import consul_api, health
+from swarmer.cluster import Cluster
+from swarmer.cluster_node import Node
+from swarmer.errors import NodeError, PromiseBroken, SwarmerError
+from swarmer.ledger import Ledger, Ownership
+from swarmer.stacks import stack_class
+from swarmer.state import ClusterHome, cluster_homes
+from swarmer.wait import NotYet
+
+#: The numbers of serf's member states, as consul's API gives them.
+_MEMBER: Final = {1: "alive", 2: "leaving", 3: "left", 4: "failed"}
+
+#: What looking at a cluster that is booting, broken or half gone may raise. OSError: its certificates are missing.
+_NOT_WELL = (PromiseBroken, NotYet, SwarmerError, *consul_api.Unavailable, OSError)
+
+
+class State(StrEnum):
+    """Who cares for a cluster.
+
+    Attributes:
+        RUNNING: a living process runs it.
+        KEPT: nobody runs it, but it was to be kept.
+        BROKEN: a scenario broke it.
+        DEAD_OWNER: the process that ran it is dead; `swarmer gc` removes it.
+        UNREADABLE: its ledger can't be read.
+    """
+
+    RUNNING = "running"
+    KEPT = "kept"
+    BROKEN = "broken"
+    DEAD_OWNER = "dead owner"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A cluster of this machine, without looking into it.
+
+    Attributes:
+        cluster: `STACK:DC`.
+        nodes: the names of its nodes, in the order of the spec.
+        running: how many of them are switched on.
+        image: the id of the image that they run.
+        owner_pid: the living process that runs it.
+        problem: what broke it, or why its ledger can't be read.
+    """
+
+    cluster: str
+    state: State
+    nodes: tuple[str, ...] = ()
+    running: int = 0
+    admin_network: str = ""
+    image: str = ""
+    owner_pid: int | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """A node, as it is now; None is what can't be told.
+
+    Attributes:
+        consul: its role, `server` or `agent`.
+        swarm: its role, `manager`, `agent` or `both`.
+        running: whether the machine is switched on.
+        cloud_init: `running`, `done` or `failed`.
+        member: its state in consul's gossip, `alive`, `leaving`, `left` or `failed`.
+        leader: whether it leads consul.
+        voter: whether it votes in consul.
+        memory_bytes: what it uses.
+    """
+
+    name: str
+    ip: str
+    consul: str
+    swarm: str
+    running: bool
+    cloud_init: str | None
+    member: str | None
+    leader: bool | None
+    voter: bool | None
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class ClusterStatus:
+    """A cluster, as it is now.
+
+    Attributes:
+        healthy: it has converged.
+        problem: what is missing, one sentence; empty when healthy.
+    """
+
+    cluster: str
+    state: State
+    image: str
+    owner_pid: int | None
+    healthy: bool
+    problem: str
+    nodes: tuple[NodeStatus, ...]
+
+
+def listing() -> Iterator[Listed]:
+    """Every cluster of this machine, sorted by name."""
+    for home in cluster_homes():
+        try:
+            ledger = Ledger.load(home)
+            stack = stack_class(ledger.spec.stack)(ledger)
+        except SwarmerError as error:
+            if home.ledger.exists():  # else it was removed just now
+                yield Listed(home.name, State.UNREADABLE, problem=error.message)
+            continue
+        state, owner = _state(ledger)
+        names = tuple(server.name for server in ledger.spec.servers)
+        yield Listed(
+            home.name,
+            state,
+            names,
+            sum(map(stack.running, names)),
+            str(ledger.spec.admin_network),
+            ledger.image,
+            owner,
+            ledger.broken,
+        )
+
+
+def look(cluster: Cluster) -> ClusterStatus:
+    """How a cluster is, in whatever state."""
+    problem = ""
+    try:
+        health.check_converged(cluster)
+    except _NOT_WELL as error:
+        problem = str(error)
+    members, peers = _consul(cluster)
+
+    def node_status(node: Node) -> NodeStatus:
+        running = node.running
+        return NodeStatus(
+            name=node.name,
+            ip=str(node.ip),
+            consul=str(node.server.consul),
+            swarm=str(node.server.swarm),
+            running=running,
+            cloud_init=_cloud_init(node) if running else None,
+            member=members.get(node.name),
+            leader=any(peer.leader for peer in peers if peer.name == node.name) if peers else None,
+            voter=any(peer.voter for peer in peers if peer.name == node.name) if peers else None,
+            memory_bytes=cluster.stack.memory(node.name) if running else None,
+        )
+
+    with ThreadPoolExecutor(len(cluster.nodes)) as pool:
+        nodes = tuple(pool.map(node_status, cluster.nodes))
+    state, owner = _state(cluster.ledger)
+    return ClusterStatus(cluster.name, state, cluster.ledger.image, owner, not problem, problem, nodes)
+
+
+def living() -> list[ClusterHome]:
+    """The clusters that somebody runs or wanted kept."""
+    dead = (State.DEAD_OWNER, State.UNREADABLE)
+    return [ClusterHome(*row.cluster.split(":")) for row in listing() if row.state not in dead]
+
+
+def _state(ledger: Ledger) -> tuple[State, int | None]:
+    owner = Ownership(ledger.home).holder()
+    if ledger.broken:
+        return State.BROKEN, owner
+    if owner is not None:
+        return State.RUNNING, owner
+    return State.KEPT if ledger.kept else State.DEAD_OWNER, None
+
+
+def _cloud_init(node: Node) -> str | None:
+    try:
+        errors = node.cloud_init_errors()
+    except NodeError:
+        return None
+    return "running" if errors is None else "failed" if errors else "done"
+
+
+def _consul(cluster: Cluster) -> tuple[dict[str, str], list[consul_api.Peer]]:
+    """The members' states by name, and the raft peers, as a server with a leader sees them; else nothing."""
+    try:
+        api = health.reachable_server(cluster)
+        members = {row["Name"]: _MEMBER.get(row["Status"], "unknown") for row in api.agent.members()}
+        return members, consul_api.raft_peers(api)
+    except _NOT_WELL:
+        return {}, []

@@ -1,0 +1,263 @@
+"""The command line: what it prints, its exit statuses, and a cluster from `up` to `down`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from ruamel.yaml import YAML
+
+from swarmer import spec_file
+from swarmer.cli import cli
+from swarmer.ledger import Ledger, Ownership
+from swarmer.spec import Spec
+from swarmer.state import ClusterHome
+
+SERVERS = """
+admin_network: 192.168.117.0/24
+stack: nspawn
+dc: cli-test
+servers:
+  - {name: one, memory: 1024, cpus: 2, ip: 192.168.117.101}
+  - {name: two, memory: 1024, cpus: 2, ip: 192.168.117.102}
+"""
+CLUSTER = "nspawn:cli-test"
+
+Swarmer = Callable[..., Result]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with a `servers.yml` and a `SWARMER_HOME` of its own."""
+    monkeypatch.setenv("SWARMER_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "servers.yml").write_text(SERVERS)
+    return tmp_path
+
+
+@pytest.fixture
+def swarmer(folder: Path) -> Swarmer:  # noqa: ARG001
+    """Runs a command in this process."""
+    return lambda *words: CliRunner().invoke(cli, words)
+
+
+@pytest.fixture
+def spec(folder: Path) -> Spec:
+    return spec_file.load(folder / "servers.yml")
+
+
+def made(spec: Spec, dc: str, *, kept: bool = True, layers: tuple[str, ...] = ()) -> Ledger:
+    """The ledger of a cluster that owns nothing."""
+    spec = spec.model_copy(update={"dc": dc})
+    ledger = Ledger(ClusterHome(spec.stack, dc), spec=spec, image="0123456789ab", layers=layers, kept=kept)
+    ledger.save()
+    return ledger
+
+
+def test_every_command_teaches_by_an_example(swarmer: Swarmer) -> None:
+    commands = [[name] for name in cli.commands if name != "image"] + [["image", "build"], ["image", "prune"]]
+    for words in [*commands, ["image", "show"]]:
+        shown = swarmer(*words, "--help")
+        assert shown.exit_code == 0
+        assert f"\n    swarmer {' '.join(words)}" in shown.output
+
+
+def test_schema_is_the_schema(swarmer: Swarmer) -> None:
+    assert json.loads(swarmer("schema").stdout) == spec_file.json_schema()
+
+
+def test_render_is_yaml_without_secrets_and_leaves_nothing(
+    swarmer: Swarmer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    shown = swarmer("render", "one")
+    user_data, meta_data, network = YAML(typ="safe").load_all(shown.stdout)
+    files = {file["path"]: file["content"] for file in user_data["write_files"]}
+    config = json.loads(files["/etc/swarmer/consul/consul.json"])
+    rules = json.loads(files["/etc/swarmer/acl.json"])
+    secrets = [config["encrypt"], *config["acl"]["tokens"].values(), rules["management"], *rules["tokens"].values()]
+    secrets += [user_data["ssh_keys"]["ed25519_private"].strip(), files["/etc/swarmer/consul/node-key.pem"].strip()]
+    assert set(secrets) == {"***"}
+    assert "PRIVATE KEY" not in shown.stdout
+    assert meta_data["local-hostname"] == "one"
+    assert network["ethernets"]["host0"]["addresses"] == ["192.168.117.101/24"]
+    assert not list(temporary.iterdir())
+    assert not (folder / "home").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["up", "--size", "many"],
+        ["down", "dev"],
+        ["down", "nspawn:../../etc"],
+        ["status", "moon:dev"],
+        ["ssh"],
+        ["logs", "--nonsense", "one"],
+    ],
+)
+def test_wrong_usage_exits_with_2(swarmer: Swarmer, words: list[str]) -> None:
+    assert swarmer(*words).exit_code == 2
+
+
+@pytest.mark.parametrize("words", [["ssh", "one", "two"], ["exec", "one"], ["exec", "--all"], ["logs", "one", "two"]])
+def test_wrong_number_of_words_exits_with_2(swarmer: Swarmer, spec: Spec, words: list[str]) -> None:
+    made(spec, "dev")
+    assert swarmer(*words).exit_code == 2
+
+
+@pytest.mark.parametrize("words", [["status"], ["ssh", "one"], ["exec", "one", "true"], ["logs", "one"]])
+def test_without_a_cluster_the_hint_is_up(swarmer: Swarmer, words: list[str]) -> None:
+    told = swarmer(*words)
+    assert told.exit_code == 1
+    assert told.stderr == (
+        "error: no cluster is running\n  hint: `swarmer up` boots the one that servers.yml describes\n"
+    )
+
+
+def test_of_several_clusters_one_is_to_be_named(swarmer: Swarmer, spec: Spec) -> None:
+    made(spec, "left")
+    made(spec, "right")
+    for words in (["status"], ["down"]):
+        told = swarmer(*words)
+        assert told.exit_code == 1
+        assert told.stderr == (
+            "error: there are 2 clusters\n  hint: name the one you mean: nspawn:left, nspawn:right\n"
+        )
+    assert swarmer("down", "nspawn:left").stdout == "removed nspawn:left: one, two, 192.168.117.0/24\n"
+
+
+def test_an_unknown_cluster_or_node_is_told(swarmer: Swarmer, spec: Spec) -> None:
+    assert swarmer("status", "nspawn:nowhere").stderr.startswith("error: there is no cluster nspawn:nowhere\n")
+    made(spec, "dev")
+    assert "has no node three\n  hint: it has: one, two" in swarmer("logs", "three").stderr
+    off = swarmer("exec", "nspawn:dev", "one", "true")
+    assert (off.exit_code, off.stderr.splitlines()[0]) == (1, "error: one is switched off")
+
+
+def test_a_flawed_file_is_told_by_line(swarmer: Swarmer, folder: Path) -> None:
+    (folder / "servers.yml").write_text(SERVERS.replace("117.102", "117.101"))
+    told = swarmer("up")
+    assert told.exit_code == 1
+    assert told.stderr.startswith("error: servers.yml:7: two has the address of one")
+
+
+def test_ls_tells_who_cares_for_a_cluster(swarmer: Swarmer, spec: Spec) -> None:
+    made(spec, "broken").mark_broken("test_something broke the cluster")
+    made(spec, "dead", kept=False)
+    made(spec, "kept")
+    ownership = Ownership(made(spec, "owned", kept=False).home)
+    assert ownership.acquire()
+    made(spec, "unreadable").home.ledger.write_text("{}")
+    rows = {row["cluster"]: row for row in json.loads(swarmer("ls", "--json").stdout)}
+    ownership.release()
+    assert {name: row["state"] for name, row in rows.items()} == {
+        "nspawn:broken": "broken",
+        "nspawn:dead": "dead owner",
+        "nspawn:kept": "kept",
+        "nspawn:owned": "running",
+        "nspawn:unreadable": "unreadable",
+    }
+    assert rows["nspawn:owned"]["owner_pid"] == os.getpid()
+    assert rows["nspawn:kept"]["owner_pid"] is None
+    assert set(rows["nspawn:kept"]) == {
+        *("cluster", "state", "nodes", "running", "admin_network", "image", "owner_pid", "problem")
+    }
+
+
+def test_gc_and_down_remove_once(swarmer: Swarmer, spec: Spec) -> None:
+    made(spec, "dead", kept=False)
+    made(spec, "kept")
+    assert swarmer("gc").stdout == "removed what a dead run left of nspawn:dead\n"
+    assert swarmer("gc").stdout == "nothing to remove\n"
+    assert swarmer("down").exit_code == 0
+    again = swarmer("down", "nspawn:kept")
+    assert (again.exit_code, again.stdout) == (0, "there is no cluster nspawn:kept; nothing to remove\n")
+    assert json.loads(swarmer("ls", "--json").stdout) == []
+
+
+def test_prune_keeps_the_layers_of_clusters(
+    swarmer: Swarmer, folder: Path, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWARMER_CACHE", str(folder / "cache"))
+    for name in ("base-used", "node-used", "node-old", "node-torn.partial"):
+        (folder / "cache/images" / name / "root").mkdir(parents=True)
+    made(spec, "dev", layers=("base-used", "node-used"))
+    told = swarmer("image", "prune").stdout
+    assert [line.split(",")[0] for line in told.splitlines()] == ["removed node-old", "removed node-torn.partial"]
+    assert {path.name for path in (folder / "cache/images").iterdir()} == {"base-used", "node-used", "lock"}
+    assert swarmer("image", "prune").stdout == "nothing to remove\n"
+    assert swarmer("image", "show").exit_code == 1
+
+
+def run(*words: str, status: int = 0) -> str:
+    """What a command prints, run as a person does."""
+    done = subprocess.run([sys.executable, "-m", "swarmer", *words], capture_output=True, text=True, timeout=180)
+    assert done.returncode == status, done.stderr
+    return done.stdout
+
+
+def as_json(*words: str, status: int = 0) -> Any:
+    return json.loads(run(*words, "--json", status=status))
+
+
+@pytest.fixture
+def removed_afterwards(folder: Path) -> Iterator[None]:  # noqa: ARG001
+    yield
+    run("down", CLUSTER)
+    assert "192.168.117." not in subprocess.check_output(["ip", "-4", "route"], text=True)
+
+
+@pytest.mark.usefixtures("removed_afterwards")
+@pytest.mark.skipif(os.geteuid() != 0, reason="nspawn nodes need root")
+def test_a_cluster_from_up_to_down() -> None:
+    assert f"swarmer ssh {CLUSTER} one" in run("up")
+    assert "was running already" in run("up")
+    (listed,) = as_json("ls")
+    assert (listed["cluster"], listed["state"], listed["running"]) == (CLUSTER, "kept", 2)
+
+    seen = as_json("status")
+    assert (seen["healthy"], seen["problem"]) == (True, "")
+    one, two = seen["nodes"]
+    assert (one["cloud_init"], one["member"], one["leader"], one["voter"]) == ("done", "alive", True, True)
+    assert (two["consul"], two["member"], two["leader"], two["voter"]) == ("agent", "alive", False, False)
+
+    assert run("exec", "one", "hostname") == "one\n"
+    assert run("exec", CLUSTER, "two", "--", "sh", "-c", "echo 'a  b'; exit 7", status=7) == "a  b\n"
+    assert sorted(run("exec", "--all", "hostname | tr a-z A-Z").splitlines()) == ["one | ONE", "two | TWO"]
+    assert run("exec", CLUSTER, "--all", "test $(hostname) = one", status=1) == ""
+    assert "Started consul.service" in run("logs", "one", "--unit", "consul", "--boot")
+
+    run("exec", "two", "systemctl --no-block poweroff")
+    deadline = time.monotonic() + 30
+    while as_json("ls")[0]["running"] == 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert as_json("status", status=1)["problem"] == "two is switched off"
+    assert "systemd" in run("logs", "two")
+    assert run("down").startswith(f"removed {CLUSTER}: one, two")
+
+
+@pytest.mark.usefixtures("removed_afterwards")
+@pytest.mark.skipif(os.geteuid() != 0, reason="nspawn nodes need root")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_up_interrupted_leaves_nothing(number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-m", "swarmer", "up"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        told = ""
+        for line in process.stderr:
+            told += line
+            if "two launched" in line:
+                process.send_signal(number)
+        assert process.wait() == 128 + number, told
+    assert as_json("ls") == [], told
+    assert run("gc") == "nothing to remove\n"
