@@ -1,7 +1,8 @@
 # The few things a person does here. Everything is idempotent: what is there already is not done again.
 .DEFAULT_GOAL := help
 ARGS ?=
-STACK ?= nspawn
+# The stack that servers.yml names.
+STACK ?= $(shell sed -n 's/^stack *: *"\{0,1\}\([a-z]*\).*/\1/p' servers.yml)
 PYTHON ?= python3
 PYTEST := bin/as-root .venv/bin/python -m pytest
 

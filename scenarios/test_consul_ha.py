@@ -32,9 +32,7 @@ def test_after_boot_there_is_one_leader_and_every_server_is_a_peer(cluster: Clus
 def test_every_node_is_a_member_in_the_role_of_the_spec(cluster: Cluster) -> None:
     for node in cluster.nodes:
         members = {member["Name"]: member["Tags"]["role"] for member in node.consul.agent.members()}
-        assert members == {
-            peer.name: "consul" if peer in cluster.consul_servers else "node" for peer in cluster.nodes
-        }
+        assert members == {peer.name: "consul" if peer in cluster.consul_servers else "node" for peer in cluster.nodes}
 
 
 def test_what_one_node_writes_all_nodes_read(nodes: list[Node]) -> None:
@@ -212,7 +210,9 @@ def _elect_another(cluster: Cluster, lost: Node) -> float:
             raise NotYet(f"{lost.name} counts as the leader still")
         _read(leader, "any")
 
-    until("another leader", probe, timeout=ELECTION_BOUND, interval=0.05, pardon=(AssertionError, *consul_api.Unavailable))
+    until(
+        "another leader", probe, timeout=ELECTION_BOUND, interval=0.05, pardon=(AssertionError, *consul_api.Unavailable)
+    )
     return round(time.monotonic() - start, 2)
 
 

@@ -25,7 +25,7 @@ def test_plain_http_is_not_spoken(nodes: list[Node]) -> None:
         assert "HTTP request to an HTTPS server" in answer.stdout, node
 
 
-def test_a_certificate_of_a_stranger_is_turned_away(cluster: Cluster, nodes: list[Node]) -> None:
+def test_a_certificate_of_a_stranger_is_turned_away(nodes: list[Node]) -> None:
     for node in nodes:
         answer = node.execute(
             "cd $(mktemp -d) && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 "

@@ -325,7 +325,7 @@ def test_a_written_spec_is_read_back_the_same_and_a_change_changes_its_digest(lo
 def test_specs_can_not_be_changed() -> None:
     server = Server(name="a", memory=512, cpus=1, ip="10.0.0.2", consul=ConsulRole.SERVER, swarm=SwarmRole.BOTH)  # type: ignore[arg-type]
     with pytest.raises(ValidationError):
-        server.name = "b"  # type: ignore[misc]
+        server.name = "b"
     assert pickle.loads(pickle.dumps(server)) == server
 
 

@@ -1,0 +1,100 @@
+"""Running pytest the way a person does, and looking whether anything of a cluster is left on this machine."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parent.parent
+PROMISES = Path(__file__).parent / "promises"
+
+
+def servers_yml(network: str, *, dc: str = "harness", count: int = 1) -> str:
+    """A small cluster; `network` is the first three numbers of its addresses."""
+    entries = "".join(
+        f"  - {{name: node-{number}, memory: 1024, cpus: 2, ip: {network}.{number + 10}}}\n"
+        for number in range(1, count + 1)
+    )
+    return f"admin_network: {network}.0/24\nstack: nspawn\ndc: {dc}\nservers:\n{entries}"
+
+
+@dataclass
+class Harness:
+    """One person's folder: a `servers.yml`, a `SWARMER_HOME` of its own, and where they run pytest."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "runs"
+
+    def describe(self, text: str) -> None:
+        """Write `servers.yml`."""
+        (self.folder / "servers.yml").write_text(text)
+
+    def pytest(self, promises: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run a file of `promises/` to its end."""
+        process = self.start(promises, *options)
+        output, _ = process.communicate(timeout=180)
+        return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    def start(self, promises: str, *options: str) -> subprocess.Popen[str]:
+        """Run a file of `promises/`, in a process group of its own."""
+        command = [sys.executable, "-m", "pytest", str(PROMISES / promises), f"--rootdir={REPOSITORY}"]
+        command += ["-c", str(REPOSITORY / "pytest.ini"), "-p", "no:cacheprovider", *options]
+        return self._popen(command)
+
+    def swarmer(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of swarmer's command line to its end."""
+        process = self._popen([sys.executable, "-m", "swarmer", *words])
+        output, _ = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    def _popen(self, command: list[str]) -> subprocess.Popen[str]:
+        environment = {**os.environ, "SWARMER_HOME": str(self.home), "PYTHONPATH": str(REPOSITORY), **self.environment}
+        # What the outer pytest tells its own workers is none of the inner one's business.
+        environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+
+def traces() -> set[str]:
+    """What a cluster makes on this machine, as it stands: processes, mounts, namespaces, links, routes, groups."""
+    # A dead process that init hasn't fetched yet holds nothing any more.
+    found = {f"process {line}" for line in _lines("pgrep", "-a", "systemd-nspawn") if "<defunct>" not in line}
+    found |= {f"ssh {line}" for line in _lines("pgrep", "-af", r"ssh.*\[mux\]")}
+    found |= {f"mount {line}" for line in Path("/proc/self/mounts").read_text().splitlines() if "nspawn" in line}
+    found |= {f"netns {line}" for line in _lines("ip", "netns", "list")}
+    found |= {f"link {line.split(':')[1]}" for line in _lines("ip", "-o", "link")}
+    found |= {f"route {line}" for line in _lines("ip", "route")}
+    found |= {f"table {line}" for line in _lines("nft", "list", "tables")}
+    found |= {str(path) for path in Path("/run").glob("swarmer-*")}
+    found |= {str(path) for path in Path("/sys/fs/cgroup").glob("**/swarmer-*")}
+    return found
+
+
+def wait_for(what: str, condition: Callable[[], object], *, timeout: float = 60) -> None:
+    """Wait until a condition of the outside world holds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} within {timeout} s"
+        time.sleep(0.01)
+
+
+def _lines(*command: str) -> list[str]:
+    return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
