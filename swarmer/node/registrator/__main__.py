@@ -1,0 +1,41 @@
+"""The registrator as a program: `python3 -m swarmer.node.registrator [options] consul-tls://127.0.0.1:8500`."""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from swarmer.node.registrator.catalog import Unreachable, connect
+from swarmer.node.registrator.options import UsageError, parse
+from swarmer.node.registrator.watcher import Registrator
+
+
+def main(arguments: list[str]) -> int:
+    """Run until a signal ends it; 2 for a wrong command line, 1 when consul is never reached."""
+    # systemd's journal adds time and name itself.
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    try:
+        options = parse(arguments)
+    except UsageError as error:
+        print(f"registrator: {error}\n`registrator -h` lists the options", file=sys.stderr)
+        return 2
+    # What is registered stays registered: the next run takes over where this one ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    registrator = Registrator(options, lambda: connect(options.consul))
+    try:
+        registrator.start()
+        if folder := os.environ.get("RUNTIME_DIRECTORY"):
+            registrator.forget_last_boot(Path(folder))
+        registrator.run()
+    except Unreachable as error:
+        logging.error("consul at %r is not reached: %s", options.consul, error)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,93 @@
+"""Docker's event stream, turned into changes that the loop has to look at."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import docker
+import docker.errors
+import requests
+import urllib3.exceptions
+
+from swarmer.node.registrator.signals import Backoff, Changes, Signals
+
+logger = logging.getLogger(__name__)
+
+#: Only what matters: every run of a HEALTHCHECK makes three more events.
+_FILTERS: Final = {
+    "type": ["container", "network", "service"],
+    "event": [
+        *("start", "die", "destroy", "rename", "pause", "unpause", "health_status"),
+        *("connect", "disconnect"),
+        *("create", "update", "remove"),
+    ],
+}
+_IGNORED: Final = frozenset({("container", "create"), ("container", "update"), ("network", "create")})
+
+#: What a docker engine that restarts, is slow or is away makes its client raise.
+UNREACHABLE: Final = (
+    docker.errors.DockerException,
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    OSError,
+    ValueError,
+)
+
+
+def changes_of(event: Mapping[str, Any]) -> Changes:
+    """What an event may have changed."""
+    kind, action = event.get("Type", ""), event.get("Action", "")
+    actor = event.get("Actor") or {}
+    if (kind, action) in _IGNORED:
+        return Changes()
+    if kind == "container":
+        return Changes(containers={actor["ID"]}) if actor.get("ID") else Changes()
+    if kind == "network":
+        container = (actor.get("Attributes") or {}).get("container")
+        return Changes(containers={container}) if container else Changes()
+    return Changes(swarm=True) if kind == "service" else Changes()
+
+
+class EventStream(threading.Thread):
+    """Listens to docker for ever, on a connection of its own.
+
+    Whenever it has subscribed, it asks for a comparison of everything: docker remembers only its last 256
+    events. `connected` tells whether there is a subscription.
+    """
+
+    def __init__(self, url: str, signals: Signals) -> None:
+        super().__init__(name="events", daemon=True)
+        self.url = url
+        self.signals = signals
+        self.connected = threading.Event()
+        # Docker subscribes a moment after it has answered, so that even the first request looks back.
+        self._since = f"{time.time() - 1:.9f}"
+
+    def run(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                self._listen(backoff)
+                logger.warning("docker closed the event stream")
+            except UNREACHABLE as error:
+                logger.warning("no events from docker: %s", type(error).__name__)
+            self.connected.clear()
+            self.signals.report(Changes(consul=True))
+            time.sleep(backoff.next())
+
+    def _listen(self, backoff: Backoff) -> None:
+        client = docker.APIClient(base_url=self.url, version="auto", timeout=10)
+        try:
+            stream = client.events(since=self._since, filters=_FILTERS, decode=True)
+            self.connected.set()
+            self.signals.report(Changes(everything=True, swarm=True))
+            for event in stream:
+                backoff.reset()
+                if nanoseconds := event.get("timeNano"):
+                    self._since = f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09}"
+                if changes := changes_of(event):
+                    self.signals.report(changes)
+        finally:
+            client.close()

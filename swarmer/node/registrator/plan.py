@@ -1,0 +1,97 @@
+"""What has to be done so that the agent holds what it should. Pure functions."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from swarmer.node.registrator.checks import Check, Status
+from swarmer.node.registrator.services import CONTAINER, OWNER, Service
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A service as the agent holds it, ours or not.
+
+    Attributes:
+        checks: check ID to status.
+    """
+
+    id: str
+    name: str
+    address: str
+    port: int
+    tags: tuple[str, ...]
+    meta: Mapping[str, str]
+    checks: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps towards the wanted state; all empty when it is reached.
+
+    Attributes:
+        deregister: IDs of services, done first.
+        register: services that are missing or different.
+        report: checks whose status is to be told, because it changed or is due.
+        refused: services whose ID somebody else's service has.
+    """
+
+    deregister: tuple[str, ...] = ()
+    register: tuple[Service, ...] = ()
+    report: tuple[Check, ...] = ()
+    refused: tuple[Service, ...] = ()
+
+
+def difference(
+    wanted: Iterable[Service],
+    registered: Iterable[Registered],
+    *,
+    hostname: str,
+    keep: Collection[str] = (),
+    due: Collection[str] = (),
+) -> Plan:
+    """The plan from what is registered to what is wanted.
+
+    Args:
+        wanted: services with distinct IDs.
+        hostname: our mark. Services without it are never touched, unless one has an ID of our form.
+        keep: the first twelve characters of the IDs of containers whose services stay although they ended.
+        due: IDs of checks that have to be reported again.
+    """
+    present = {service.id: service for service in registered}
+    register, report, refused, allowed = [], [], [], set()
+    for service in wanted:
+        other = present.get(service.id)
+        if other and other.meta.get(OWNER) != hostname and not service.id.startswith(f"{hostname}:"):
+            refused.append(service)
+            continue
+        allowed.add(service.id)
+        if other is None or not same(service, other):
+            register.append(service)
+        if other is not None:
+            report += [check for check in service.checks if _to_report(check, other.checks.get(check.id), due)]
+    gone = [
+        service.id
+        for service in present.values()
+        if service.meta.get(OWNER) == hostname
+        and service.id not in allowed
+        and service.meta.get(CONTAINER, "") not in keep
+    ]
+    return Plan(tuple(sorted(gone)), tuple(register), tuple(report), tuple(refused))
+
+
+def same(service: Service, registered: Registered) -> bool:
+    """Whether the agent holds the service just so. Statuses of checks don't matter, their existence does."""
+    return (
+        service.name == registered.name
+        and service.address == registered.address
+        and service.port == registered.port
+        and service.tags == registered.tags
+        and dict(service.meta) == dict(registered.meta)
+        and {check.id for check in service.checks} <= set(registered.checks)
+    )
+
+
+def _to_report(check: Check, status: str | None, due: Collection[str]) -> bool:
+    if check.refresh is None:
+        return False
+    return status != (check.status or Status.CRITICAL) or check.id in due

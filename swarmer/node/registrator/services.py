@@ -1,0 +1,288 @@
+"""From docker's inspection of a container to the services it offers. Pure functions, no I/O."""
+
+import hashlib
+import ipaddress
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from swarmer.node.registrator import checks
+from swarmer.node.registrator.checks import Check, Target
+from swarmer.node.registrator.metadata import MAX_META_PAIRS, Attributes, attributes, environment, tags
+from swarmer.node.registrator.options import Options
+
+Inspection = Mapping[str, Any]
+
+#: Metadata that we write ourselves: our mark (the host), the container, and what the checks are made of.
+OWNER: Final = "registrator"
+CONTAINER: Final = "registrator-container"
+CHECKS: Final = "registrator-checks"
+_OURS: Final = frozenset({OWNER, CONTAINER, CHECKS})
+
+SWARM_SERVICE_ID: Final = "com.docker.swarm.service.id"
+SWARM_SERVICE_NAME: Final = "com.docker.swarm.service.name"
+COMPOSE_SERVICE_NAME: Final = "com.docker.compose.service"
+
+#: Networks that carry swarm's routing mesh: nobody is to be sent to a container's address there.
+_MESH_NETWORKS: Final = frozenset({"ingress", "docker_gwbridge"})
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of a container.
+
+    Attributes:
+        number: within the container.
+        protocol: `tcp`, `udp` or `sctp`.
+        host_ip, host_port: where it is published, "" and None when it isn't.
+    """
+
+    number: int
+    protocol: str
+    host_ip: str = ""
+    host_port: int | None = None
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service as consul's agent is to hold it.
+
+    Attributes:
+        id: unique on the node.
+        meta: includes our mark.
+        container: the full ID of the container behind it, or "" for a port of swarm's routing mesh.
+    """
+
+    id: str
+    name: str
+    address: str
+    port: int
+    tags: tuple[str, ...]
+    meta: Mapping[str, str]
+    checks: tuple[Check, ...]
+    container: str = ""
+
+
+def services_of(
+    container: Inspection,
+    options: Options,
+    *,
+    host_address: str,
+    network_container: Inspection | None = None,
+    service_labels: Mapping[str, str] | None = None,
+) -> list[Service]:
+    """The services of one container, sorted by port; none when it isn't running.
+
+    Args:
+        container: docker's inspection.
+        host_address: the address of ports that are published on every address of this host.
+        network_container: the inspection of the container whose network it shares, if it does.
+        service_labels: labels of the swarm service it is a task of; they win over its own.
+    """
+    if not is_running(container):
+        return []
+    labels: dict[str, str] = {**(container["Config"].get("Labels") or {}), **(service_labels or {})}
+    variables = environment(container["Config"].get("Env"))
+    ports = [port for port in ports_of(container) if options.internal or port.host_port is not None]
+    found = []
+    for port in ports:
+        metadata = attributes(port.number, variables, labels)
+        address = _address(port, container, labels, options, host_address, network_container)
+        name = service_name(metadata, _default_name(container), port.number, group=len(ports) > 1, options=options)
+        if not name or not address:
+            continue
+        number = port.number if options.internal or port.host_port is None else port.host_port
+        service_id = _service_id(options.hostname, container["Name"].lstrip("/"), port, metadata, group=len(ports) > 1)
+        target = Target(service_id, address, number, port.number, container["Id"])
+        health = (container["State"].get("Health") or {}).get("Status")
+        found.append(
+            make(
+                target,
+                name,
+                metadata,
+                options,
+                protocol=port.protocol,
+                health=checks.healthcheck(target, health),
+            )
+        )
+    return found
+
+
+def make(
+    target: Target,
+    name: str,
+    metadata: Attributes,
+    options: Options,
+    *,
+    protocol: str,
+    health: tuple[Check, ...] = (),
+) -> Service:
+    """A service with its tags, metadata and checks."""
+    made_checks = (
+        *checks.requested(target, metadata),
+        *health,
+        *checks.heartbeat(target, options.ttl, options.ttl_refresh),
+    )
+    meta = {key: value for key, value in metadata.meta().items() if key not in _OURS}
+    meta = dict(list(meta.items())[: MAX_META_PAIRS - len(_OURS)])
+    meta[OWNER] = options.hostname
+    if target.container:
+        meta[CONTAINER] = target.container[:12]
+    if made_checks:
+        meta[CHECKS] = _digest(made_checks)
+    return Service(
+        id=target.id,
+        name=name,
+        address=target.address,
+        port=target.port,
+        tags=tags(metadata.get("tags"), options.tags, "udp" if protocol == "udp" else ""),
+        meta=meta,
+        checks=made_checks,
+        container=target.container or "",
+    )
+
+
+def service_name(metadata: Attributes, default: str, port: int, *, group: bool, options: Options) -> str:
+    """The name of a port's service, or "" when it is not to be announced.
+
+    Args:
+        group: whether there are more ports, so that each needs a name of its own.
+    """
+    if metadata.get("ignore"):
+        return ""
+    name = metadata.get("name")
+    if not name and options.explicit:
+        return ""
+    name = name or default
+    return f"{name}-{port}" if group and name and "name" not in metadata.of_port else name
+
+
+def distinct(services: Iterable[Service]) -> list[Service]:
+    """The services without those whose ID an earlier one has already, sorted by ID."""
+    by_id: dict[str, Service] = {}
+    for service in services:
+        by_id.setdefault(service.id, service)
+    return sorted(by_id.values(), key=lambda service: service.id)
+
+
+def is_running(container: Inspection) -> bool:
+    """Whether the container runs now. Docker calls one that waits for its restart running too."""
+    state = container["State"]
+    return bool(state.get("Running")) and not state.get("Restarting") and not state.get("Dead")
+
+
+def failed(container: Inspection) -> bool:
+    """Whether the container ended by itself with an error: neither with 0 nor by a signal (bit 128)."""
+    state = container["State"]
+    code = int(state.get("ExitCode") or 0)
+    return not is_running(container) and state.get("Status") == "exited" and code != 0 and not code & 128
+
+
+def shared_network(container: Inspection) -> str:
+    """The ID of the container whose network this one shares, or ""."""
+    mode: str = (container.get("HostConfig") or {}).get("NetworkMode") or ""
+    return mode.removeprefix("container:") if mode.startswith("container:") else ""
+
+
+def ports_of(container: Inspection) -> list[Port]:
+    """The exposed and published ports, sorted. The first binding of a port counts."""
+    exposed = container["Config"].get("ExposedPorts") or {}
+    published: Mapping[str, Any] = (container.get("NetworkSettings") or {}).get("Ports") or {}
+    direct = _on_host_network(container) or bool(shared_network(container))
+    ports = []
+    for key in {*exposed, *published}:
+        number, _, protocol = key.partition("/")
+        if not number.isdecimal() or not 0 < int(number) < 65536:
+            continue
+        port = Port(int(number), protocol.lower() or "tcp")
+        bindings = published.get(key) or ()
+        if bindings and (bindings[0].get("HostPort") or "0") != "0":
+            port = replace(port, host_ip=bindings[0].get("HostIp") or "", host_port=int(bindings[0]["HostPort"]))
+        elif direct:
+            port = replace(port, host_port=port.number)
+        ports.append(port)
+    return sorted(ports, key=lambda port: (port.number, port.protocol))
+
+
+def _address(
+    port: Port,
+    container: Inspection,
+    labels: Mapping[str, str],
+    options: Options,
+    host_address: str,
+    network_container: Inspection | None,
+) -> str:
+    """Where the port is reached, or "" when nobody can tell. What comes later in the list of sources wins."""
+    on_host = options.ip or host_address
+    address = on_host if options.ip or port.host_ip in ("", "0.0.0.0", "::") else port.host_ip
+    if options.internal:
+        address = on_host if _on_host_network(container) else container_address(container)
+    if labelled := _usable(labels.get(options.ip_label, "")) if options.ip_label else "":
+        address = labelled
+    if shared_network(container):
+        if network_container is None:
+            return ""
+        address = on_host if _on_host_network(network_container) else container_address(network_container)
+    return address
+
+
+def container_address(container: Inspection) -> str:
+    """The address of a container in its own network, preferring the one it was started in; or ""."""
+    settings = container.get("NetworkSettings") or {}
+    networks: Mapping[str, Any] = settings.get("Networks") or {}
+    mode = (container.get("HostConfig") or {}).get("NetworkMode") or ""
+    first = [name for name in (mode, *sorted(networks)) if name in networks and name not in _MESH_NETWORKS]
+    for name in first:
+        if address := _usable((networks[name] or {}).get("IPAddress") or ""):
+            return address
+    return _usable(settings.get("IPAddress") or "")
+
+
+def _on_host_network(container: Inspection) -> bool:
+    return (container.get("HostConfig") or {}).get("NetworkMode") == "host"
+
+
+def _usable(text: str) -> str:
+    """An address without its prefix length, or "" when the text is none."""
+    plain = text.rpartition("/")[0] if "/" in text else text
+    try:
+        return str(ipaddress.ip_address(plain.strip()))
+    except ValueError:
+        return ""
+
+
+def _default_name(container: Inspection) -> str:
+    """The swarm service's name, the image's base name, or, for an image without a name, that of the container."""
+    labels = container["Config"].get("Labels") or {}
+    if swarm := labels.get(SWARM_SERVICE_NAME):
+        return str(swarm)
+    image, image_id = container["Config"].get("Image") or "", container.get("Image") or ""
+    if name := image_name(image, image_id):
+        return name
+    return str(labels.get(COMPOSE_SERVICE_NAME) or container["Name"].lstrip("/"))
+
+
+def image_name(image: str, image_id: str = "") -> str:
+    """`nginx` of `registry:5000/team/nginx:1.2@sha256:…`, or "" when the image is told by its ID only."""
+    hexadecimal = image.removeprefix("sha256:")
+    if re.fullmatch(r"[0-9a-f]{6,64}", hexadecimal) and (
+        image != hexadecimal or image_id.removeprefix("sha256:").startswith(hexadecimal)
+    ):
+        return ""
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[0].strip()
+
+
+def _service_id(hostname: str, owner: str, port: Port, metadata: Attributes, *, group: bool) -> str:
+    suffix = "" if port.protocol == "tcp" else f":{port.protocol}"
+    if chosen := metadata.get("id"):
+        # One SERVICE_ID for several ports would make them overwrite each other.
+        return f"{chosen}:{port.number}{suffix}" if group and "id" not in metadata.of_port else chosen
+    return f"{hostname}:{owner}:{port.number}{suffix}"
+
+
+def _digest(made: tuple[Check, ...]) -> str:
+    """Sixteen characters that change with the checks, because agents don't tell how a check is defined."""
+    text = json.dumps([[check.id, check.definition] for check in made], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,54 @@
+"""Services of a swarm: the ports of its routing mesh, and the labels that tasks can't see. Pure functions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from swarmer.node.registrator.checks import Target
+from swarmer.node.registrator.metadata import PREFIX, attributes, environment
+from swarmer.node.registrator.options import Options
+from swarmer.node.registrator.services import Service, make, service_name
+
+#: One element of docker's list of services, with `ServiceStatus`.
+SwarmService = Mapping[str, Any]
+
+
+def mesh_services_of(service: SwarmService, options: Options, *, host_address: str) -> list[Service]:
+    """The ports of a swarm service that every node forwards, as this manager announces them; sorted by port.
+
+    There are none while no task of the service runs: the routing mesh would refuse the connection. Nor are
+    there with `-internal`, where tasks are announced themselves.
+    """
+    address = options.ip or host_address
+    if options.internal or not address or not running_tasks(service):
+        return []
+    specification = service["Spec"]
+    container = (specification.get("TaskTemplate") or {}).get("ContainerSpec") or {}
+    variables, own = environment(container.get("Env")), container.get("Labels") or {}
+    ports = (service.get("Endpoint") or {}).get("Ports") or ()
+    mesh = [port for port in ports if port.get("PublishMode", "ingress") == "ingress" and port.get("PublishedPort")]
+    found = []
+    for port in sorted(mesh, key=lambda port: (port["PublishedPort"], port.get("Protocol") or "")):
+        exposed, published = int(port["TargetPort"]), int(port["PublishedPort"])
+        protocol = port.get("Protocol") or "tcp"
+        metadata = attributes(exposed, variables, own, specification.get("Labels") or {})
+        name = service_name(metadata, specification["Name"], exposed, group=len(mesh) > 1, options=options)
+        if not name:
+            continue
+        suffix = "" if protocol == "tcp" else f":{protocol}"
+        # No container can have this name, and a published port is unique in the swarm. SERVICE_ID is for containers.
+        target = Target(
+            f"{options.hostname}:{specification['Name']}@mesh:{published}{suffix}", address, published, exposed, None
+        )
+        found.append(make(target, name, metadata, options, protocol=protocol))
+    return found
+
+
+def running_tasks(service: SwarmService) -> int:
+    """How many tasks of the service run."""
+    return int((service.get("ServiceStatus") or {}).get("RunningTasks") or 0)
+
+
+def announced_labels(service: SwarmService) -> dict[str, str]:
+    """The labels of a swarm service that say how to announce it."""
+    labels: Mapping[str, str] = service["Spec"].get("Labels") or {}
+    return {key: value for key, value in sorted(labels.items()) if key.startswith(PREFIX)}

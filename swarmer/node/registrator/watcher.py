@@ -1,0 +1,251 @@
+"""The main loop: looks at docker when something happened, and makes consul agree with it."""
+
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from swarmer.node.registrator.catalog import Catalog, Unreachable, reported_ids
+from swarmer.node.registrator.checks import HEALTH_REFRESH
+from swarmer.node.registrator.events import EventStream
+from swarmer.node.registrator.hosts import host_address
+from swarmer.node.registrator.inventory import DockerAway, Inventory
+from swarmer.node.registrator.options import Options
+from swarmer.node.registrator.plan import Plan, difference
+from swarmer.node.registrator.services import (
+    OWNER,
+    SWARM_SERVICE_ID,
+    Inspection,
+    Service,
+    distinct,
+    failed,
+    services_of,
+    shared_network,
+)
+from swarmer.node.registrator.shared_labels import LabelWatch
+from swarmer.node.registrator.signals import Backoff, Changes, Signals
+from swarmer.node.registrator.swarm import SwarmService, announced_labels, mesh_services_of
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks of a manager at its swarm: tasks on other nodes come and go without an event here.
+SWARM_POLL: Final = 1.0
+
+#: Seconds between two looks at the processes of containers while docker is away.
+DEAD_POLL: Final = 0.5
+
+#: Seconds until the next try of what consul refused.
+REFUSED_PAUSE: Final = 5.0
+
+
+def wanted(
+    containers: Mapping[str, Inspection],
+    swarm_services: list[SwarmService],
+    options: Options,
+    *,
+    host_address: str,
+    labels: Mapping[str, Mapping[str, str]],
+) -> list[Service]:
+    """All services that this node should have, with distinct IDs, sorted by ID.
+
+    Args:
+        containers: ID to inspection.
+        labels: ID of a swarm service to its labels.
+    """
+    found: list[Service] = []
+    for container in sorted(containers.values(), key=lambda container: (container.get("Created", ""), container["Id"])):
+        own = container["Config"].get("Labels") or {}
+        found += services_of(
+            container,
+            options,
+            host_address=host_address,
+            network_container=containers.get(shared_network(container)),
+            service_labels=labels.get(own.get(SWARM_SERVICE_ID, "")),
+        )
+    for service in swarm_services:
+        found += mesh_services_of(service, options, host_address=host_address)
+    return distinct(found)
+
+
+@dataclass
+class Timer:
+    """Something that is due again and again.
+
+    Attributes:
+        period: seconds.
+        at: when it is due next, on the monotonic clock.
+    """
+
+    period: float
+    at: float = math.inf
+
+    def due(self, now: float) -> bool:
+        """Whether it is due; if so, it starts anew."""
+        if now < self.at:
+            return False
+        self.at = now + self.period
+        return True
+
+
+class Registrator:
+    """One node's registrator."""
+
+    def __init__(self, options: Options, connect: Callable[[], Any]) -> None:
+        """Touch nothing yet.
+
+        Args:
+            connect: makes a client of the consul agent.
+        """
+        self.options = options
+        self.signals = Signals()
+        self.client = connect()
+        self.catalog = Catalog(self.client)
+        self.inventory = Inventory(options.docker, with_ended=not options.deregister_always)
+        self.events = EventStream(options.docker, self.signals)
+        self.watch = LabelWatch(connect(), self.signals)
+        self.host_address = ""
+        self._todo = Changes(everything=True, swarm=True)
+        self._reported: dict[str, float] = {}
+        self._backoff = Backoff()
+        self._resync = Timer(options.resync or math.inf)
+        self._beat = Timer(min(options.ttl_refresh or HEALTH_REFRESH, HEALTH_REFRESH))
+        self._swarm = Timer(SWARM_POLL)
+        self._dead = Timer(DEAD_POLL)
+        self._retry = Timer(math.inf)
+
+    def start(self) -> None:
+        """Wait for consul, as often as the options say.
+
+        Raises:
+            Unreachable: it never answered.
+        """
+        for attempt in itertools.count():
+            try:
+                self.host_address = self.options.ip or host_address(self.catalog.address(), self.options.hostname)
+                self.catalog.registered()
+                return
+            except Unreachable as error:
+                if attempt == self.options.retry_attempts:
+                    raise
+                logger.warning("consul at %r is not reached: %s", self.options.consul, error)
+                time.sleep(self.options.retry_interval)
+
+    def forget_last_boot(self, folder: Path) -> None:
+        """On the first run since the machine booted: remove what was registered before.
+
+        Those containers ended with the machine, and docker may take a while to tell.
+
+        Args:
+            folder: a folder that a reboot empties.
+
+        Raises:
+            Unreachable: consul didn't answer.
+        """
+        mark = folder / "started"
+        if mark.exists():
+            return
+        ours = [service.id for service in self.catalog.registered() if service.meta.get(OWNER) == self.options.hostname]
+        self.catalog.apply(Plan(deregister=tuple(sorted(ours))))
+        mark.touch()
+
+    def run(self) -> None:
+        """Keep consul in agreement with docker, for ever."""
+        self.events.start()
+        self.watch.start()
+        now = time.monotonic()
+        self._resync.at = now + self._resync.period
+        self._beat.at = now + self._beat.period
+        while True:
+            self._todo.add(self.signals.take(self._pause()))
+            self.turn(time.monotonic())
+
+    def turn(self, now: float) -> None:
+        """One turn of the loop: look at what is due, then agree with consul. What fails is tried again later."""
+        if self._resync.due(now):
+            self._todo.add(Changes(everything=True, swarm=True))
+        needed = any([self._retry.due(now), self._beat.due(now), bool(self._todo)])
+        if self._polls_swarm and self._swarm.due(now):
+            self._todo.swarm = True
+        swarm_before = self.inventory.swarm_services
+        try:
+            if self.events.connected.is_set():
+                self._look()
+            elif self._dead.due(now):
+                needed |= self.inventory.drop_dead()
+            needed |= self.inventory.swarm_services != swarm_before
+            if needed and self.inventory.complete:
+                self._agree(now)
+            self._backoff.reset()
+        except (DockerAway, Unreachable) as error:
+            logger.warning("%s: %s; trying again", type(error).__name__, error)
+            self._retry.at = now + self._backoff.next()
+
+    def _pause(self) -> float:
+        """Seconds until something is due."""
+        timers = [self._resync, self._beat, self._retry]
+        if not self.events.connected.is_set():
+            self._dead.at = min(self._dead.at, time.monotonic() + DEAD_POLL)
+            timers.append(self._dead)
+        elif self._polls_swarm:
+            self._swarm.at = min(self._swarm.at, time.monotonic() + SWARM_POLL)
+            timers.append(self._swarm)
+        return max(0.0, min(3600.0, *(timer.at - time.monotonic() for timer in timers)))
+
+    @property
+    def _polls_swarm(self) -> bool:
+        return self.inventory.is_manager and bool(self.inventory.swarm_services)
+
+    def _look(self) -> None:
+        """Bring the inventory up to date; what can't be looked at stays to be done."""
+        if self._todo.everything:
+            self.inventory.look_at_all()
+        # Also after a comparison of everything: a list doesn't show all that an event is about.
+        self.inventory.look_at(self._todo.containers)
+        if self._todo.swarm:
+            self.inventory.look_at_swarm()
+        self._todo = Changes(consul=self._todo.consul)
+
+    def _agree(self, now: float) -> None:
+        """Make consul hold what the inventory calls for."""
+        if self.inventory.is_manager:
+            self.watch.publish(self.inventory.swarm_services, self.client)
+        own = {service["ID"]: announced_labels(service) for service in self.inventory.swarm_services}
+        services = wanted(
+            self.inventory.containers,
+            self.inventory.swarm_services,
+            self.options,
+            host_address=self.host_address,
+            labels={**self.watch.labels, **own},
+        )
+        plan = difference(
+            services,
+            self.catalog.registered(),
+            hostname=self.options.hostname,
+            keep={identity[:12] for identity, one in self.inventory.containers.items() if failed(one)},
+            due=self._due(services, now),
+        )
+        refused = self.catalog.apply(plan)
+        told = {check.id for check in plan.report} | {check.id for service in plan.register for check in service.checks}
+        for identity in told - set(refused):
+            self._reported[identity] = now
+        self._todo.consul = False
+        if refused:
+            # Consul doesn't know our token yet, or what a container asks for can't be had: no need to hurry.
+            self._retry.at = now + REFUSED_PAUSE
+
+    def _due(self, services: list[Service], now: float) -> set[str]:
+        """The checks whose status consul has to hear again. None while docker, who would know, is away."""
+        refresh = reported_ids(services)
+        self._reported = {identity: at for identity, at in self._reported.items() if identity in refresh}
+        if not self.events.connected.is_set():
+            return set()
+        # A little early rather than late: the loop is never on time to the millisecond.
+        return {
+            identity
+            for identity, period in refresh.items()
+            if now - self._reported.get(identity, -math.inf) >= 0.9 * period
+        }
