@@ -60,7 +60,8 @@ def test_without_a_token_nothing_can_be_read_or_written(cluster: Cluster, consul
 
 def test_the_token_of_a_node_is_good_for_that_node_only(cluster: Cluster, nodes: list[Node]) -> None:
     for node in nodes:
-        own = consul_api.client(cluster.home, node.ip, token=cluster.credentials.node_tokens[node.name])
+        token = cluster.credentials.tokens[f"{node.name}/agent"]
+        own = consul_api.client(cluster.home, node.ip, token=token)
         assert {entry["Node"] for entry in own.catalog.nodes()[1]} == {peer.name for peer in nodes}
         with pytest.raises(py_consul.ACLPermissionDenied):
             own.kv.put("any", "thing")
@@ -68,7 +69,7 @@ def test_the_token_of_a_node_is_good_for_that_node_only(cluster: Cluster, nodes:
             own.acl.tokens.list()
         for peer in nodes:
             if peer is not node:
-                elsewhere = consul_api.client(cluster.home, peer.ip, token=cluster.credentials.node_tokens[node.name])
+                elsewhere = consul_api.client(cluster.home, peer.ip, token=token)
                 with pytest.raises(py_consul.ACLPermissionDenied):
                     elsewhere.agent.maintenance("true", "taken over")
 

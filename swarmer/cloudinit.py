@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
 from swarmer import consul_config
-from swarmer.credentials import Credentials
+from swarmer.credentials import Credentials, consul_tokens
 from swarmer.pki import Authority, Plane, consul_identity
 from swarmer.spec import ConsulRole, Server, Spec
 from swarmer.ssh import KeyPair
@@ -117,10 +117,10 @@ def _files(
         _file(f"{folder}/node-key.pem", identity.key.decode(), mode="0640", owner="root:consul"),
         _file(f"{folder}/consul.json", _json(config), mode="0640", owner="root:consul"),
     ]
-    files.append(_file("/etc/swarmer/consul-token", f"{credentials.node_tokens[server.name]}\n", mode="0600"))
+    for service, name in consul_tokens(server).items():
+        files.append(_file(f"/etc/swarmer/tokens/{service}", f"{credentials.tokens[name]}\n", mode="0600"))
     if is_server:
-        rules = {"management": credentials.management_token, "tokens": dict(credentials.node_tokens)}
-        files.append(_file("/etc/swarmer/acl.json", _json(rules), mode="0600"))
+        files.append(_file("/etc/swarmer/acl.json", _json(_rules(spec, credentials)), mode="0600"))
     facts = {
         "name": server.name,
         "dc": spec.dc,
@@ -132,6 +132,18 @@ def _files(
     }
     files.append(_file(NODE_FACTS, _json(facts)))
     return files
+
+
+def _rules(spec: Spec, credentials: Credentials) -> dict[str, Any]:
+    """What the consul servers need to make everyone's token known: `swarmer.node.acl` reads it."""
+    return {
+        "management": credentials.management_token,
+        "tokens": [
+            {"node": server.name, "service": service, "secret": credentials.tokens[name]}
+            for server in spec.servers
+            for service, name in consul_tokens(server).items()
+        ],
+    }
 
 
 def _file(path: str, content: str, *, mode: str = "0644", owner: str = "root:root") -> dict[str, str]:

@@ -8,7 +8,7 @@ import consul
 from swarmer import consul_api, health
 from swarmer.cloudinit import SeedData, seed_data
 from swarmer.cluster_node import Node
-from swarmer.credentials import Credentials
+from swarmer.credentials import Credentials, consul_tokens
 from swarmer.errors import SwarmerError
 from swarmer.image import Image
 from swarmer.ledger import Ledger
@@ -78,8 +78,9 @@ class Cluster:
 
     @property
     def credentials(self) -> Credentials:
-        """The secrets of the cluster, with a token for every node of the spec."""
-        return Credentials.open(self.home.credentials, [server.name for server in self.spec.servers])
+        """The secrets of the cluster, with the tokens of every node of the spec."""
+        names = [name for server in self.spec.servers for name in consul_tokens(server).values()]
+        return Credentials.open(self.home.credentials, names)
 
     # -- nodes ---------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from swarmer.errors import SwarmerError
 from swarmer.files import locked_folder, write_private
+from swarmer.spec import Server, SwarmRole
 
 MASK: Final = "***"
 
@@ -29,18 +30,18 @@ class Credentials:
     Attributes:
         gossip_key: base64 of 32 bytes, for consul's `encrypt`.
         management_token: the consul ACL token that may do everything; for the harness.
-        node_tokens: the consul ACL token of each node, by node name.
+        tokens: the consul ACL token of each service of each node, by `NODE/SERVICE`; see `consul_tokens`.
     """
 
     gossip_key: str
     management_token: str
-    node_tokens: Mapping[str, str]
+    tokens: Mapping[str, str]
 
     @classmethod
-    def open(cls, file: Path, node_names: Iterable[str]) -> "Credentials":
-        """Load the credentials, or create them; nodes that have no token yet get one.
+    def open(cls, file: Path, token_names: Iterable[str]) -> "Credentials":
+        """Load the credentials, or create them; tokens that are not there yet are made.
 
-        Tokens of nodes that are not named stay: a cluster may grow again.
+        Tokens that are not named stay: a cluster may grow again.
 
         Raises:
             SwarmerError: the file is there but can't be used; it is left as it is.
@@ -50,10 +51,9 @@ class Credentials:
                 known = current = cls._load(file)
             else:
                 known, current = None, cls._generate()
-            missing = {name: _token() for name in node_names if name not in current.node_tokens}
+            missing = {name: _token() for name in token_names if name not in current.tokens}
             if missing:
-                tokens = MappingProxyType({**current.node_tokens, **missing})
-                current = replace(current, node_tokens=tokens)
+                current = replace(current, tokens=MappingProxyType({**current.tokens, **missing}))
             if current is not known:
                 write_private(file, current._document())
             return current
@@ -69,7 +69,7 @@ class Credentials:
             data = json.loads(file.read_text())
             if len(base64.b64decode(data["gossip_key"], validate=True)) != 32:
                 raise ValueError
-            tokens = {name: str(uuid.UUID(token)) for name, token in data["node_tokens"].items()}
+            tokens = {name: str(uuid.UUID(token)) for name, token in data["tokens"].items()}
             return cls(data["gossip_key"], str(uuid.UUID(data["management_token"])), MappingProxyType(tokens))
         # The cause is left out: it may quote the file.
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -82,7 +82,7 @@ class Credentials:
         document = {
             "gossip_key": self.gossip_key,
             "management_token": self.management_token,
-            "node_tokens": dict(self.node_tokens),
+            "tokens": dict(self.tokens),
         }
         return json.dumps(document, indent=1).encode()
 
@@ -92,14 +92,23 @@ class Credentials:
 
     @cached_property
     def _secrets(self) -> re.Pattern[str]:
-        plain = (self.gossip_key, self.management_token, *self.node_tokens.values())
+        plain = (self.gossip_key, self.management_token, *self.tokens.values())
         spellings = {*plain, *(quote(secret, safe="") for secret in plain)}
         words = sorted(map(re.escape, spellings), key=len, reverse=True)
         return re.compile("|".join([_PRIVATE_KEY, *words]), re.DOTALL | re.IGNORECASE)
 
     def __repr__(self) -> str:
-        tokens = ", ".join(f"{name}: {MASK}" for name in self.node_tokens)
-        return f"Credentials(gossip_key={MASK}, management_token={MASK}, node_tokens={{{tokens}}})"
+        tokens = ", ".join(f"{name}: {MASK}" for name in self.tokens)
+        return f"Credentials(gossip_key={MASK}, management_token={MASK}, tokens={{{tokens}}})"
+
+
+def consul_tokens(server: Server) -> dict[str, str]:
+    """The names of a node's tokens in `Credentials.tokens`, by the service that uses it.
+
+    What each token is good for stands in `image/rootfs/usr/share/swarmer/acl/SERVICE.hcl`.
+    """
+    swarm = "swarm-worker" if server.swarm is SwarmRole.AGENT else "swarm-manager"
+    return {service: f"{server.name}/{service}" for service in ("agent", "registrator", swarm, "registry")}
 
 
 def _token() -> str:

@@ -84,7 +84,12 @@ def test_render_is_yaml_without_secrets_and_leaves_nothing(
     files = {file["path"]: file["content"] for file in user_data["write_files"]}
     config = json.loads(files["/etc/swarmer/consul/consul.json"])
     rules = json.loads(files["/etc/swarmer/acl.json"])
-    secrets = [config["encrypt"], *config["acl"]["tokens"].values(), rules["management"], *rules["tokens"].values()]
+    secrets = [
+        config["encrypt"],
+        *config["acl"]["tokens"].values(),
+        rules["management"],
+        *(token["secret"] for token in rules["tokens"]),
+    ]
     secrets += [user_data["ssh_keys"]["ed25519_private"].strip(), files["/etc/swarmer/consul/node-key.pem"].strip()]
     assert set(secrets) == {"***"}
     assert "PRIVATE KEY" not in shown.stdout

@@ -36,14 +36,14 @@ def mode(path: Path) -> int:
 
 
 def secrets_of(credentials: Credentials) -> list[str]:
-    return [credentials.gossip_key, credentials.management_token, *credentials.node_tokens.values()]
+    return [credentials.gossip_key, credentials.management_token, *credentials.tokens.values()]
 
 
 def test_each_secret_is_well_formed_and_its_own(file: Path) -> None:
     credentials = Credentials.open(file, ["core-1", "core-2"])
     assert len(base64.b64decode(credentials.gossip_key, validate=True)) == 32
-    assert set(credentials.node_tokens) == {"core-1", "core-2"}
-    tokens = [credentials.management_token, *credentials.node_tokens.values()]
+    assert set(credentials.tokens) == {"core-1", "core-2"}
+    tokens = [credentials.management_token, *credentials.tokens.values()]
     assert [str(uuid.UUID(token)) for token in tokens] == tokens
     assert len(set(tokens)) == 3
 
@@ -58,9 +58,9 @@ def test_opened_again_it_is_the_same(file: Path) -> None:
 def test_a_new_node_gets_a_token_and_the_others_keep_theirs(file: Path) -> None:
     first = Credentials.open(file, ["core-1"])
     second = Credentials.open(file, ["core-2"])
-    assert second.node_tokens["core-1"] == first.node_tokens["core-1"]
+    assert second.tokens["core-1"] == first.tokens["core-1"]
     assert second.management_token == first.management_token
-    assert Credentials.open(file, []).node_tokens == second.node_tokens
+    assert Credentials.open(file, []).tokens == second.tokens
 
 
 @pytest.mark.usefixtures("open_umask")
@@ -127,7 +127,7 @@ def good_document() -> dict[str, object]:
     return {
         "gossip_key": base64.b64encode(bytes(32)).decode(),
         "management_token": str(uuid.UUID(int=1)),
-        "node_tokens": {"core-1": str(uuid.UUID(int=2))},
+        "tokens": {"core-1": str(uuid.UUID(int=2))},
     }
 
 
@@ -141,8 +141,8 @@ def good_document() -> dict[str, object]:
         json.dumps(good_document() | {"gossip_key": "c2hvcnQ="}).encode(),
         json.dumps(good_document() | {"gossip_key": 7}).encode(),
         json.dumps(good_document() | {"management_token": "let-me-in"}).encode(),
-        json.dumps(good_document() | {"node_tokens": ["core-1"]}).encode(),
-        json.dumps(good_document() | {"node_tokens": {"core-1": None}}).encode(),
+        json.dumps(good_document() | {"tokens": ["core-1"]}).encode(),
+        json.dumps(good_document() | {"tokens": {"core-1": None}}).encode(),
     ],
 )
 def test_a_damaged_file_is_refused_and_left_as_it_is(file: Path, content: bytes) -> None:
@@ -168,7 +168,7 @@ credentials_strategy = st.builds(
     Credentials,
     gossip_key=st.binary(min_size=32, max_size=32).map(lambda raw: base64.b64encode(raw).decode()),
     management_token=uuids,
-    node_tokens=st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), uuids, max_size=4),
+    tokens=st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), uuids, max_size=4),
 )
 
 

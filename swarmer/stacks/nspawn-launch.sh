@@ -17,6 +17,8 @@ if [ "$FRESH_CGROUP2" = 1 ]; then mount -t cgroup2 none /sys/fs/cgroup; fi
 
 # Dropped: what would reach through to the host's kernel or clock.
 boot() {
+  # The kernel removes the link of a node that was killed a moment after its last process ended.
+  ip link delete "vb-$NAME" 2>/dev/null || true
   systemd-nspawn --quiet --register=no --keep-unit --boot \
     --directory="$NODE/root" --machine="$NAME" --network-bridge="$BRIDGE" --bind="$NODE/docker:/var/lib/docker" \
     --resolv-conf=off --timezone=off --link-journal=no --console=read-only --capability=all \
