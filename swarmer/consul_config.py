@@ -47,7 +47,7 @@ def render(spec: Spec, server: Server, credentials: Credentials, *, version: tup
         "bind_addr": str(server.ip),
         "advertise_addr": str(server.ip),
         "client_addr": f"{server.ip} 127.0.0.1",
-        "addresses": {"dns": "127.0.0.1"},
+        "addresses": {"dns": f"{server.ip} 127.0.0.1" if is_server else "127.0.0.1"},
         "ports": {
             "http": -1,
             "https": CONSUL_HTTPS.number,

@@ -27,9 +27,12 @@ class Port:
 
 
 SSH: Final = Port(22, ("tcp",), ("admin",), "ssh")
+DNS: Final = Port(53, ("tcp", "udp"), ("admin",), "swarmer-dns")
 CONSUL_RPC: Final = Port(8300, ("tcp",), ("admin",), "consul", role="server")
 CONSUL_GOSSIP: Final = Port(8301, ("tcp", "udp"), ("admin",), "consul")
 CONSUL_HTTPS: Final = Port(8500, ("tcp",), ("admin", "loopback"), "consul")
+#: What the nodes' DNS asks: its own agent, and the servers when that one is silent.
 CONSUL_DNS: Final = Port(8600, ("tcp", "udp"), ("loopback",), "consul")
+CONSUL_DNS_OF_SERVERS: Final = Port(8600, ("tcp", "udp"), ("admin",), "consul", role="server")
 
-PORTS: Final = (SSH, CONSUL_RPC, CONSUL_GOSSIP, CONSUL_HTTPS, CONSUL_DNS)
+PORTS: Final = (SSH, DNS, CONSUL_RPC, CONSUL_GOSSIP, CONSUL_HTTPS, CONSUL_DNS, CONSUL_DNS_OF_SERVERS)
