@@ -66,17 +66,20 @@ def render(spec: Spec, server: Server, credentials: Credentials, *, version: tup
         config["bootstrap_expect"] = len(voters)
         config["autopilot"] = {"cleanup_dead_servers": True, "server_stabilization_time": "1s"}
 
-    # The node's own token is no part of it: `swarmer.node.acl` brings it into force once the servers know it.
+    # Who asks DNS has no token of their own. A node that has just begun answers them "error" while its token is
+    # unknown, and not "no such name" as to the anonymous. For its own entries it has no token yet: `swarmer.node.acl`
+    # brings it into force once the servers know it.
     config["acl"] = {
         "enabled": True,
         "default_policy": "deny",
         "down_policy": "extend-cache",
         "enable_token_persistence": True,
         "token_ttl": "1s",
+        "tokens": {"default": credentials.tokens[f"{server.name}/agent"]},
     }
     if is_server:
         management = "initial_management" if version >= (1, 11) else "master"
-        config["acl"]["tokens"] = {management: credentials.management_token}
+        config["acl"]["tokens"][management] = credentials.management_token
 
     if version >= (1, 9):
         config["ui_config"] = {"enabled": True}

@@ -49,7 +49,7 @@ def check_node(node: "Node") -> None:
     """Look once whether a node booted clean, by one command on the node.
 
     Raises:
-        NotYet: cloud-init or a unit of ours is still at it.
+        NotYet: cloud-init or a unit of ours is still at it, or the node finds no names of the cluster.
         Hopeless: a unit failed.
     """
     answer = node.execute(
@@ -57,15 +57,18 @@ def check_node(node: "Node") -> None:
         "test -e /run/cloud-init/result.json && echo done || echo running;"
         "systemctl show --property=ActiveState --value swarmer.target;"
         "systemctl list-units --state=activating,deactivating --plain --no-legend 'consul*' 'swarmer*'"
-        " | cut -d' ' -f1 | xargs"
+        " | cut -d' ' -f1 | xargs;"
+        f"getent ahostsv4 consul.service.{node.cluster.spec.domain} >/dev/null && echo found"
     )
-    failed, cloud_init, target, busy = (answer.stdout.split("\n") + [""] * 4)[:4]
+    failed, cloud_init, target, busy, names = (answer.stdout.split("\n") + [""] * 5)[:5]
     if failed:
         raise Hopeless(f"{node.name}: failed units: {failed}")
     if cloud_init != "done":
         raise NotYet(f"{node.name}: cloud-init is running")
     if target != "active" or busy:
         raise NotYet(f"{node.name}: swarmer.target is {target}, busy with {busy or 'nothing'}")
+    if names != "found":
+        raise NotYet(f"{node.name}: no names of the cluster are found")
 
 
 def check_consul(cluster: "Cluster") -> None:

@@ -1,16 +1,21 @@
-"""What a node's DNS is told by the seed data; the rest stands in `image/rootfs/etc/dnsmasq.conf`.
+"""What a node's DNS is told by the seed data; the rest stands in `image/rootfs/etc/dnsmasq*.conf`.
 
-Sources: the manual of dnsmasq, `--server`, `--rev-server`, `--strict-order`, `--fast-dns-retry`; `dns` of
-docker's daemon.json, which containers get as their server, by way of docker's own in networks of a user.
+A node's DNS passes over an agent that is silent, and one that has an error, both at once. dnsmasq can do either,
+not both: with `all-servers` the first answer counts, also when it is an error; with `strict-order` an error makes
+it ask the next, but silence doesn't. So there are two of it in a row: the DNS of a node asks the second one of all
+consul servers and its own at once; that one asks its own agent, and others when that has an error.
+
+Sources: the manual of dnsmasq, and what was seen of 2.90 and 2.91; `dns` of docker's daemon.json, which containers
+get as their server, by way of docker's own server in networks of a user.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 from typing import Final
 
 from swarmer import resolv_conf
-from swarmer.ports import CONSUL_DNS
+from swarmer.ports import CONSUL_DNS, DNS_OF_CONSUL
 from swarmer.spec import Server, Spec
 
 #: Amazon's own server, at this address in every VPC.
@@ -19,24 +24,30 @@ _OF_AWS: Final = IPv4Address("169.254.169.253")
 
 def files(spec: Spec, server: Server) -> Mapping[str, str]:
     """Path on the node to content."""
+    peers = [peer.ip for peer in spec.consul_servers if peer != server]
+    front = [f"listen-address={server.ip}"]
+    front += _cluster(spec, (f"{ip}#{DNS_OF_CONSUL.number}" for ip in (server.ip, *peers)))
+    front += [f"server={ip}" for ip in _outside(spec)]
+    back = [f"listen-address={server.ip}", f"port={DNS_OF_CONSUL.number}"]
+    back += _cluster(spec, (f"{ip}#{CONSUL_DNS.number}" for ip in ("127.0.0.1", *peers)))
     return {
-        "/etc/swarmer/dns.conf": dnsmasq(spec, server),
+        "/etc/swarmer/dns.conf": "\n".join(front) + "\n",
+        "/etc/swarmer/dns-consul.conf": "\n".join(back) + "\n",
         "/etc/resolv.conf": f"nameserver {server.ip}\noptions timeout:1 attempts:3\n",
         "/etc/docker/daemon.json": json.dumps({"dns": [str(server.ip)]}, indent=1) + "\n",
     }
 
 
-def dnsmasq(spec: Spec, server: Server) -> str:
-    """Where the node listens, and whom it asks: its own agent, then the consul servers, for the cluster's names.
+def _cluster(spec: Spec, servers: Iterable[str]) -> list[str]:
+    """Whom to ask for names and addresses of the cluster, `ADDRESS#PORT` each."""
+    lines = []
+    for server in servers:
+        lines += [f"server=/{spec.stack}/{server}", f"rev-server={spec.admin_network},{server}"]
+    return lines
 
-    For other names it asks what the host asks, where the cluster may reach out; else it refuses them at once.
-    """
-    peers = [peer.ip for peer in spec.consul_servers if peer != server]
-    agents = [f"{ip}#{CONSUL_DNS.number}" for ip in ("127.0.0.1", *peers)]
-    lines = [f"listen-address={server.ip}"]
-    for agent in agents:
-        lines += [f"server=/{spec.stack}/{agent}", f"rev-server={spec.admin_network},{agent}"]
-    if spec.internet:
-        outside = [_OF_AWS] if spec.stack == "aws" else resolv_conf.reachable_from_nodes()
-        lines += [f"server={ip}" for ip in outside]
-    return "\n".join(lines) + "\n"
+
+def _outside(spec: Spec) -> list[IPv4Address]:
+    """Whom to ask for all other names; nobody makes dnsmasq refuse them at once."""
+    if not spec.internet:
+        return []
+    return [_OF_AWS] if spec.stack == "aws" else resolv_conf.reachable_from_nodes()

@@ -31,8 +31,13 @@ DNS: Final = Port(53, ("tcp", "udp"), ("admin",), "swarmer-dns")
 CONSUL_RPC: Final = Port(8300, ("tcp",), ("admin",), "consul", role="server")
 CONSUL_GOSSIP: Final = Port(8301, ("tcp", "udp"), ("admin",), "consul")
 CONSUL_HTTPS: Final = Port(8500, ("tcp",), ("admin", "loopback"), "consul")
-#: What the nodes' DNS asks: its own agent, and the servers when that one is silent.
 CONSUL_DNS: Final = Port(8600, ("tcp", "udp"), ("loopback",), "consul")
+#: What the DNS of the other nodes asks when their own agent has an error.
 CONSUL_DNS_OF_SERVERS: Final = Port(8600, ("tcp", "udp"), ("admin",), "consul", role="server")
+#: What the DNS of every node asks, so that it can pass over an agent that is silent.
+DNS_OF_CONSUL: Final = Port(8601, ("tcp", "udp"), ("admin",), "swarmer-dns-consul")
 
-PORTS: Final = (SSH, DNS, CONSUL_RPC, CONSUL_GOSSIP, CONSUL_HTTPS, CONSUL_DNS, CONSUL_DNS_OF_SERVERS)
+PORTS: Final = (
+    *(SSH, DNS, CONSUL_RPC, CONSUL_GOSSIP, CONSUL_HTTPS),
+    *(CONSUL_DNS, CONSUL_DNS_OF_SERVERS, DNS_OF_CONSUL),
+)

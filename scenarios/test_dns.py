@@ -1,0 +1,260 @@
+"""Every node answers the cluster's names, for itself, its containers and whoever asks; with any one node down too."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from swarmer.cluster import Cluster
+from swarmer.cluster_node import Node
+from swarmer.dns_client import Answer, ask
+from swarmer.faults import Faults
+from swarmer.wait import until_true
+
+#: Seconds within which a name resolves, whatever single node is down.
+BOUND = 1.0
+
+Record = Callable[[str, object], None]
+
+three_servers = pytest.mark.needs_servers(3)
+
+
+def test_every_node_answers_the_names_of_all_nodes(cluster: Cluster) -> None:
+    for asked in cluster.nodes:
+        for node in cluster.nodes:
+            answer = ask(asked.ip, f"{node.name}.node.{cluster.spec.domain}")
+            assert (answer.code, answer.records) == ("NOERROR", (str(node.ip),)), asked
+
+
+@pytest.mark.parametrize("tcp", [False, True], ids=["UDP", "TCP"])
+def test_every_node_answers_the_names_of_services_with_all_that_are_healthy(cluster: Cluster, tcp: bool) -> None:
+    servers = {str(node.ip) for node in cluster.consul_servers}
+    for asked in cluster.nodes:
+        for name in (f"consul.service.{cluster.spec.domain}", f"consul.service.{cluster.spec.stack}"):
+            answer = ask(asked.ip, name, tcp=tcp)
+            assert (answer.code, set(answer.records)) == ("NOERROR", servers), asked
+
+
+def test_every_node_tells_the_name_of_an_address(cluster: Cluster) -> None:
+    for asked in cluster.nodes:
+        for node in cluster.nodes:
+            answer = ask(asked.ip, node.ip.reverse_pointer, "PTR")
+            assert f"{node.name}.node.{cluster.spec.domain}." in answer.records, asked
+
+
+def test_a_name_that_nothing_has_does_not_exist(cluster: Cluster) -> None:
+    for asked in cluster.nodes:
+        assert ask(asked.ip, f"nothing.service.{cluster.spec.domain}").code == "NXDOMAIN", asked
+
+
+def test_names_outside_are_refused_at_once_where_the_cluster_may_not_reach_out(cluster: Cluster) -> None:
+    if cluster.spec.internet:
+        pytest.skip("needs a cluster that may not reach out: internet: false")
+    for asked in cluster.nodes:
+        answer = ask(asked.ip, "www.example.com")
+        assert answer.code == "REFUSED", asked
+        assert answer.seconds < 0.5, asked
+
+
+def test_names_outside_are_forwarded_where_the_cluster_may_reach_out(cluster: Cluster) -> None:
+    if not cluster.spec.internet:
+        pytest.skip("needs a cluster that may reach out: internet: true")
+    for asked in cluster.nodes:
+        assert ask(asked.ip, "deb.debian.org", timeout=5).code == "NOERROR", asked
+
+
+def test_nodes_resolve_by_their_own_dns(cluster: Cluster) -> None:
+    for asked in cluster.nodes:
+        for node in cluster.nodes:
+            found = asked.succeed(f"getent ahostsv4 {node.name}.node.{cluster.spec.domain}")
+            assert found.split()[0] == str(node.ip), asked
+
+
+def test_containers_resolve_without_an_option(cluster: Cluster, busybox_image: str) -> None:
+    for node in cluster.nodes:
+        _resolves_inside(node, "docker run --rm", busybox_image)
+
+
+def test_containers_in_a_network_of_a_user_resolve_without_an_option(cluster: Cluster, busybox_image: str) -> None:
+    for node in cluster.nodes:
+        node.succeed("docker network create names")
+        try:
+            _resolves_inside(node, "docker run --rm --network names", busybox_image)
+        finally:
+            node.succeed("docker network rm names")
+
+
+def test_containers_on_the_network_of_the_node_resolve_without_an_option(cluster: Cluster, busybox_image: str) -> None:
+    for node in cluster.nodes:
+        _resolves_inside(node, "docker run --rm --network host", busybox_image)
+
+
+def test_a_service_is_found_once_it_is_registered_and_no_longer_than_that(cluster: Cluster) -> None:
+    node = cluster.nodes[-1]
+    name = f"found.service.{cluster.spec.domain}"
+    node.consul.agent.service.register("found", address="10.1.2.3")
+    try:
+        for asked in cluster.nodes:
+            until_true(f"{name} on {asked.name}", lambda asked=asked: ask(asked.ip, name).records, timeout=BOUND)
+    finally:
+        node.consul.agent.service.deregister("found")
+    for asked in cluster.nodes:
+        until_true(
+            f"the end of {name} on {asked.name}",
+            lambda asked=asked: ask(asked.ip, name).code == "NXDOMAIN",
+            timeout=BOUND,
+        )
+
+
+def test_more_instances_than_fit_in_a_packet_are_all_found(cluster: Cluster) -> None:
+    node = cluster.nodes[-1]
+    name = f"many.service.{cluster.spec.domain}"
+    instances = {f"many-{number}": f"10.1.3.{number}" for number in range(1, 61)}
+    try:
+        for instance, address in instances.items():
+            node.consul.agent.service.register("many", service_id=instance, address=address)
+        until_true("all of them", lambda: len(ask(node.ip, name, tcp=True).records) == 60, timeout=5)
+        # As a program on the node does it: over UDP, and again over TCP when told that there are more.
+        found = node.succeed(f"getent ahostsv4 {name} | awk '$2 == \"STREAM\" {{print $1}}'").split()
+        assert set(found) == set(instances.values())
+    finally:
+        for instance in instances:
+            node.consul.agent.service.deregister(instance)
+
+
+@three_servers
+def test_names_resolve_while_the_consul_leader_is_off_and_when_it_returns(
+    cluster: Cluster, consul_leader: Node, faults: Faults, record_property: Record
+) -> None:
+    with _always_resolved(cluster, record_property, besides=consul_leader), faults.power_off(consul_leader):
+        cluster.consul_leader(among=[node for node in cluster.consul_servers if node is not consul_leader])
+
+
+@three_servers
+def test_names_resolve_while_any_one_node_is_off_and_when_it_returns(
+    cluster: Cluster, faults: Faults, record_property: Record
+) -> None:
+    for node in cluster.nodes:
+        with _always_resolved(cluster, record_property, besides=node), faults.power_off(node):
+            _every_node_has_been_asked(cluster, besides=node)
+
+
+@three_servers
+def test_names_resolve_while_a_node_is_replaced(
+    cluster: Cluster, consul_follower: Node, record_property: Record
+) -> None:
+    with _always_resolved(cluster, record_property, besides=consul_follower):
+        consul_follower.replace()
+        cluster.wait_converged()
+
+
+@three_servers
+def test_a_node_resolves_while_its_own_agent_is_killed_and_restarts(
+    cluster: Cluster, faults: Faults, record_property: Record
+) -> None:
+    for node in cluster.nodes:
+        with _always_resolved(cluster, record_property), faults.kill(node, "consul"):
+            assert ask(node.ip, f"{node.name}.node.{cluster.spec.domain}").code == "NOERROR"
+
+
+@three_servers
+def test_a_node_resolves_while_its_own_agent_is_frozen(
+    cluster: Cluster, consul_follower: Node, faults: Faults, record_property: Record
+) -> None:
+    with _always_resolved(cluster, record_property), faults.stop(consul_follower, "consul"):
+        _every_node_has_been_asked(cluster)
+
+
+@three_servers
+def test_a_container_resolves_while_the_agent_of_its_node_is_stopped(
+    cluster: Cluster, consul_follower: Node, busybox_image: str
+) -> None:
+    consul_follower.succeed("systemctl stop consul")
+    try:
+        _resolves_inside(consul_follower, "docker run --rm", busybox_image)
+    finally:
+        consul_follower.succeed("systemctl start consul")
+
+
+@three_servers
+def test_names_resolve_while_most_consul_servers_are_off(cluster: Cluster, faults: Faults) -> None:
+    survivor, *others = cluster.consul_servers
+    with faults.power_off(*others):
+        answer = ask(survivor.ip, f"{others[0].name}.node.{cluster.spec.domain}")
+        assert answer.code == "NOERROR"
+        assert answer.seconds < BOUND
+
+
+@pytest.mark.parametrize("unit", ["swarmer-dns", "swarmer-dns-consul"])
+def test_the_dns_of_a_node_is_back_at_once_when_it_is_killed(cluster: Cluster, faults: Faults, unit: str) -> None:
+    node = cluster.nodes[0]
+    name = f"{node.name}.node.{cluster.spec.domain}"
+    with faults.kill(node, unit):
+        until_true("an answer", lambda: ask(node.ip, name, timeout=0.2).code == "NOERROR", timeout=3)
+
+
+# -- what the promises are made of -------------------------------------------------------------------------
+
+
+def _resolves_inside(node: Node, run: str, image: str) -> None:
+    """A container finds every node by name, and is told that others don't exist."""
+    cluster = node.cluster
+    for peer in cluster.nodes:
+        found = node.succeed(f"{run} {image} nslookup -type=a {peer.name}.node.{cluster.spec.domain}")
+        assert f"Address: {peer.ip}" in found, node
+    node.fail(f"{run} {image} nslookup -type=a nothing.service.{cluster.spec.domain}")
+
+
+class _Asker:
+    """Asks nodes for names, over and over, and keeps what was not as promised."""
+
+    def __init__(self, cluster: Cluster, asked: list[Node]) -> None:
+        self.asked = asked
+        self.names = [f"{node.name}.node.{cluster.spec.domain}" for node in cluster.nodes]
+        self.names.append(f"consul.service.{cluster.spec.domain}")
+        self.rounds = 0
+        self.slowest = 0.0
+        self.failures: list[str] = []
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+
+    def _ask(self) -> None:
+        while not self._end.wait(0.02):
+            for node in self.asked:
+                for name in self.names:
+                    self._judge(node, name, ask(node.ip, name))
+            self.rounds += 1
+
+    def _judge(self, node: Node, name: str, answer: Answer) -> None:
+        self.slowest = max(self.slowest, answer.seconds)
+        if answer.code != "NOERROR" or answer.seconds > BOUND:
+            self.failures.append(f"{node.name} said {answer.code} to {name} after {answer.seconds:.2f} s")
+
+    def __enter__(self) -> "_Asker":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+
+@contextmanager
+def _always_resolved(cluster: Cluster, record_property: Record, *, besides: Node | None = None) -> Iterator[None]:
+    """All the while, every node but one answers every name, right and in time."""
+    with _Asker(cluster, [node for node in cluster.nodes if node is not besides]) as asker:
+        until_true("answers", lambda: asker.rounds > 2, timeout=10)
+        yield
+        seen = asker.rounds
+        until_true("more answers", lambda: asker.rounds > seen + 2, timeout=10)
+    record_property("slowest_answer_seconds", round(asker.slowest, 3))
+    assert asker.failures == []
+
+
+def _every_node_has_been_asked(cluster: Cluster, *, besides: Node | None = None) -> None:
+    """Long enough for each kind of answer to have been seen: all nodes, one after another, ten times."""
+    for _ in range(10):
+        for node in cluster.nodes:
+            if node is not besides:
+                assert ask(node.ip, f"consul.service.{cluster.spec.domain}").code == "NOERROR", node

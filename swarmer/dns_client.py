@@ -1,0 +1,40 @@
+"""Asking one name server, once: what it says and how long that takes."""
+
+import time
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+import dns.exception
+import dns.message
+import dns.query
+import dns.rcode
+
+from swarmer.ports import DNS
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a name server said.
+
+    Attributes:
+        code: `NOERROR`, `NXDOMAIN`, `REFUSED`, `SERVFAIL`, …; `SILENT` when it said nothing.
+        records: the data of the answers as text: addresses, or names that end in a dot.
+        seconds: how long it took.
+    """
+
+    code: str
+    records: tuple[str, ...]
+    seconds: float
+
+
+def ask(server: IPv4Address, name: str, kind: str = "A", *, tcp: bool = False, timeout: float = 3) -> Answer:
+    """What `server` says about `name`, asked once over UDP, or TCP."""
+    query = dns.message.make_query(name, kind)
+    start = time.monotonic()
+    try:
+        transport = dns.query.tcp if tcp else dns.query.udp
+        reply = transport(query, str(server), port=DNS.number, timeout=timeout)
+    except (dns.exception.DNSException, OSError, EOFError):
+        return Answer("SILENT", (), time.monotonic() - start)
+    records = tuple(str(record) for answer in reply.answer for record in answer)
+    return Answer(dns.rcode.to_text(reply.rcode()), records, time.monotonic() - start)
