@@ -10,6 +10,7 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.dns_client import Answer, ask
 from swarmer.faults import Faults
+from swarmer.ports import CONSUL_DNS
 from swarmer.wait import until_true
 
 #: Seconds within which a name resolves, whatever single node is down.
@@ -175,6 +176,7 @@ def test_a_container_resolves_while_the_agent_of_its_node_is_stopped(
         _resolves_inside(consul_follower, "docker run --rm", busybox_image)
     finally:
         consul_follower.succeed("systemctl start consul")
+        _own_agent_knows_names(consul_follower)
 
 
 @three_servers
@@ -250,6 +252,16 @@ def _always_resolved(cluster: Cluster, record_property: Record, *, besides: Node
         until_true("more answers", lambda: asker.rounds > seen + 2, timeout=10)
     record_property("slowest_answer_seconds", round(asker.slowest, 3))
     assert asker.failures == []
+
+
+def _own_agent_knows_names(node: Node) -> None:
+    """The node's own consul server has caught up with its peers."""
+    name = f"{node.name}.node.{node.cluster.spec.domain}"
+    until_true(
+        f"the consul server of {node.name}",
+        lambda: ask(node.ip, name, port=CONSUL_DNS.number, timeout=0.5).code == "NOERROR",
+        timeout=15,
+    )
 
 
 def _every_node_has_been_asked(cluster: Cluster, *, besides: Node | None = None) -> None:

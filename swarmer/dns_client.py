@@ -27,13 +27,21 @@ class Answer:
     seconds: float
 
 
-def ask(server: IPv4Address, name: str, kind: str = "A", *, tcp: bool = False, timeout: float = 3) -> Answer:
-    """What `server` says about `name`, asked once over UDP, or TCP."""
+def ask(
+    server: IPv4Address,
+    name: str,
+    kind: str = "A",
+    *,
+    tcp: bool = False,
+    port: int = DNS.number,
+    timeout: float = 3,
+) -> Answer:
+    """What `server` says about `name`, asked once over UDP, or TCP; given up after `timeout` seconds."""
     query = dns.message.make_query(name, kind)
     start = time.monotonic()
     try:
         transport = dns.query.tcp if tcp else dns.query.udp
-        reply = transport(query, str(server), port=DNS.number, timeout=timeout)
+        reply = transport(query, str(server), port=port, timeout=timeout)
     except (dns.exception.DNSException, OSError, EOFError):
         return Answer("SILENT", (), time.monotonic() - start)
     records = tuple(str(record) for answer in reply.answer for record in answer)
