@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from swarmer import consul_api, diagnostics, image
+from swarmer import consul_api, diagnostics, host_dns, image
 from swarmer.cluster import CONVERGE_TIMEOUT, Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
@@ -163,6 +163,7 @@ def destroy(ledger: Ledger) -> None:
     """Remove everything that a ledger lists, newest first. Can be repeated after any interruption."""
     stack = stack_class(ledger.spec.stack)(ledger)
     stack.kill_all()
+    host_dns.remove(ledger.home)
 
     def remove(resource: Resource) -> None:
         match resource.kind:

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 
-from swarmer.cli import clusters, node_image, nodes, spec
+from swarmer.cli import clusters, dns, node_image, nodes, spec
 from swarmer.cli.common import ExplainingGroup
 
 
@@ -28,6 +28,7 @@ def cli() -> None:
 for command in (
     *(clusters.up, clusters.ls, clusters.status),
     *(nodes.ssh, nodes.exec_, nodes.logs),
+    dns.dns,
     *(clusters.down, clusters.gc),
     *(node_image.image, spec.render, spec.schema),
 ):
