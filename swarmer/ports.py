@@ -36,6 +36,7 @@ CONSUL_DNS: Final = Port(8600, ("tcp", "udp"), ("loopback",), "consul")
 CONSUL_DNS_OF_SERVERS: Final = Port(8600, ("tcp", "udp"), ("admin",), "consul", role="server")
 #: What the DNS of every node asks, so that it can pass over an agent that is silent.
 DNS_OF_CONSUL: Final = Port(8601, ("tcp", "udp"), ("admin",), "swarmer-dns-consul")
+DOCKER: Final = Port(2376, ("tcp",), ("admin",), "docker")
 
 PORTS: Final = (
     *(SSH, DNS, CONSUL_RPC, CONSUL_GOSSIP, CONSUL_HTTPS),

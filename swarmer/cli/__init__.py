@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 
-from swarmer.cli import clusters, dns, node_image, nodes, spec
+from swarmer.cli import clusters, consul, dns, docker, node_image, nodes, spec
 from swarmer.cli.common import ExplainingGroup
 
 
@@ -20,6 +20,7 @@ def cli() -> None:
       swarmer up                    boot what servers.yml describes
       swarmer status                is it healthy?
       swarmer ssh swarm-01          log in
+      swarmer docker ps             what runs on all nodes
       pytest --keep-cluster         run the scenarios on it
       swarmer down                  remove it
     """
@@ -28,7 +29,7 @@ def cli() -> None:
 for command in (
     *(clusters.up, clusters.ls, clusters.status),
     *(nodes.ssh, nodes.exec_, nodes.logs),
-    dns.dns,
+    *(docker.docker, docker.env, docker.context, consul.consul, dns.dns),
     *(clusters.down, clusters.gc),
     *(node_image.image, spec.render, spec.schema),
 ):

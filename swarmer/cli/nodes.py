@@ -3,13 +3,13 @@
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
-from typing import IO, NoReturn
+from typing import NoReturn
 
 import click
 
 from swarmer.cli.common import addressed, usage
+from swarmer.cli.side_by_side import relayed
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError
@@ -114,36 +114,19 @@ def _run_everywhere(nodes: Sequence[Node], shell: str) -> None:
     Raises:
         NodeError: it failed on some; or they are switched off; the message names them.
     """
-    width = max(len(node.name) for node in nodes)
-    one_line = threading.Lock()
-
-    def relay(name: str, stream: IO[str], *, err: bool) -> None:
-        for line in stream:
-            with one_line:
-                click.echo(f"{name:{width}} | {line}", nl=not line.endswith("\n"), err=err)
-
-    processes: dict[str, subprocess.Popen[str]] = {}
-    relays: list[threading.Thread] = []
-    try:
-        for node in (node for node in nodes if node.running):
-            process = processes[node.name] = subprocess.Popen(
-                node.cluster.ssh.command(node.name, "--", shell),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-            )
-            assert process.stdout and process.stderr
-            for stream, err in ((process.stdout, False), (process.stderr, True)):
-                relays.append(threading.Thread(target=relay, args=(node.name, stream), kwargs={"err": err}))
-                relays[-1].start()
-        failed = [f"{name} ({process.wait()})" for name, process in processes.items() if process.wait()]
-        failed += [f"{node.name} (switched off)" for node in nodes if node.name not in processes]
-    finally:
-        for process in processes.values():
-            process.kill()
-        for thread in relays:
-            thread.join()
+    processes = {
+        node.name: subprocess.Popen(
+            node.cluster.ssh.command(node.name, "--", shell),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        for node in nodes
+        if node.running
+    }
+    failed = relayed(processes, width=max(len(node.name) for node in nodes))
+    failed += [f"{node.name} (switched off)" for node in nodes if node.name not in processes]
     if failed:
         raise NodeError(f"it failed on {', '.join(failed)}")

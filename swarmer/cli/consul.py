@@ -1,0 +1,53 @@
+"""The consul of a cluster: its client, and plain requests."""
+
+import os
+import re
+import sys
+
+import click
+import requests
+
+from swarmer import consul_cli
+from swarmer.cli.common import addressed, usage
+from swarmer.errors import NodeError
+
+_METHOD = re.compile(r"GET|PUT|POST|DELETE|HEAD|PATCH|OPTIONS|LIST")
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument(
+    "words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[STACK:DC] {ARGS… | METHOD PATH [BODY]}"
+)
+def consul(words: tuple[str, ...]) -> None:
+    """Run the consul client on a cluster, or send a plain request, with token and certificates.
+
+    A server that answers is asked. A BODY of `-` is what comes from standard input. A request that consul refuses
+    has the exit status 1.
+
+    \b
+      swarmer consul nspawn:dev members
+      swarmer consul kv put color blue
+      swarmer consul nspawn:dev GET /v1/catalog/nodes
+      swarmer consul PUT /v1/kv/color green
+    """
+    cluster, arguments = addressed(words)
+    if not arguments:
+        usage("name a consul command, or METHOD and PATH")
+    if not _METHOD.fullmatch(arguments[0]):
+        command = consul_cli.command(cluster, arguments)
+        sys.stdout.flush()
+        os.execvpe(command.words[0], list(command.words), dict(command.environment))
+    if not 2 <= len(arguments) <= 3:
+        usage("a request has a METHOD, a PATH, and perhaps a BODY")
+    method, path, *body = arguments
+    content = body[0].encode() if body else None
+    try:
+        answer = consul_cli.request(cluster, method, path, sys.stdin.buffer.read() if content == b"-" else content)
+    except requests.RequestException as error:
+        raise NodeError(f"{method} {path}: consul stopped answering: {type(error).__name__}") from error
+    sys.stdout.buffer.write(answer.content)
+    sys.stdout.buffer.write(b"" if answer.content.endswith(b"\n") or not answer.content else b"\n")
+    sys.stdout.flush()
+    if not answer.ok:
+        click.echo(f"{answer.status_code} {answer.reason}", err=True)
+        click.get_current_context().exit(1)

@@ -1,0 +1,104 @@
+"""The consul client of the image, and plain requests, against a consul server that answers.
+
+The token travels in the environment, never on a command line: those can be read by everybody.
+"""
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from swarmer.cluster import Cluster
+from swarmer.cluster_node import Node
+from swarmer.image.store import store
+from swarmer.ports import CONSUL_HTTPS
+from swarmer.ssh import quoted
+
+#: Where a node has what its own consul client needs.
+_ON_NODE = {
+    "CONSUL_HTTP_ADDR": f"https://127.0.0.1:{CONSUL_HTTPS.number}",
+    "CONSUL_CACERT": "/etc/swarmer/consul/ca-chain.pem",
+    "CONSUL_CLIENT_CERT": "/etc/swarmer/consul/node.pem",
+    "CONSUL_CLIENT_KEY": "/etc/swarmer/consul/node-key.pem",
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line, and its environment."""
+
+    words: Sequence[str]
+    environment: Mapping[str, str]
+
+
+def command(cluster: Cluster, arguments: Sequence[str]) -> Command:
+    """`consul ARGUMENT…` for a server that answers, with the management token.
+
+    The program comes from the layers of the cluster's image. Where they aren't at hand, or it doesn't run on this
+    host, the node's own is run over SSH.
+
+    Raises:
+        GaveUp: no server answers.
+    """
+    node = answering(cluster)
+    token = {"CONSUL_HTTP_TOKEN": cluster.credentials.management_token}
+    if program := _program(cluster):
+        folder = cluster.home.folder
+        settings = {
+            "CONSUL_HTTP_ADDR": f"https://{node.ip}:{CONSUL_HTTPS.number}",
+            "CONSUL_CACERT": str(folder / "pki/consul-bundle.pem"),
+            "CONSUL_CLIENT_CERT": str(folder / "client.pem"),
+            "CONSUL_CLIENT_KEY": str(folder / "client-key.pem"),
+        }
+        return Command([str(program), *arguments], os.environ | settings | token)
+    there = quoted("env", *(f"{name}={value}" for name, value in _ON_NODE.items()), "consul", *arguments)
+    options = ["-o", "SendEnv=CONSUL_HTTP_TOKEN", "-o", "ControlPath=none"]
+    return Command(cluster.ssh.command(node.name, "--", there, options=options), os.environ | token)
+
+
+def request(cluster: Cluster, method: str, path: str, body: bytes | None = None) -> requests.Response:
+    """What a server that answers says to an HTTP request, with the management token.
+
+    Args:
+        path: with its query, as in `/v1/kv/name?raw`.
+
+    Raises:
+        GaveUp: no server answers.
+        requests.RequestException: it stopped answering.
+    """
+    node = answering(cluster)
+    folder = cluster.home.folder
+    return requests.request(
+        method,
+        f"https://{node.ip}:{CONSUL_HTTPS.number}/{path.lstrip('/')}",
+        data=body,
+        headers={"X-Consul-Token": cluster.credentials.management_token},
+        verify=str(folder / "pki/consul-bundle.pem"),
+        cert=(str(folder / "client.pem"), str(folder / "client-key.pem")),
+        timeout=330,  # a blocking query may take as long as that
+    )
+
+
+def answering(cluster: Cluster) -> Node:
+    """The first consul server that answers and knows a leader, waiting for one.
+
+    Raises:
+        GaveUp: there is none.
+    """
+    address = cluster.consul.http.base_uri
+    return next(node for node in cluster.consul_servers if f"//{node.ip}:" in address)
+
+
+def _program(cluster: Cluster) -> Path | None:
+    """The consul of the cluster's image, if this host has it and can run it."""
+    for layer in reversed(cluster.ledger.layers):
+        program = store() / layer / "root/usr/bin/consul"
+        if program.exists():
+            try:
+                return program if subprocess.run([program, "version"], capture_output=True).returncode == 0 else None
+            except OSError:
+                return None
+    return None
