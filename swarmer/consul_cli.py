@@ -11,11 +11,13 @@ from pathlib import Path
 
 import requests
 
+from swarmer import consul_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.image.store import store
 from swarmer.ports import CONSUL_HTTPS
 from swarmer.ssh import quoted
+from swarmer.wait import NotYet, until
 
 #: Where a node has what its own consul client needs.
 _ON_NODE = {
@@ -88,8 +90,17 @@ def answering(cluster: Cluster) -> Node:
     Raises:
         GaveUp: there is none.
     """
-    address = cluster.consul.http.base_uri
-    return next(node for node in cluster.consul_servers if f"//{node.ip}:" in address)
+
+    def probe() -> Node:
+        for node in cluster.consul_servers:
+            try:
+                if node.running and node.consul.status.leader():
+                    return node
+            except consul_api.Unavailable:
+                continue
+        raise NotYet("none answers")
+
+    return until("a consul server that answers", probe, timeout=15)
 
 
 def _program(cluster: Cluster) -> Path | None:
