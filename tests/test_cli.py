@@ -63,7 +63,7 @@ def made(spec: Spec, dc: str, *, kept: bool = True, layers: tuple[str, ...] = ()
 
 def test_every_command_teaches_by_an_example(swarmer: Swarmer) -> None:
     commands = [[name] for name in cli.commands if name != "image"] + [["image", "build"], ["image", "prune"]]
-    for words in [*commands, ["image", "show"]]:
+    for words in [*commands, ["image", "show"], ["dns", "up"], ["dns", "down"]]:
         shown = swarmer(*words, "--help")
         assert shown.exit_code == 0
         assert f"\n    swarmer {' '.join(words)}" in shown.output
@@ -109,6 +109,9 @@ def test_render_is_yaml_without_secrets_and_leaves_nothing(
         ["status", "moon:dev"],
         ["ssh"],
         ["logs", "--nonsense", "one"],
+        ["docker"],
+        ["consul"],
+        ["dns", "up", "dev.vagrant", "nowhere"],
     ],
 )
 def test_wrong_usage_exits_with_2(swarmer: Swarmer, words: list[str]) -> None:
@@ -121,7 +124,13 @@ def test_wrong_number_of_words_exits_with_2(swarmer: Swarmer, spec: Spec, words:
     assert swarmer(*words).exit_code == 2
 
 
-@pytest.mark.parametrize("words", [["status"], ["ssh", "one"], ["exec", "one", "true"], ["logs", "one"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["status"], ["ssh", "one"], ["exec", "one", "true"], ["logs", "one"]),
+        *(["docker", "ps"], ["env"], ["consul", "members"], ["dns", "up"]),
+    ],
+)
 def test_without_a_cluster_the_hint_is_up(swarmer: Swarmer, words: list[str]) -> None:
     told = swarmer(*words)
     assert told.exit_code == 1

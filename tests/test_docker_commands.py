@@ -1,0 +1,53 @@
+"""What the docker commands of a cluster are made of, without a cluster: constraints, and tables put together."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarmer.merged_table import merge
+from swarmer.placement import Constraint, split_constraints
+
+PS = """\
+CONTAINER ID   IMAGE     COMMAND        CREATED          STATUS          PORTS     NAMES
+0123456789ab   busybox   "sleep 300"    5 seconds ago    Up 4 seconds              web
+ba9876543210   nginx     "/entry  x"    2 minutes ago    Up 2 minutes    80/tcp    proxy
+"""
+NONE = "CONTAINER ID   IMAGE     COMMAND   CREATED   STATUS    PORTS     NAMES\n"
+
+
+def test_tables_of_other_widths_become_one() -> None:
+    header, *rows = merge({"one": PS, "two": NONE, "three": PS})
+    assert header == ["NODE", "CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]
+    assert [(row[0], row[6], row[7]) for row in rows] == [
+        ("one", "", "web"),
+        ("one", "80/tcp", "proxy"),
+        ("three", "", "web"),
+        ("three", "80/tcp", "proxy"),
+    ]
+    assert rows[1][3] == '"/entry  x"'
+
+
+def test_no_table_is_no_table() -> None:
+    assert merge({"one": "", "two": ""}) == []
+
+
+def test_a_cell_as_wide_as_its_column_may_be_is_whole() -> None:
+    table = "REPOSITORY   TAG       SIZE\na-long-one   latest    1.2MB\n"
+    assert merge({"n": table})[1] == ["n", "a-long-one", "latest", "1.2MB"]
+
+
+def test_constraints_are_taken_out_of_the_arguments() -> None:
+    line = "run -d -e constraint:disk==ssd -e COLOR=blue --env=constraint:node!=one -e NAME=constraint:x==y image -e"
+    rest, constraints = split_constraints(line.split())
+    assert " ".join(rest) == "run -d -e COLOR=blue -e NAME=constraint:x==y image -e"
+    assert constraints == [Constraint("disk", "ssd", True), Constraint("node", "one", False)]
+
+
+def test_words_that_look_like_constraints_but_are_no_variables_stay() -> None:
+    line = ["run", "image", "echo", "constraint:a==b"]
+    assert split_constraints(line) == (line, [])
+
+
+@given(st.lists(st.text(max_size=8)))
+def test_other_arguments_stay_as_they_are(arguments: list[str]) -> None:
+    ordinary = [argument for argument in arguments if "constraint:" not in argument]
+    assert split_constraints(ordinary) == (ordinary, [])

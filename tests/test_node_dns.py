@@ -1,0 +1,65 @@
+"""What the seed data tells a node's DNS."""
+
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from swarmer import node_dns, resolv_conf, spec_file
+from swarmer.spec import Spec
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Spec:
+    nodes = "".join(f"  - {{name: n-{i}, memory: 512, cpus: 1, ip: 10.1.2.{i}}}\n" for i in range(11, 15))
+    (tmp_path / "servers.yml").write_text(f"admin_network: 10.1.2.0/24\nstack: nspawn\ndc: dev\nservers:\n{nodes}")
+    return spec_file.load(tmp_path / "servers.yml")
+
+
+def test_a_consul_server_asks_itself_first_and_then_its_peers(spec: Spec) -> None:
+    files = node_dns.files(spec, spec.servers[1])
+    assert [line for line in files["/etc/swarmer/dns.conf"].splitlines() if line.startswith("server=")] == [
+        "server=/nspawn/10.1.2.12#8601",
+        "server=/nspawn/10.1.2.11#8601",
+        "server=/nspawn/10.1.2.13#8601",
+    ]
+    assert [line for line in files["/etc/swarmer/dns-consul.conf"].splitlines() if line.startswith("server=")] == [
+        "server=/nspawn/127.0.0.1#8600",
+        "server=/nspawn/10.1.2.11#8600",
+        "server=/nspawn/10.1.2.13#8600",
+    ]
+
+
+def test_an_agent_asks_itself_and_all_consul_servers(spec: Spec) -> None:
+    asked = node_dns.files(spec, spec.servers[3])["/etc/swarmer/dns.conf"]
+    assert [f"server=/nspawn/10.1.2.{last}#8601" in asked for last in (11, 12, 13, 14)] == [True] * 4
+    assert asked.startswith("listen-address=10.1.2.14\n")
+
+
+def test_addresses_are_asked_for_in_the_admin_network_only(spec: Spec) -> None:
+    lines = node_dns.files(spec, spec.servers[0])["/etc/swarmer/dns.conf"].splitlines()
+    networks = {IPv4Network(line.split("=")[1].split(",")[0]) for line in lines if line.startswith("rev-server=")}
+    assert networks == {spec.admin_network}
+
+
+def test_names_outside_are_forwarded_only_where_the_cluster_may_reach_out(
+    spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolv_conf, "reachable_from_nodes", lambda: [IPv4Address("192.0.2.53")])
+    inside, outside = spec, spec.model_copy(update={"internet": True})
+    assert "192.0.2.53" not in node_dns.files(inside, inside.servers[0])["/etc/swarmer/dns.conf"]
+    assert "server=192.0.2.53\n" in node_dns.files(outside, outside.servers[0])["/etc/swarmer/dns.conf"]
+    on_aws = outside.model_copy(update={"stack": "aws"})
+    assert "server=169.254.169.253\n" in node_dns.files(on_aws, on_aws.servers[0])["/etc/swarmer/dns.conf"]
+
+
+def test_a_resolver_that_only_the_host_reaches_is_not_for_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub, real = tmp_path / "stub", tmp_path / "real"
+    stub.write_text("nameserver 127.0.0.53\noptions edns0\nsearch .\n")
+    monkeypatch.setattr(resolv_conf, "RESOLV_CONF", stub)
+    monkeypatch.setattr(resolv_conf, "BEHIND_THE_STUB", real)
+    assert resolv_conf.reachable_from_nodes() == []
+    real.write_text("nameserver 192.0.2.53\nnameserver 2001:db8::53\n")
+    assert resolv_conf.reachable_from_nodes() == [IPv4Address("192.0.2.53")]
