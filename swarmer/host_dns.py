@@ -95,16 +95,22 @@ def remove(home: ClusterHome) -> HostDns | None:
     record = _record(home)
     if not record.exists():
         return None
-    data = json.loads(record.read_text())
-    made = HostDns(data["domain"], tuple(data["servers"]), data["by"], data["where"])
-    if made.by == "resolved":
-        # Goes with the link, where the link went first.
-        run(["resolvectl", "revert", made.where], check=False)
-    else:
-        _restore_resolv_conf(made.domain)
-        _stop_dnsmasq(home)
-    _config(home).unlink(missing_ok=True)
-    record.unlink()
+    try:
+        data = json.loads(record.read_text())
+        made = HostDns(data["domain"], tuple(data["servers"]), data["by"], data["where"])
+        if made.by == "resolved":
+            # Goes with the link, where the link went first.
+            run(["resolvectl", "revert", made.where], check=False)
+        else:
+            _restore_resolv_conf(made.domain)
+            _stop_dnsmasq(home)
+        _config(home).unlink(missing_ok=True)
+        record.unlink()
+    except PermissionError as error:
+        raise HostError(
+            f"root made this host resolve {domain_of(home)}, and only root can undo it: {error.filename or error}",
+            hint=f"`sudo swarmer dns down {home.name}`, then try again",
+        ) from error
     return made
 
 
@@ -153,9 +159,7 @@ def _check_dnsmasq() -> None:
             hint="`apt-get install dnsmasq-base`, or what your system calls it",
         )
     if os.geteuid() != 0:
-        raise HostError(
-            "port 53 and /etc/resolv.conf are root's", hint="run the same command with sudo: bin/as-root swarmer …"
-        )
+        raise HostError("port 53 and /etc/resolv.conf are root's", hint="run the same command with sudo")
 
 
 def _loopback(home: ClusterHome) -> IPv4Address:
@@ -218,10 +222,7 @@ def _restore_resolv_conf(domain: str) -> None:
     rest = resolv_conf.without_server(text, domain)
     if rest == text:
         return
-    try:
-        if rest:
-            resolv_conf.RESOLV_CONF.write_text(rest)
-        else:  # There was none.
-            resolv_conf.RESOLV_CONF.unlink()
-    except PermissionError:
-        raise HostError("/etc/resolv.conf is root's", hint="run the same command with sudo") from None
+    if rest:
+        resolv_conf.RESOLV_CONF.write_text(rest)
+    else:  # There was none.
+        resolv_conf.RESOLV_CONF.unlink()

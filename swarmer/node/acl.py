@@ -2,7 +2,7 @@
 
 Runs on every node as `swarmer-acl.service`. The tokens come with the seed data, what each is good for with the
 image. Whichever server leads writes the rules that are missing, so any server can be the first, and a second run
-changes nothing. An agent starts without a token and gets it here once the servers know it: one that began with an
+changes nothing. An agent gets the token for its own entries here, once the servers know it: one that began with an
 unknown token would not tell the catalog of its services for 15 to 30 s (consul's anti-entropy, after "ACL not
 found").
 
