@@ -59,11 +59,11 @@ def least_loaded(cluster: Cluster, constraints: Sequence[Constraint] = ()) -> No
     Raises:
         SwarmerError: no such node answers.
     """
-    ready = _ready(cluster)
+    active = _active(cluster)
     fitting = [
         node
         for node in cluster.nodes
-        if node.name in ready and all(constraint.admits(node) for constraint in constraints)
+        if node.name in active and all(constraint.admits(node) for constraint in constraints)
     ]
     loads: dict[Node, float] = {}
     for node, said in docker_cli.on_each(fitting, _info).items():
@@ -73,7 +73,7 @@ def least_loaded(cluster: Cluster, constraints: Sequence[Constraint] = ()) -> No
     if not loads:
         raise SwarmerError(
             f"no node of {cluster.name} can run this: fitting are {', '.join(n.name for n in fitting) or 'none'}",
-            hint=f"`swarmer docker {cluster.name} node ls` tells which nodes are ready and active",
+            hint=f"`swarmer docker {cluster.name} node ls` tells which nodes are up and active",
         )
     return min(loads, key=lambda node: loads[node])
 
@@ -82,10 +82,13 @@ def _info(node: Node) -> docker_cli.Output:
     return docker_cli.output(node, "info", "--format", "[{{.ContainersRunning}}, {{.NCPU}}]")
 
 
-def _ready(cluster: Cluster) -> set[str]:
-    """The nodes that are ready and active, as a manager knows it; without one, those that run tasks by the spec."""
+def _active(cluster: Cluster) -> set[str]:
+    """The nodes that run tasks, as a manager knows it; without one, by their roles in the spec.
+
+    Whether they are up is asked of themselves: after an election, a manager knows that of none for a while.
+    """
     said = docker_cli.output(docker_cli.manager(cluster), "node", "ls", "--format", "{{json .}}")
     if said.status == 0:
         rows = [json.loads(line) for line in said.stdout.splitlines()]
-        return {row["Hostname"] for row in rows if (row["Status"], row["Availability"]) == ("Ready", "Active")}
+        return {row["Hostname"] for row in rows if row["Availability"] == "Active"}
     return {node.name for node in cluster.nodes if node.server.swarm is not SwarmRole.MANAGER}

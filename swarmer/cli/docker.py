@@ -34,7 +34,7 @@ _LIST: Final = (
 def docker(name: str | None, words: tuple[str, ...]) -> None:
     """Run the docker client on a cluster, with the right certificates.
 
-    A manager that answers is asked. Besides, `run` and `create` take the least loaded node that is ready, `pull`
+    A manager that answers is asked. Besides, `run` and `create` take the least loaded node that runs tasks, `pull`
     pulls on all nodes, and `ps` and `images` show all nodes. Everything else is passed on as it is.
 
     \b
