@@ -12,6 +12,7 @@ from swarmer.cluster_node import Node
 from swarmer.dns_client import Answer, ask
 from swarmer.faults import Faults
 from swarmer.ports import CONSUL_DNS
+from swarmer.spec import SwarmRole
 from swarmer.wait import NotYet, until, until_true
 
 #: Seconds within which a name resolves, whatever single node is down.
@@ -85,6 +86,16 @@ def test_containers_in_a_network_of_a_user_resolve_without_an_option(cluster: Cl
             _resolves_inside(node, "docker run --rm --network names", busybox_image)
         finally:
             node.succeed("docker network rm names")
+
+
+def test_containers_in_a_network_over_all_nodes_resolve_without_an_option(cluster: Cluster, busybox_image: str) -> None:
+    manager = next(node for node in cluster.nodes if node.server.swarm is not SwarmRole.AGENT)
+    manager.succeed("docker network create --driver overlay --attachable names-everywhere")
+    try:
+        for node in cluster.nodes:
+            _resolves_inside(node, "docker run --rm --network names-everywhere", busybox_image)
+    finally:
+        manager.wait_until_succeeds("docker network rm names-everywhere")
 
 
 def test_containers_on_the_network_of_the_node_resolve_without_an_option(cluster: Cluster, busybox_image: str) -> None:
