@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
-import consul as py_consul
 import pytest
 
 from swarmer import consul_api
@@ -242,5 +242,5 @@ def _all_agree(cluster: Cluster, expected: dict[str, str | None]) -> None:
 
 def _raft_ids(cluster: Cluster) -> dict[str, str]:
     """Name of each peer to the id of its raft server."""
-    servers: py_consul.base.Any = cluster.consul.operator.raft_config()["Servers"]
+    servers: Any = cluster.consul.operator.raft_config()["Servers"]
     return {row["Node"]: row["ID"] for row in servers}

@@ -51,7 +51,7 @@ def test_every_node_proves_itself_under_its_names(cluster: Cluster, nodes: list[
 def test_without_a_token_nothing_can_be_read_or_written(cluster: Cluster, consul_leader: Node) -> None:
     assert consul_leader.consul.kv.put("secret", "mine")
     anonymous = consul_api.client(cluster.home, consul_leader.ip, token="")
-    anonymous.http.session.headers["X-Consul-Token"] = "anonymous"
+    consul_api.session(anonymous).headers["X-Consul-Token"] = "anonymous"
     with pytest.raises(py_consul.ACLPermissionDenied):
         anonymous.kv.get("secret")
     with pytest.raises(py_consul.ACLPermissionDenied):
@@ -71,7 +71,7 @@ def test_the_token_of_a_node_is_good_for_that_node_only(cluster: Cluster, nodes:
             if peer is not node:
                 elsewhere = consul_api.client(cluster.home, peer.ip, token=token)
                 with pytest.raises(py_consul.ACLPermissionDenied):
-                    elsewhere.agent.maintenance("true", "taken over")
+                    elsewhere.agent.maintenance(True, "taken over")
 
 
 def test_an_agent_with_another_gossip_key_stays_outside(cluster: Cluster, consul_leader: Node) -> None:
@@ -87,8 +87,7 @@ def test_an_agent_with_another_gossip_key_stays_outside(cluster: Cluster, consul
 
 
 def test_the_web_interface_is_served_to_the_client_certificate(cluster: Cluster, consul_leader: Node) -> None:
-    session = consul_leader.consul.http.session
-    page = session.get(
+    page = consul_api.session(consul_leader.consul).get(
         f"https://{consul_leader.ip}:{CONSUL_HTTPS.number}/ui/",
         verify=str(cluster.home.folder / "pki/consul-bundle.pem"),
         cert=(str(cluster.home.folder / "client.pem"), str(cluster.home.folder / "client-key.pem")),

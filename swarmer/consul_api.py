@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from typing import Any
 
 import consul
 import requests
@@ -39,8 +40,15 @@ def client(home: ClusterHome, address: IPv4Address, *, token: str) -> consul.Con
         connections_timeout=REQUEST_TIMEOUT,
     )
     # Some of py-consul's calls, `operator.raft_config` among them, send no token of their own.
-    api.http.session.headers["X-Consul-Token"] = token
+    session(api).headers["X-Consul-Token"] = token
     return api
+
+
+def session(api: consul.Consul) -> requests.Session:
+    """The HTTP session under a client, for what py-consul has no call for."""
+    http: Any = api.http
+    found: requests.Session = http.session
+    return found
 
 
 def write_trust(home: ClusterHome, authority: Authority) -> None:

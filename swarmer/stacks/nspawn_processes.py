@@ -55,7 +55,9 @@ class Processes(ABC):
 class SystemdUnits(Processes):
     """Each node is a transient service of the host's systemd."""
 
-    unlimited = ""
+    @property
+    def unlimited(self) -> str:
+        return ""
 
     def _unit(self, node: str) -> str:
         return f"swarmer-{self.tag}-{node}.service"

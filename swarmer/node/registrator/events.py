@@ -78,7 +78,7 @@ class EventStream(threading.Thread):
             time.sleep(backoff.next())
 
     def _listen(self, backoff: Backoff) -> None:
-        client = docker.APIClient(base_url=self.url, version="auto", timeout=10)
+        client: Any = docker.APIClient(base_url=self.url, version="auto", timeout=10)
         try:
             stream = client.events(since=self._since, filters=_FILTERS, decode=True)
             self.connected.set()
