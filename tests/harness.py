@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from swarmer.state import ClusterHome
+
 REPOSITORY = Path(__file__).parent.parent
 PROMISES = Path(__file__).parent / "promises"
 
@@ -73,19 +75,24 @@ class Harness:
         )
 
 
-def traces() -> set[str]:
-    """What a cluster makes on this machine, as it stands: processes, mounts, namespaces, links, routes, groups."""
+def traces(home: Path, networks: str) -> set[str]:
+    """What the clusters of one `SWARMER_HOME` have on this machine now, and nothing of anybody else's.
+
+    Args:
+        networks: how their addresses begin.
+    """
+    tags = [ClusterHome(folder.parent.name, folder.name).tag for folder in home.glob("*/*")] if home.exists() else []
+    ours = [str(home), *tags, networks]
     # A dead process that init hasn't fetched yet holds nothing any more.
-    found = {f"process {line}" for line in _lines("pgrep", "-a", "systemd-nspawn") if "<defunct>" not in line}
-    found |= {f"ssh {line}" for line in _lines("pgrep", "-af", r"ssh.*\[mux\]")}
-    found |= {f"mount {line}" for line in Path("/proc/self/mounts").read_text().splitlines() if "nspawn" in line}
-    found |= {f"netns {line}" for line in _lines("ip", "netns", "list")}
-    found |= {f"link {line.split(':')[1]}" for line in _lines("ip", "-o", "link")}
-    found |= {f"route {line}" for line in _lines("ip", "route")}
-    found |= {f"table {line}" for line in _lines("nft", "list", "tables")}
-    found |= {str(path) for path in Path("/run").glob("swarmer-*")}
-    found |= {str(path) for path in Path("/sys/fs/cgroup").glob("**/swarmer-*")}
-    return found
+    found = [f"process {line}" for line in _lines("ps", "-eo", "args") if "nspawn" in line or "[mux]" in line]
+    found += [f"mount {line}" for line in Path("/proc/self/mounts").read_text().splitlines()]
+    found += [f"netns {line}" for line in _lines("ip", "netns", "list")]
+    found += [f"link {line}" for line in _lines("ip", "-o", "link")]
+    found += [f"route {line}" for line in _lines("ip", "route")]
+    found += [f"table {line}" for line in _lines("nft", "list", "tables")]
+    found += [str(path) for path in Path("/run").glob("swarmer-*")]
+    found += [str(path) for path in Path("/sys/fs/cgroup").glob("**/swarmer-*")]
+    return {line for line in found if any(mark in line for mark in ours)}
 
 
 def wait_for(what: str, condition: Callable[[], object], *, timeout: float = 60) -> None:

@@ -18,13 +18,13 @@ NETWORK = "10.97.1"
 
 
 @pytest.fixture
-def harness(tmp_path: Path) -> Iterator[Harness]:
+def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Harness]:
     """A person with a one-node cluster to be; nothing of it may be left on this machine afterwards."""
-    before = traces()
     harness = Harness(tmp_path)
+    monkeypatch.setenv("SWARMER_HOME", str(harness.home))
     harness.describe(servers_yml(NETWORK))
     yield harness
-    left = traces() - before
+    left = traces(harness.home, "10.97.")
     harness.swarmer("down")
     assert not left
 
@@ -59,6 +59,7 @@ def test_after_kill_9_the_garbage_collection_removes_all_that_is_left(
     wait_for("sign of the moment", lambda: moment(harness))
     run.kill()
     run.communicate(timeout=60)
+    assert traces(harness.home, "10.97.")
     assert "nspawn:harness" in harness.swarmer("gc").stdout
     assert not (harness.home / "nspawn/harness/ledger.json").exists()
     assert "nspawn:harness" not in harness.swarmer("gc").stdout
