@@ -64,7 +64,16 @@ def render(spec: Spec, server: Server, credentials: Credentials, *, version: tup
     }
     if is_server:
         config["bootstrap_expect"] = len(voters)
-        config["autopilot"] = {"cleanup_dead_servers": True, "server_stabilization_time": "1s"}
+        config["autopilot"] = {
+            # A server that is only cut off stays a peer: two of three would be one loss from no quorum. One that was
+            # replaced goes at once all the same, since its address has a new server.
+            "cleanup_dead_servers": True,
+            "min_quorum": len(voters),
+            "server_stabilization_time": "1s",
+            # The leader is heard of every 100 to 200 ms: consul's 200 ms would call a server on a busy host unwell,
+            # and keep it from voting. This is raft's heartbeat time-out.
+            "last_contact_threshold": "1s",
+        }
 
     # Who asks DNS has no token of their own. A node that has just begun answers them "error" while its token is
     # unknown, and not "no such name" as to the anonymous. For its own entries it has no token yet: `swarmer.node.acl`
