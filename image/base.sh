@@ -14,4 +14,5 @@ exec mmdebstrap --mode=root --variant=minbase --format=directory \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
   --include="$packages" \
   --setup-hook='mkdir -p "$1/etc/apt/preferences.d"' --setup-hook="copy-in '$here/apt/consul' /etc/apt/preferences.d" \
+  --customize-hook='rm -f "$1"/etc/ssh/ssh_host_*' \
   "$suite" "$root" "$@"

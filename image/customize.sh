@@ -18,7 +18,7 @@ in_root python3 -m compileall -q /usr/lib/python3/dist-packages
 umount "$root/proc"
 
 # What a node must make itself, or must not share with another one.
-rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/hostname" "$root/etc/resolv.conf" "$root/etc/consul.d/00-log_level.hcl"
+rm -f "$root/etc/hostname" "$root/etc/resolv.conf" "$root/etc/consul.d/00-log_level.hcl"
 rm -f "$root"/etc/apt/sources.list "$root"/etc/apt/sources.list.d/* "$root/var/lib/dbus/machine-id"
 : > "$root/etc/machine-id"
 

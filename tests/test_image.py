@@ -1,0 +1,152 @@
+"""The node image: what it must not hold, when it is built again, and a consul of one's own in it."""
+
+import hashlib
+import os
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness import Harness, servers_yml
+
+from swarmer import image
+from swarmer.errors import HostError
+from swarmer.image import Image, recipe
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="reading and building the image needs root")
+
+
+@pytest.fixture(scope="module")
+def node_image() -> Image:
+    found = image.find()
+    assert found, "`make setup` builds the image"
+    return found
+
+
+def files(node_image: Image, *folders: str) -> dict[str, Path]:
+    """Path on a node to the file itself, of the files in some folders."""
+    return {
+        f"/{path.relative_to(root)}": path
+        for root in node_image.roots
+        for folder in folders
+        for path in (root / folder).rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+@needs_root
+def test_no_secret_is_in_it(node_image: Image) -> None:
+    found = files(node_image, "etc", "root", "home", "var/lib", "usr/local", "srv")
+    assert "/etc/passwd" in found
+    for name, path in found.items():
+        content = path.read_bytes()
+        assert b"PRIVATE KEY" not in content, name
+        assert b"AUTHORIZED" not in content, name
+    assert not [name for name in found if re.search(r"ssh_host_|authorized_keys|/etc/swarmer/|/var/lib/cloud/", name)]
+    passwords = [line.split(":")[1] for line in found["/etc/shadow"].read_text().splitlines()]
+    assert set(passwords) <= {"*", "!", "!*"}
+
+
+@needs_root
+def test_every_node_is_to_make_its_own_machine_id(node_image: Image) -> None:
+    assert files(node_image, "etc")["/etc/machine-id"].read_bytes() == b""
+
+
+def test_it_is_known_by_the_content_of_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(recipe, "RECIPE", tmp_path / "image")
+    (tmp_path / "image/rootfs/etc").mkdir(parents=True)
+    for name in ("base.sh", "packages.txt", "customize.sh", "node-requirements.txt", "rootfs/etc/motd"):
+        (tmp_path / "image" / name).write_text(name)
+
+    first_base, first_node = recipe.layers()
+    (tmp_path / "image/rootfs/etc/motd").write_text("hello")
+    second_base, second_node = recipe.layers()
+    assert second_base == first_base
+    assert second_node != first_node
+    (tmp_path / "image/packages.txt").write_text("consul")
+    third_base, third_node = recipe.layers()
+    assert third_base != second_base
+    assert third_node != second_node
+
+
+# -- a consul of one's own ---------------------------------------------------------------------------------
+
+
+def as_binary(consul: bytes, folder: Path) -> Path:
+    file = folder / "consul"
+    file.write_bytes(consul)
+    return file
+
+
+def as_zip(consul: bytes, folder: Path) -> Path:
+    file = folder / "consul_1.8.7_linux.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("consul", consul)
+    return file
+
+
+def choose(monkeypatch: pytest.MonkeyPatch, file: Path, sha256: str | None = None) -> None:
+    monkeypatch.setenv("SWARMER_CONSUL", str(file))
+    given = hashlib.sha256(file.read_bytes()).hexdigest() if sha256 is None else sha256
+    monkeypatch.setenv("SWARMER_CONSUL_SHA256", given)
+
+
+@needs_root
+@pytest.mark.parametrize("packed", [as_binary, as_zip])
+def test_nodes_run_the_consul_that_was_chosen(
+    packed: Callable[[bytes, Path], Path],
+    node_image: Image,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The packaged one with a mark at its end, which makes it another one by its checksum."""
+    marked = files(node_image, "usr/bin")["/usr/bin/consul"].read_bytes() + b"chosen"
+    choose(monkeypatch, packed(marked, tmp_path))
+    (tmp_path / "cache/images").mkdir(parents=True)
+    base = node_image.roots[0].parent
+    (tmp_path / "cache/images" / base.name).symlink_to(base)  # the minute of its building is not what is tested
+    monkeypatch.setenv("SWARMER_CACHE", str(tmp_path / "cache"))
+
+    harness = Harness(tmp_path)
+    harness.describe(servers_yml("10.97.1"))
+    built = harness.swarmer("image", "build")
+    assert built.returncode == 0, built.stdout
+    chosen = image.find()
+    assert chosen
+    assert chosen.id != node_image.id
+    assert chosen.consul_version == node_image.consul_version
+    try:
+        up = harness.swarmer("up")
+        assert up.returncode == 0, up.stdout
+        assert harness.swarmer("exec", "node-1", "tail -c 6 /proc/$(pidof consul)/exe").stdout.endswith("chosen")
+    finally:
+        harness.swarmer("down")
+
+
+@pytest.mark.parametrize(
+    ("content", "sha256", "sentence"),
+    [
+        (b"\x7fELF", "0" * 64, "has the sha256"),
+        (b"\x7fELF", "", "not any that was given"),
+        (b"PK no zip", None, "neither an executable nor a zip"),
+    ],
+)
+def test_a_consul_that_is_not_what_it_should_be_is_refused(
+    content: bytes, sha256: str | None, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(monkeypatch, as_binary(content, tmp_path), sha256)
+    binary = recipe.consul_binary()
+    assert binary
+    with pytest.raises(HostError, match=sentence) as refused:
+        binary.content()
+    assert refused.value.hint
+
+
+def test_a_consul_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWARMER_CONSUL", "/nowhere/consul")
+    binary = recipe.consul_binary()
+    assert binary
+    with pytest.raises(HostError, match="can't be read: No such file"):
+        binary.content()
