@@ -9,7 +9,7 @@ import pytest
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.ports import PORTS, SSH
-from swarmer.spec import ConsulRole
+from swarmer.spec import ConsulRole, SwarmRole
 from swarmer.wait import until_true
 
 
@@ -40,10 +40,14 @@ def test_every_node_runs_the_versions_of_its_image(cluster: Cluster) -> None:
 
 def test_every_node_listens_on_the_ports_of_the_port_table_and_on_no_others(nodes: list[Node]) -> None:
     for node in nodes:
+        roles = {"every"}
+        roles |= {"server"} if node.server.consul is ConsulRole.SERVER else set()
+        roles |= {"manager"} if node.server.swarm is not SwarmRole.AGENT else set()
+        addresses = {"admin": str(node.ip), "loopback": "127.0.0.1", "all": "0.0.0.0"}
         expected = {
-            (protocol, "127.0.0.1" if reach == "loopback" else str(node.ip), port.number)
+            (protocol, addresses[reach], port.number)
             for port in PORTS
-            if port.role == "every" or node.server.consul is ConsulRole.SERVER
+            if port.role in roles
             for protocol in port.protocols
             for reach in port.reach
         }

@@ -10,7 +10,7 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
-from swarmer import consul_config, node_dns
+from swarmer import consul_config, docker_config, node_dns
 from swarmer.credentials import Credentials, consul_tokens
 from swarmer.pki import Authority, Plane, consul_identity
 from swarmer.spec import ConsulRole, Server, Spec
@@ -118,6 +118,10 @@ def _files(
         _file(f"{folder}/consul.json", _json(config), mode="0640", owner="root:consul"),
     ]
     files += [_file(path, content) for path, content in node_dns.files(spec, server).items()]
+    files += [_file(path, content) for path, content in docker_config.files(spec, server).items()]
+    public, key = docker_config.certificates(authority, spec, server)
+    files += [_file(path, content) for path, content in public.items()]
+    files.append(_file(f"{docker_config.FOLDER}/node-key.pem", key, mode="0600"))
     for service, name in consul_tokens(server).items():
         files.append(_file(f"/etc/swarmer/tokens/{service}", f"{credentials.tokens[name]}\n", mode="0600"))
     if is_server:

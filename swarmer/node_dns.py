@@ -5,11 +5,10 @@ not both: with `all-servers` the first answer counts, also when it is an error; 
 it ask the next, but silence doesn't. So there are two of it in a row: the DNS of a node asks the second one of all
 consul servers and its own at once; that one asks its own agent, and others when that has an error.
 
-Sources: the manual of dnsmasq, and what was seen of 2.90 and 2.91; `dns` of docker's daemon.json, which containers
-get as their server, by way of docker's own server in networks of a user.
+Containers get the node's address as their server by `dns` of docker's daemon.json (`docker_config`), by way of
+docker's own server in networks of a user. Sources: the manual of dnsmasq, and what was seen of 2.90 and 2.91.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 from typing import Final
@@ -34,7 +33,6 @@ def files(spec: Spec, server: Server) -> Mapping[str, str]:
         "/etc/swarmer/dns.conf": "\n".join(front) + "\n",
         "/etc/swarmer/dns-consul.conf": "\n".join(back) + "\n",
         "/etc/resolv.conf": f"nameserver {server.ip}\noptions timeout:1 attempts:3\n",
-        "/etc/docker/daemon.json": json.dumps({"dns": [str(server.ip)]}, indent=1) + "\n",
     }
 
 

@@ -14,16 +14,17 @@ class Port:
     Attributes:
         number: the port.
         protocols: `tcp`, `udp` or both.
-        reach: `admin` listens on the node's address in the admin network, `loopback` only on 127.0.0.0/8.
+        reach: `admin` listens on the node's address in the admin network, `loopback` only on 127.0.0.0/8,
+            `all` on every address, where the kernel leaves no choice.
         service: the systemd unit that listens, without `.service`.
-        role: `server` where only consul servers listen, `every` for all nodes.
+        role: `server` where only consul servers listen, `manager` only swarm managers, `every` for all nodes.
     """
 
     number: int
     protocols: tuple[Literal["tcp", "udp"], ...]
-    reach: tuple[Literal["admin", "loopback"], ...]
+    reach: tuple[Literal["admin", "loopback", "all"], ...]
     service: str
-    role: Literal["server", "every"] = "every"
+    role: Literal["server", "manager", "every"] = "every"
 
 
 SSH: Final = Port(22, ("tcp",), ("admin",), "ssh")
@@ -37,8 +38,14 @@ CONSUL_DNS_OF_SERVERS: Final = Port(8600, ("tcp", "udp"), ("admin",), "consul", 
 #: What the DNS of every node asks, so that it can pass over an agent that is silent.
 DNS_OF_CONSUL: Final = Port(8601, ("tcp", "udp"), ("admin",), "swarmer-dns-consul")
 DOCKER: Final = Port(2376, ("tcp",), ("admin",), "docker")
+#: Where managers agree, and where nodes join and get their tasks: mutual TLS with certificates of the swarm's own CA.
+SWARM: Final = Port(2377, ("tcp",), ("admin",), "docker", role="manager")
+SWARM_GOSSIP: Final = Port(7946, ("tcp", "udp"), ("admin",), "docker")
+#: Traffic of networks over all nodes. The kernel itself listens, and knows no address for it.
+VXLAN: Final = Port(4789, ("udp",), ("all",), "docker")
 
 PORTS: Final = (
     *(SSH, DNS, CONSUL_RPC, CONSUL_GOSSIP, CONSUL_HTTPS),
     *(CONSUL_DNS, CONSUL_DNS_OF_SERVERS, DNS_OF_CONSUL),
+    DOCKER,
 )
