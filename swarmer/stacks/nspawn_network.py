@@ -6,6 +6,7 @@ packets), and takes everything in it along when it goes.
 
 import json
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Any
 
 from swarmer.errors import HostError
@@ -18,6 +19,14 @@ BRIDGE = "cluster"
 
 #: The worst metric there is: the route only counts when the cluster's own link is gone.
 LAST_METRIC = "4294967295"
+
+#: Whether this host forwards packets, and the mark that it didn't before a cluster needed it; gone after a reboot,
+#: like the setting itself.
+IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+FORWARDING_WAS_OFF = Path("/run/swarmer-forwarding-was-off")
+
+#: By this the packet filters of clusters with internet are known.
+TABLE_COMMENT = "swarmer: a cluster with internet"
 
 
 def namespace(home: ClusterHome) -> str:
@@ -88,13 +97,14 @@ def remove(home: ClusterHome) -> None:
     run(["ip", "link", "delete", host_link(home)], check=False)
     run(["ip", "netns", "delete", namespace(home)], check=False)
     run(["nft", "delete", "table", "ip", host_link(home)], check=False)
+    _stop_forwarding()
 
 
 def _open_to_internet(home: ClusterHome, spec: Spec) -> None:
     link = host_link(home)
-    run(["sysctl", "--quiet", "--write", f"net.ipv4.conf.{link}.forwarding=1", "net.ipv4.ip_forward=1"])
     rules = f"""
         table ip {link} {{
+            comment "{TABLE_COMMENT}"
             chain postrouting {{
                 type nat hook postrouting priority srcnat;
                 ip saddr {spec.admin_network} oifname != "{link}" masquerade
@@ -102,6 +112,16 @@ def _open_to_internet(home: ClusterHome, spec: Spec) -> None:
         }}
     """
     run(["nft", "--file", "-"], input=rules)
+    if IP_FORWARD.read_text().strip() == "0":
+        FORWARDING_WAS_OFF.touch()
+        IP_FORWARD.write_text("1")
+
+
+def _stop_forwarding() -> None:
+    """Once the last cluster with internet is gone, the host forwards no more than before the first one."""
+    if FORWARDING_WAS_OFF.exists() and TABLE_COMMENT not in run(["nft", "list", "ruleset"]).stdout:
+        IP_FORWARD.write_text("0")
+        FORWARDING_WAS_OFF.unlink()
 
 
 def _batch(commands: str, *, inside: str | None = None) -> None:
