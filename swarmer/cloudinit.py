@@ -70,9 +70,7 @@ def seed_data(
         user_data="#cloud-config\n"
         + _yaml(
             {
-                "users": [
-                    {"name": "root", "lock_passwd": False, "ssh_authorized_keys": [login.public]},
-                ],
+                "ssh_authorized_keys": [login.public],
                 "ssh_keys": {"ed25519_private": host_key.private, "ed25519_public": host_key.public},
                 "write_files": _files(spec, server, authority, credentials, consul_version),
             }

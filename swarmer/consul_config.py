@@ -23,8 +23,8 @@ _TLS_FILES: Final = {
 #: Gossip for a LAN of few nodes on busy hosts; measured by `benchmarks/failure_detection.py`, and explained
 #: in docs/architecture.md. Consul's own defaults take 5.6 to 6.7 s to declare a node dead.
 GOSSIP: Final = {
-    "probe_interval": "500ms",
-    "probe_timeout": "300ms",
+    "probe_interval": "300ms",
+    "probe_timeout": "200ms",
     "suspicion_mult": 4,
     "gossip_interval": "100ms",
 }
