@@ -8,5 +8,7 @@ pytest_plugins = (
     "fixtures.cluster",
     "fixtures.nodes",
     "fixtures.busybox",
+    "fixtures.containers",
+    "fixtures.registrator",
     "fixtures.report",
 )

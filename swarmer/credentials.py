@@ -107,8 +107,8 @@ def consul_tokens(server: Server) -> dict[str, str]:
 
     What each token is good for stands in `image/rootfs/usr/share/swarmer/acl/SERVICE.hcl`.
     """
-    swarm = "swarm-worker" if server.swarm is SwarmRole.AGENT else "swarm-manager"
-    return {service: f"{server.name}/{service}" for service in ("agent", "registrator", swarm, "registry")}
+    swarm = ("swarm-worker",) if server.swarm is SwarmRole.AGENT else ("swarm-manager", "registrator-labels")
+    return {service: f"{server.name}/{service}" for service in ("agent", "registrator", *swarm, "registry")}
 
 
 def _token() -> str:

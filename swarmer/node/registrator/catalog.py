@@ -28,7 +28,7 @@ class Unreachable(Exception):
 def connect(options: Consul) -> consul.Consul:
     """A client of the agent."""
     client = consul.Consul(
-        host=options.host,
+        host=options.url_host,
         port=options.port,
         scheme=options.scheme,
         verify=options.ca or True,
@@ -45,6 +45,7 @@ class Catalog:
 
     def __init__(self, client: Any) -> None:
         self.client = client
+        self._refusals: dict[str, str] = {}
 
     def address(self) -> str:
         """The address that the agent tells its cluster.
@@ -53,6 +54,24 @@ class Catalog:
             Unreachable: it can't be asked.
         """
         return str(self._read(self.client.agent.self)["Member"]["Addr"])
+
+    def check_known(self) -> None:
+        """Make sure that services of this node can get into the cluster's catalog.
+
+        The agent writes its node there first. A service that comes before needs the right to write nodes, which we
+        don't have, and consul tries again only after a minute. Without servers that answer, nobody waits.
+
+        Raises:
+            Unreachable: the catalog doesn't know the node yet.
+        """
+        try:
+            name = self._read(self.client.agent.self)["Config"]["NodeName"]
+            _, known = self._read(lambda: self.client.catalog.node(name, consistency="stale"))
+        except Unreachable:
+            return
+        # Of a member that only gossip has told of, there is no metadata.
+        if not known or not known["Node"]["Meta"]:
+            raise Unreachable("the catalog doesn't know this node yet")
 
     def registered(self) -> list[Registered]:
         """All services of the agent, whoever registered them.
@@ -88,7 +107,7 @@ class Catalog:
         """
         refused = [service.id for service in plan.refused]
         for service in plan.refused:
-            logger.error("%s is not registered: another program's service has that ID", service.id)
+            self._complain(service.id, f"{service.id} is not registered: another program's service has that ID")
         for identity in plan.deregister:
             if self._step("deregister", identity, lambda identity=identity: self._deregister(identity)):
                 logger.info("removed %s", identity)
@@ -102,7 +121,14 @@ class Catalog:
         for check in plan.report:
             if not self._step("report", check.id, lambda check=check: self._report(check)):
                 refused.append(check.id)
+        self._refusals = {identity: text for identity, text in self._refusals.items() if identity in refused}
         return refused
+
+    def _complain(self, identity: str, text: str) -> None:
+        """Log a refusal, once: it is met again with every next try."""
+        if self._refusals.get(identity) != text:
+            self._refusals[identity] = text
+            logger.error(text)
 
     def _register(self, service: Service) -> None:
         definitions = [_definition(check) for check in service.checks]
@@ -135,7 +161,7 @@ class Catalog:
         try:
             self._call(step)
         except consul.ConsulException as error:
-            logger.error("consul refused to %s %s: %s", verb, identity, error)
+            self._complain(identity, f"consul refused to {verb} {identity}: {error}")
             return False
         return True
 

@@ -1,5 +1,6 @@
 """Health checks of services: those that SERVICE_CHECK_* asks for, the container's HEALTHCHECK, and heartbeats."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,6 +9,9 @@ from typing import Any, Final
 from swarmer.node.registrator.metadata import Attributes
 
 INTERVAL: Final = "10s"
+
+#: Seconds that a command may take, when nothing else is said; consul's own limit for scripts.
+COMMAND_TIMEOUT: Final = 30.0
 
 #: Seconds after which a HEALTHCHECK that nobody reports any more counts as failed, and between two reports.
 HEALTH_TTL: Final = 600
@@ -23,6 +27,24 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
+class Command:
+    """A shell command that tells by its exit status how a service is: 0 passing, 1 warning, else critical.
+
+    We run it ourselves. Consul's agent listens in the network; it is to be neither somebody who may talk to
+    docker, nor one who runs whatever it is sent.
+
+    Attributes:
+        container: the full ID of the container that it runs in, or "" for this node.
+        interval, timeout: seconds.
+    """
+
+    text: str
+    container: str
+    interval: float
+    timeout: float
+
+
+@dataclass(frozen=True)
 class Check:
     """One check of a service.
 
@@ -31,12 +53,14 @@ class Check:
         definition: its fields in consul's agent API, without the status.
         status: what it is at registration, or None for consul's default (critical).
         refresh: seconds between two reports of its status by us; None when somebody else finds it out.
+        command: what finds the status out, when that is up to us.
     """
 
     id: str
     definition: Mapping[str, Any]
     status: Status | None = None
     refresh: float | None = None
+    command: Command | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +85,12 @@ class Target:
 
 def requested(target: Target, attributes: Attributes) -> tuple[Check, ...]:
     """The check that SERVICE_CHECK_* describes, if any. The first kind wins that has a value."""
-    definition = _definition(target, attributes)
+    command = None
+    definition = _by_http(target, attributes)
+    if definition is None and (command := _command(target, attributes)):
+        definition = {"TTL": f"{_patience(command):.0f}s"}
+    if definition is None:
+        definition = _others(target, attributes)
     if definition is None:
         return ()
     get = attributes.get
@@ -72,12 +101,19 @@ def requested(target: Target, attributes: Attributes) -> tuple[Check, ...]:
     if after := get("check_deregister_after"):
         definition["DeregisterCriticalServiceAfter"] = after
     initial = get("check_initial_status").lower()
-    status = Status(initial) if initial in set(Status) else None
-    # The ID that consul would choose too: programs that report their own SERVICE_CHECK_TTL rely on it.
-    return (Check(f"service:{target.id}", {"Name": "requested by SERVICE_CHECK", **definition}, status),)
+    return (
+        Check(
+            # The ID that consul would choose too: programs that report their own SERVICE_CHECK_TTL rely on it.
+            f"service:{target.id}",
+            {"Name": "requested by SERVICE_CHECK", **definition},
+            Status(initial) if initial in set(Status) else None,
+            _patience(command) / 3 if command else None,
+            command,
+        ),
+    )
 
 
-def _definition(target: Target, attributes: Attributes) -> dict[str, Any] | None:
+def _by_http(target: Target, attributes: Attributes) -> dict[str, Any] | None:
     get = attributes.get
     insecure = {"TLSSkipVerify": True} if _true(get("check_tls_skip_verify")) else {}
     for scheme in ("http", "https"):
@@ -89,20 +125,47 @@ def _definition(target: Target, attributes: Attributes) -> dict[str, Any] | None
                 **({"Method": method} if method else {}),
                 **(insecure if scheme == "https" else {}),
             }
-    if (command := get("check_cmd")) and target.container:
-        return {"DockerContainerID": target.container, "Shell": "/bin/sh", "Args": ["/bin/sh", "-c", command]}
-    if script := get("check_script"):
+    return None
+
+
+def _command(target: Target, attributes: Attributes) -> Command | None:
+    get = attributes.get
+    interval = seconds(get("check_interval")) or seconds(INTERVAL)
+    timeout = seconds(get("check_timeout")) or COMMAND_TIMEOUT
+    if (text := get("check_cmd")) and target.container:
+        return Command(text, target.container, interval, timeout)
+    if text := get("check_script"):
         for name, value in (("$SERVICE_IP", target.address), ("$SERVICE_PORT", str(target.port))):
-            script = script.replace(name, value)
-        return {"Args": ["/bin/sh", "-c", script]}
+            text = text.replace(name, value)
+        return Command(text, "", interval, timeout)
+    return None
+
+
+def _others(target: Target, attributes: Attributes) -> dict[str, Any] | None:
+    get = attributes.get
     if ttl := get("check_ttl"):
         return {"TTL": ttl}
     if get("check_tcp"):
         return {"TCP": target.host_port}
     if get("check_grpc"):
+        insecure = {"TLSSkipVerify": True} if _true(get("check_tls_skip_verify")) else {}
         tls = {"GRPCUseTLS": True, **insecure} if _true(get("check_grpc_use_tls")) else {}
         return {"GRPC": target.host_port, **tls}
     return None
+
+
+def _patience(command: Command) -> float:
+    """Seconds after which a command that nobody reports the outcome of counts as failed."""
+    return 30 + 2 * command.interval + command.timeout
+
+
+def seconds(duration: str) -> float:
+    """The seconds of a duration as Go writes them, `1m30s`; 0 when it is none."""
+    if not re.fullmatch(r"([0-9]+(\.[0-9]+)?(ms|s|m|h))+", duration):
+        return 0.0
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    parts = re.findall(r"([0-9.]+)(ms|s|m|h)", duration)
+    return sum(float(number) * units[unit] for number, unit in parts)
 
 
 def healthcheck(target: Target, health: str | None) -> tuple[Check, ...]:

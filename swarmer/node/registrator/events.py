@@ -7,17 +7,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import docker
-import docker.errors
-import requests
-import urllib3.exceptions
 
+from swarmer.node.registrator.engine import TIMEOUT, UNREACHABLE
 from swarmer.node.registrator.signals import Backoff, Changes, Signals
 
 logger = logging.getLogger(__name__)
 
 #: Only what matters: every run of a HEALTHCHECK makes three more events.
 _FILTERS: Final = {
-    "type": ["container", "network", "service"],
+    "type": ["container", "network", "service", "node"],
     "event": [
         *("start", "die", "destroy", "rename", "pause", "unpause", "health_status"),
         *("connect", "disconnect"),
@@ -25,15 +23,6 @@ _FILTERS: Final = {
     ],
 }
 _IGNORED: Final = frozenset({("container", "create"), ("container", "update"), ("network", "create")})
-
-#: What a docker engine that restarts, is slow or is away makes its client raise.
-UNREACHABLE: Final = (
-    docker.errors.DockerException,
-    requests.RequestException,
-    urllib3.exceptions.HTTPError,
-    OSError,
-    ValueError,
-)
 
 
 def changes_of(event: Mapping[str, Any]) -> Changes:
@@ -47,7 +36,8 @@ def changes_of(event: Mapping[str, Any]) -> Changes:
     if kind == "network":
         container = (actor.get("Attributes") or {}).get("container")
         return Changes(containers={container}) if container else Changes()
-    return Changes(swarm=True) if kind == "service" else Changes()
+    # Of a node too: this one may have become a manager.
+    return Changes(swarm=True) if kind in ("service", "node") else Changes()
 
 
 class EventStream(threading.Thread):
@@ -78,7 +68,7 @@ class EventStream(threading.Thread):
             time.sleep(backoff.next())
 
     def _listen(self, backoff: Backoff) -> None:
-        client: Any = docker.APIClient(base_url=self.url, version="auto", timeout=10)
+        client: Any = docker.APIClient(base_url=self.url, version="auto", timeout=TIMEOUT)
         try:
             stream = client.events(since=self._since, filters=_FILTERS, decode=True)
             self.connected.set()

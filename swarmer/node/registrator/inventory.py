@@ -1,30 +1,11 @@
-"""The containers and swarm services of this node's docker engine, as last seen."""
+"""The containers of this node's docker engine, as last seen."""
 
-import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import docker
-import docker.errors
-
-from swarmer.node.registrator.events import UNREACHABLE
+from swarmer.node.registrator.engine import Engine, Missing
 from swarmer.node.registrator.services import Inspection
-from swarmer.node.registrator.swarm import SwarmService
-
-logger = logging.getLogger(__name__)
-
-
-class DockerAway(Exception):
-    """The docker engine doesn't answer; another try may succeed."""
-
-
-class Refused(DockerAway):
-    """Docker answered with an error."""
-
-
-class Missing(Refused):
-    """Docker knows no such container."""
 
 
 class Inventory:
@@ -32,7 +13,6 @@ class Inventory:
 
     Attributes:
         containers: ID to inspection.
-        swarm_services: all services of the swarm when this node manages it, else none.
         complete: whether all containers were seen once.
     """
 
@@ -42,14 +22,11 @@ class Inventory:
         Args:
             with_ended: also keep inspections of containers that don't run any more.
         """
-        self.url = url
+        self.engine = Engine(url)
         self.with_ended = with_ended
         self.containers: dict[str, Inspection] = {}
-        self.swarm_services: list[SwarmService] = []
-        self.is_manager = False
         self.complete = False
         self._summaries: dict[str, object] = {}
-        self._client: Any = None
 
     def look_at(self, identities: Iterable[str]) -> None:
         """Inspect some containers anew.
@@ -66,7 +43,7 @@ class Inventory:
         Raises:
             DockerAway: it can't be asked.
         """
-        listed = {item["Id"]: summary(item) for item in self._ask("containers", all=self.with_ended)}
+        listed = {item["Id"]: summary(item) for item in self.engine.ask("containers", all=self.with_ended)}
         for identity in set(self.containers) - set(listed):
             self._forget(identity)
         for identity, state in sorted(listed.items()):
@@ -74,21 +51,6 @@ class Inventory:
                 self._inspect(identity)
                 self._summaries[identity] = state
         self.complete = True
-
-    def look_at_swarm(self) -> None:
-        """Ask for the services of the swarm, if this node manages one.
-
-        Raises:
-            DockerAway: it can't be asked.
-        """
-        try:
-            self.swarm_services = self._ask("services", status=True)
-            self.is_manager = True
-        except Refused:
-            # A manager without a quorum knows its services no longer, but they are still there.
-            self.is_manager = bool((self._ask("info").get("Swarm") or {}).get("ControlAvailable"))
-            if not self.is_manager:
-                self.swarm_services = []
 
     def drop_dead(self) -> bool:
         """Forget containers whose process is gone, while docker can't be asked; whether there were any.
@@ -107,7 +69,7 @@ class Inventory:
     def _inspect(self, identity: str) -> None:
         self._summaries.pop(identity, None)
         try:
-            inspection: dict[str, Any] = self._ask("inspect_container", identity)
+            inspection: dict[str, Any] = self.engine.ask("inspect_container", identity)
         except Missing:
             self._forget(identity)
             return
@@ -121,26 +83,6 @@ class Inventory:
     def _forget(self, identity: str) -> None:
         self.containers.pop(identity, None)
         self._summaries.pop(identity, None)
-
-    def _ask(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """Call a method of docker's client.
-
-        Raises:
-            DockerAway: there was no answer, or (Missing, Refused) an error.
-        """
-        try:
-            if self._client is None:
-                self._client = docker.APIClient(base_url=self.url, version="auto", timeout=10)
-            return getattr(self._client, method)(*arguments, **options)
-        except docker.errors.NotFound as error:
-            raise Missing(str(error)) from error
-        except docker.errors.APIError as error:
-            raise Refused(str(error)) from error
-        except UNREACHABLE as error:
-            if self._client is not None:
-                self._client.close()
-                self._client = None
-            raise DockerAway(type(error).__name__) from error
 
 
 def summary(item: Mapping[str, Any]) -> object:

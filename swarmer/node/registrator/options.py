@@ -38,8 +38,13 @@ class Consul:
     certificate: str | None = None
     key: str | None = None
 
+    @property
+    def url_host(self) -> str:
+        """The host as it stands in a URL."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
     def __repr__(self) -> str:
-        return f"{self.scheme}://{self.host}:{self.port}"
+        return f"{self.scheme}://{self.url_host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Options:
         retry_attempts: how often to try to reach consul again at the start; -1 for ever.
         retry_interval: seconds between two tries.
         docker: URL of the docker engine.
+        labels_token: the secret by which a swarm manager shares the labels of swarm services; None not to share any.
     """
 
     consul: Consul
@@ -75,6 +81,7 @@ class Options:
     retry_attempts: int = 0
     retry_interval: float = 2.0
     docker: str = "unix:///var/run/docker.sock"
+    labels_token: str | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -101,8 +108,9 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         raise UsageError("-retry-attempts is -1 for endless tries, or the number of them")
     if found.ip and not _is_address(found.ip):
         raise UsageError(f"-ip {found.ip} is not an address")
+    consul = _consul(found)
     return Options(
-        consul=_consul(found),
+        consul=consul,
         hostname=found.hostname,
         ip=found.ip,
         internal=found.internal,
@@ -116,6 +124,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         retry_attempts=found.retry_attempts,
         retry_interval=found.retry_interval / 1000,
         docker=found.docker,
+        labels_token=_labels_token(found) if found.labels_token_file else consul.token or "",
     )
 
 
@@ -146,6 +155,12 @@ def _parser(environment: Mapping[str, str]) -> _Parser:
 
     option("token", default=variable("CONSUL_HTTP_TOKEN"), help="secret of the ACL token; prefer CONSUL_HTTP_TOKEN")
     option("token-file", default=variable("CONSUL_HTTP_TOKEN_FILE"), help="file that holds the secret")
+    option(
+        "labels-token-file",
+        default=variable("REGISTRATOR_LABELS_TOKEN_FILE"),
+        help="file that holds the secret by which a swarm manager shares labels of swarm services with the other "
+        "nodes; when it isn't there, none are shared; without this option, the token of everything else is used",
+    )
     option("ca", default=variable("CONSUL_CACERT"), help="CA certificates that consul's is checked against")
     option("cert", default=variable("CONSUL_CLIENT_CERT", "CONSUL_TLSCERT"), help="our certificate")
     option("key", default=variable("CONSUL_CLIENT_KEY", "CONSUL_TLSKEY"), help="the key of our certificate")
@@ -170,19 +185,25 @@ def _plain(arguments: Sequence[str]) -> list[str]:
 def _consul(found: argparse.Namespace) -> Consul:
     if len(found.uri) != 1:
         raise UsageError(f"exactly one registry URI is needed, not {len(found.uri)}: {' '.join(found.uri)}")
-    uri = urllib.parse.urlsplit(found.uri[0])
+    text: str = found.uri[0]
+    try:
+        uri = urllib.parse.urlsplit(text)
+        host, port = uri.hostname, uri.port
+    except ValueError as error:
+        # urlsplit itself refuses what has half a bracket, or no address in brackets.
+        raise UsageError(f"{text} is no URI: {error}") from error
     schemes = {"consul": "http", "consul-tls": "https"}
     if uri.scheme not in schemes:
-        raise UsageError(f"{found.uri[0]} is no registry we know; write consul://HOST:PORT or consul-tls://HOST:PORT")
-    try:
-        port = uri.port
-    except ValueError as error:
-        raise UsageError(f"{found.uri[0]}: {error}") from error
+        raise UsageError(f"{text} is no registry we know; write consul://HOST:PORT or consul-tls://HOST:PORT")
+    if uri.netloc.count("[") != uri.netloc.count("]"):
+        raise UsageError(f"{text} is no URI: its brackets don't match")
+    if uri.username is not None or uri.path.strip("/") or uri.query or uri.fragment:
+        raise UsageError(f"{text} says more than HOST:PORT; the token is given with CONSUL_HTTP_TOKEN or -token-file")
     if bool(found.cert) != bool(found.key):
         raise UsageError("a certificate and its key are given together: -cert and -key")
     return Consul(
         scheme=schemes[uri.scheme],
-        host=uri.hostname or "127.0.0.1",
+        host=host or "127.0.0.1",
         port=port or 8500,
         token=_token(found),
         ca=found.ca,
@@ -193,13 +214,31 @@ def _consul(found: argparse.Namespace) -> Consul:
 
 def _token(found: argparse.Namespace) -> str | None:
     if not found.token_file:
-        return found.token or None
+        return _checked(found.token, "the token") if found.token else None
+    return _of_file(found.token_file)
+
+
+def _labels_token(found: argparse.Namespace) -> str | None:
+    return _of_file(found.labels_token_file) if Path(found.labels_token_file).exists() else None
+
+
+def _of_file(file: str) -> str:
+    """The secret of a token that a file holds."""
     try:
-        token = Path(found.token_file).read_text().strip()
+        token = Path(file).read_text(encoding="ascii").strip()
     except OSError as error:
-        raise UsageError(f"the token file {found.token_file} can't be read: {error.strerror}") from error
+        raise UsageError(f"the token file {file} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the token file {file} holds no token: it is no plain text") from error
     if not token:
-        raise UsageError(f"the token file {found.token_file} is empty")
+        raise UsageError(f"the token file {file} is empty")
+    return _checked(token, f"what the token file {file} holds")
+
+
+def _checked(token: str, what: str) -> str:
+    """A token that can stand in a request; the error doesn't show it."""
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise UsageError(f"{what} can't be a token: it has blanks, line ends or letters outside ASCII")
     return token
 
 

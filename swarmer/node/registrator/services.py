@@ -216,7 +216,7 @@ def _address(
 ) -> str:
     """Where the port is reached, or "" when nobody can tell. What comes later in the list of sources wins."""
     on_host = options.ip or host_address
-    address = on_host if options.ip or port.host_ip in ("", "0.0.0.0", "::") else port.host_ip
+    address = on_host if options.ip or port.host_ip in ("", "0.0.0.0", "::") else _reachable(port.host_ip)
     if options.internal:
         address = on_host if _on_host_network(container) else container_address(container)
     if labelled := _usable(labels.get(options.ip_label, "")) if options.ip_label else "":
@@ -238,6 +238,12 @@ def container_address(container: Inspection) -> str:
         if address := _usable((networks[name] or {}).get("IPAddress") or ""):
             return address
     return _usable(settings.get("IPAddress") or "")
+
+
+def _reachable(address: str) -> str:
+    """An address that others can reach, or "": one of the loopback would lead everybody to themselves."""
+    usable = _usable(address)
+    return "" if usable and ipaddress.ip_address(usable).is_loopback else usable
 
 
 def _on_host_network(container: Inspection) -> bool:
@@ -284,5 +290,5 @@ def _service_id(hostname: str, owner: str, port: Port, metadata: Attributes, *, 
 
 def _digest(made: tuple[Check, ...]) -> str:
     """Sixteen characters that change with the checks, because agents don't tell how a check is defined."""
-    text = json.dumps([[check.id, check.definition] for check in made], sort_keys=True)
+    text = json.dumps([[check.id, check.definition, str(check.command)] for check in made], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

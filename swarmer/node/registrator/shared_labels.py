@@ -26,7 +26,7 @@ PREFIX: Final = "registrator/swarm/"
 WAIT: Final = "60s"
 
 #: Seconds until the next try where the token may not read the prefix.
-FORBIDDEN_PAUSE: Final = 60.0
+FORBIDDEN_PAUSE: Final = 5.0
 
 
 class LabelWatch(threading.Thread):
@@ -38,9 +38,16 @@ class LabelWatch(threading.Thread):
         ready: whether the store was read once.
     """
 
-    def __init__(self, client: Any, signals: Signals) -> None:
+    def __init__(self, client: Any, writer: Any, signals: Signals) -> None:
+        """Begin with no labels.
+
+        Args:
+            client: for the watch alone: it waits for an answer most of the time.
+            writer: of the thread that publishes.
+        """
         super().__init__(name="labels", daemon=True)
         self.client = client
+        self.writer = writer
         self.signals = signals
         self.labels: Mapping[str, Mapping[str, str]] = {}
         self.indexes: Mapping[str, int] = {}
@@ -79,8 +86,11 @@ class LabelWatch(threading.Thread):
         self.labels, self.indexes, self.ready = labels, indexes, True
         return changed
 
-    def publish(self, services: Iterable[SwarmService], client: Any) -> None:
+    def publish(self, services: Iterable[SwarmService], token: str) -> None:
         """Make the store hold the labels of exactly these services. Writes nothing before it was read once.
+
+        Args:
+            token: by which the store may be written.
 
         Raises:
             Unreachable: consul didn't answer.
@@ -91,10 +101,10 @@ class LabelWatch(threading.Thread):
         try:
             for identity, labels in wanted.items():
                 if self.labels.get(identity) != labels:
-                    client.kv.put(PREFIX + identity, json.dumps(labels, sort_keys=True))
+                    self.writer.kv.put(PREFIX + identity, json.dumps(labels, sort_keys=True), token=token)
             for identity in set(self.labels) - set(wanted):
                 # Only the entry that we saw: another manager may know more than we do.
-                client.kv.delete(PREFIX + identity, cas=self.indexes[identity])
+                self.writer.kv.delete(PREFIX + identity, cas=self.indexes[identity], token=token)
         except UNREACHABLE as error:
             raise Unreachable(f"{type(error).__name__}: {error}") from error
         except consul.ConsulException as error:

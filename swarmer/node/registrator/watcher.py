@@ -4,16 +4,17 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from swarmer.node.registrator.catalog import Catalog, Unreachable, reported_ids
-from swarmer.node.registrator.checks import HEALTH_REFRESH
+from swarmer.node.registrator.commands import Commands
+from swarmer.node.registrator.engine import DockerAway
 from swarmer.node.registrator.events import EventStream
 from swarmer.node.registrator.hosts import host_address
-from swarmer.node.registrator.inventory import DockerAway, Inventory
+from swarmer.node.registrator.inventory import Inventory
 from swarmer.node.registrator.options import Options
 from swarmer.node.registrator.plan import Plan, difference
 from swarmer.node.registrator.services import (
@@ -29,14 +30,15 @@ from swarmer.node.registrator.services import (
 from swarmer.node.registrator.shared_labels import LabelWatch
 from swarmer.node.registrator.signals import Backoff, Changes, Signals
 from swarmer.node.registrator.swarm import SwarmService, announced_labels, mesh_services_of
+from swarmer.node.registrator.swarm_watch import SwarmWatch
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks of a manager at its swarm: tasks on other nodes come and go without an event here.
-SWARM_POLL: Final = 1.0
-
 #: Seconds between two looks at the processes of containers while docker is away.
 DEAD_POLL: Final = 0.5
+
+#: Seconds between two rounds of reports about checks, at least.
+MOST_OFTEN: Final = 1.0
 
 #: Seconds until the next try of what consul refused.
 REFUSED_PAUSE: Final = 5.0
@@ -44,7 +46,7 @@ REFUSED_PAUSE: Final = 5.0
 
 def wanted(
     containers: Mapping[str, Inspection],
-    swarm_services: list[SwarmService],
+    swarm_services: Iterable[SwarmService],
     options: Options,
     *,
     host_address: str,
@@ -106,14 +108,15 @@ class Registrator:
         self.catalog = Catalog(self.client)
         self.inventory = Inventory(options.docker, with_ended=not options.deregister_always)
         self.events = EventStream(options.docker, self.signals)
-        self.watch = LabelWatch(connect(), self.signals)
+        self.watch = LabelWatch(connect(), self.client, self.signals)
+        self.swarm = SwarmWatch(options.docker, self.signals)
+        self.commands = Commands(options.docker, self.signals)
         self.host_address = ""
         self._todo = Changes(everything=True, swarm=True)
         self._reported: dict[str, float] = {}
         self._backoff = Backoff()
         self._resync = Timer(options.resync or math.inf)
-        self._beat = Timer(min(options.ttl_refresh or HEALTH_REFRESH, HEALTH_REFRESH))
-        self._swarm = Timer(SWARM_POLL)
+        self._beat = Timer(MOST_OFTEN)
         self._dead = Timer(DEAD_POLL)
         self._retry = Timer(math.inf)
 
@@ -123,15 +126,19 @@ class Registrator:
         Raises:
             Unreachable: it never answered.
         """
+        said = ""
         for attempt in itertools.count():
             try:
                 self.host_address = self.options.ip or host_address(self.catalog.address(), self.options.hostname)
                 self.catalog.registered()
+                self.catalog.check_known()
                 return
             except Unreachable as error:
                 if attempt == self.options.retry_attempts:
                     raise
-                logger.warning("consul at %r is not reached: %s", self.options.consul, error)
+                if said != str(error):
+                    said = str(error)
+                    logger.warning("consul at %r is not reached: %s", self.options.consul, error)
                 time.sleep(self.options.retry_interval)
 
     def forget_last_boot(self, folder: Path) -> None:
@@ -156,9 +163,10 @@ class Registrator:
         """Keep consul in agreement with docker, for ever."""
         self.events.start()
         self.watch.start()
+        self.swarm.start()
+        self.commands.start()
         now = time.monotonic()
         self._resync.at = now + self._resync.period
-        self._beat.at = now + self._beat.period
         while True:
             self._todo.add(self.signals.take(self._pause()))
             self.turn(time.monotonic())
@@ -168,15 +176,11 @@ class Registrator:
         if self._resync.due(now):
             self._todo.add(Changes(everything=True, swarm=True))
         needed = any([self._retry.due(now), self._beat.due(now), bool(self._todo)])
-        if self._polls_swarm and self._swarm.due(now):
-            self._todo.swarm = True
-        swarm_before = self.inventory.swarm_services
         try:
             if self.events.connected.is_set():
                 self._look()
             elif self._dead.due(now):
                 needed |= self.inventory.drop_dead()
-            needed |= self.inventory.swarm_services != swarm_before
             if needed and self.inventory.complete:
                 self._agree(now)
             self._backoff.reset()
@@ -190,14 +194,7 @@ class Registrator:
         if not self.events.connected.is_set():
             self._dead.at = min(self._dead.at, time.monotonic() + DEAD_POLL)
             timers.append(self._dead)
-        elif self._polls_swarm:
-            self._swarm.at = min(self._swarm.at, time.monotonic() + SWARM_POLL)
-            timers.append(self._swarm)
         return max(0.0, min(3600.0, *(timer.at - time.monotonic() for timer in timers)))
-
-    @property
-    def _polls_swarm(self) -> bool:
-        return self.inventory.is_manager and bool(self.inventory.swarm_services)
 
     def _look(self) -> None:
         """Bring the inventory up to date; what can't be looked at stays to be done."""
@@ -206,32 +203,42 @@ class Registrator:
         # Also after a comparison of everything: a list doesn't show all that an event is about.
         self.inventory.look_at(self._todo.containers)
         if self._todo.swarm:
-            self.inventory.look_at_swarm()
+            self.swarm.wake()
         self._todo = Changes(consul=self._todo.consul)
 
     def _agree(self, now: float) -> None:
         """Make consul hold what the inventory calls for."""
-        if self.inventory.is_manager:
-            self.watch.publish(self.inventory.swarm_services, self.client)
-        own = {service["ID"]: announced_labels(service) for service in self.inventory.swarm_services}
+        swarm = self.swarm.swarm
+        known = swarm.services or ()
+        if swarm.is_manager and self.options.labels_token is not None:
+            self.watch.publish(known, self.options.labels_token)
         services = wanted(
             self.inventory.containers,
-            self.inventory.swarm_services,
+            known,
             self.options,
             host_address=self.host_address,
-            labels={**self.watch.labels, **own},
+            labels={**self.watch.labels, **{service["ID"]: announced_labels(service) for service in known}},
         )
+        self.commands.follow({check.id: check.command for one in services for check in one.checks if check.command})
+        services = [self.commands.judged(service) for service in services]
+        keep = {identity[:12] for identity, one in self.inventory.containers.items() if failed(one)}
+        if swarm.services is None:
+            # Services without a container are the swarm's, which nobody could tell of yet.
+            keep.add("")
         plan = difference(
             services,
             self.catalog.registered(),
             hostname=self.options.hostname,
-            keep={identity[:12] for identity, one in self.inventory.containers.items() if failed(one)},
+            keep=keep,
             due=self._due(services, now),
         )
         refused = self.catalog.apply(plan)
         told = {check.id for check in plan.report} | {check.id for service in plan.register for check in service.checks}
         for identity in told - set(refused):
             self._reported[identity] = now
+        refresh = reported_ids(services)
+        next_report = min((self._reported.get(one, now) + period for one, period in refresh.items()), default=math.inf)
+        self._beat.at = max(next_report, now + MOST_OFTEN)
         self._todo.consul = False
         if refused:
             # Consul doesn't know our token yet, or what a container asks for can't be had: no need to hurry.

@@ -1,5 +1,9 @@
-# The registrator announces whatever runs on its node, and shares the labels of swarm services with its peers.
+# The registrator announces whatever runs on its node, but nothing under the names of the cluster's own services; and
+# reads the labels of swarm services.
 agent "{{node}}" { policy = "read" }
-node "{{node}}" { policy = "write" }
+node "{{node}}" { policy = "read" }
 service_prefix "" { policy = "write" }
+service "consul" { policy = "read" }
+service "swarm" { policy = "read" }
+service "registry" { policy = "read" }
 key_prefix "registrator/swarm/" { policy = "read" }
