@@ -18,8 +18,9 @@ scenarios: setup ## boot the cluster of servers.yml and prove its promises
 test: setup ## lint, types, unit, property and harness tests of swarmer itself
 	$(PYTEST) tests $(ARGS)
 
+test: STACK := nspawn vagrant
 setup: ## install what is missing: apt packages, .venv, the node image
-	@sh bin/setup '$(PYTHON)' '$(STACK)'
+	@sh bin/setup '$(PYTHON)' $(STACK)
 
 clean: ## remove what setup and runs made in this folder; clusters and images stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info runs

@@ -2,13 +2,14 @@
 
 import io
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ruamel.yaml import YAML
-from ruamel.yaml.scalarstring import LiteralScalarString
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 
 from swarmer import consul_config, docker_config, node_dns
 from swarmer.credentials import Credentials, consul_tokens
@@ -107,7 +108,8 @@ def _files(
     config = consul_config.render(spec, server, credentials, version=consul_version)
     folder = consul_config.FOLDER
     files = [
-        _file("/etc/ssh/sshd_config.d/10-listen.conf", f"ListenAddress {server.ip}\n"),
+        # Nobody but root: the user whose key everybody knows (image/machine) is for boxes without seed data.
+        _file("/etc/ssh/sshd_config.d/10-listen.conf", f"ListenAddress {server.ip}\nAllowUsers root\n"),
         # The plane's own CA is what consul trusts its callers by; OpenSSL (Python, curl) wants the root as well.
         _file(f"{folder}/ca.pem", authority.plane_bundle(Plane.CONSUL).decode()),
         _file(f"{folder}/ca-chain.pem", authority.bundle(Plane.CONSUL).decode()),
@@ -166,11 +168,16 @@ def _yaml(value: object) -> str:
 
 
 def _literal(value: object) -> object:
-    """Texts of several lines as YAML literal blocks, so that a person can read a rendered seed."""
+    """Texts of several lines as YAML literal blocks, so that a person can read a rendered seed.
+
+    cloud-init reads YAML 1.1, to which digits with colons, such as many a MAC address, are a number to the base 60.
+    """
     if isinstance(value, dict):
         return {key: _literal(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_literal(item) for item in value]
     if isinstance(value, str) and "\n" in value:
         return LiteralScalarString(value)
+    if isinstance(value, str) and re.fullmatch(r"[0-9:]+", value):
+        return DoubleQuotedScalarString(value)
     return value

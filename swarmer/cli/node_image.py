@@ -24,20 +24,35 @@ def image() -> None:
 
 @image.command()
 @click.option("--fresh", is_flag=True, help="Build every layer again, to pick up newer packages.")
-def build(fresh: bool) -> None:
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["tree", *(form.value for form in node_image.Format)]),
+    default="tree",
+    show_default=True,
+    help="A tree for nspawn, or a disk for virtual machines, with a kernel of its own.",
+)
+def build(fresh: bool, form: str) -> None:
     """Build the image, as far as it isn't there yet.
 
-    `swarmer up` does so by itself.
+    `swarmer up` does so by itself. A disk boots by itself, by BIOS and by UEFI; where it is, is printed. A box is
+    such a disk for Vagrant: `box` with the provider libvirt, `box-virtualbox` with VirtualBox.
 
     \b
       swarmer image build
       swarmer image build --fresh
+      swarmer image build --format qcow2
+      vagrant box add --name swarmer $(swarmer image build --format box)
     """
     if fresh:
         _refuse_while_used()
     with progress(Console(stderr=True)) as shown:
-        built = node_image.build(shown.say, fresh=fresh)
-    click.echo(f"image {built.id} is built")
+        if form == "tree":
+            click.echo(f"image {node_image.build(shown.say, fresh=fresh).id} is built")
+            return
+        if fresh:
+            node_image.build(shown.say, kind=node_image.Kind.MACHINE, fresh=True)
+        click.echo(node_image.disk(shown.say, node_image.Format(form)))
 
 
 @image.command()

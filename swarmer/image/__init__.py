@@ -1,7 +1,9 @@
 """The node image: what it is made of, building it, finding it again, and removing old ones."""
 
 from swarmer.image.build import build
+from swarmer.image.disk import Format, disk
 from swarmer.image.prune import prune, size
+from swarmer.image.recipe import Kind
 from swarmer.image.store import Image, find
 
-__all__ = ["Image", "build", "find", "prune", "size"]
+__all__ = ["Format", "Image", "Kind", "build", "disk", "find", "prune", "size"]

@@ -6,46 +6,48 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from swarmer.errors import HostError
 from swarmer.image import recipe, store
-from swarmer.image.recipe import RECIPE, REPOSITORY
+from swarmer.image.recipe import RECIPE, REPOSITORY, Kind
 from swarmer.shell import run
 
 Report = Callable[[str], None]
 
 
-def build(report: Report, *, fresh: bool = False) -> store.Image:
+def build(report: Report, *, kind: Kind = Kind.CONTAINER, fresh: bool = False) -> store.Image:
     """The node image of the recipe as it stands; built as far as it isn't there yet.
 
     Args:
         report: gets one line of progress at a time.
+        kind: whether it brings a kernel of its own.
         fresh: build every layer again, to pick up newer packages.
 
     Raises:
         HostError: something this machine lacks, or a failed build step with its last lines.
     """
-    if not fresh and (image := store.find()):
+    if not fresh and (image := store.find(kind)):
         return image
     if os.geteuid() != 0:
         raise HostError("building the node image needs root", hint="run `sudo .venv/bin/swarmer image build` once")
     steps: dict[str, Callable[[Path, Report], dict[str, str]]] = {
         "base": _base,
         "consul": _consul,
+        "machine": _machine,
         "node": _node,
     }
     with one_builder(report):
         below: list[Path] = []
-        for layer in recipe.layers():
+        for layer in recipe.layers(kind):
             folder = store.layer_folder(layer)
             if fresh or not folder.exists():
                 report(f"building the image layer {layer}")
                 _build_layer(folder, below, steps[layer.name], report)
             below.append(folder / "root")
-    image = store.find()
+    image = store.find(kind)
     assert image
     report(f"image {image.id} is built")
     return image
@@ -59,7 +61,7 @@ def _build_layer(
     shutil.rmtree(partial, ignore_errors=True)
     root = partial / "root"
     root.mkdir(parents=True)
-    # Overlayfs can't be stacked by a step that only writes new files; `_node` mounts what is below itself.
+    # Overlayfs can't be stacked by a step that only writes new files; those that change what is below mount it.
     (partial / "below").write_text(":".join(str(path) for path in reversed(below)))
     versions = step(partial, report)
     (partial / "below").unlink()
@@ -71,7 +73,7 @@ def _build_layer(
 
 def _base(folder: Path, report: Report) -> dict[str, str]:
     root = folder / "root"
-    _stream(["sh", str(RECIPE / "base.sh"), str(root), recipe.SUITE, *recipe.apt_sources()], report)
+    stream(["sh", str(RECIPE / "base.sh"), str(root), recipe.SUITE, *recipe.apt_sources()], report)
     listing = run(["dpkg-query", f"--admindir={root}/var/lib/dpkg", "-W", "-f", "${Package} ${Version}\n"])
     return dict(line.split(" ", 1) for line in listing.stdout.splitlines())
 
@@ -88,13 +90,17 @@ def _consul(folder: Path, report: Report) -> dict[str, str]:
     return {"consul": first_line.removeprefix("Consul v")}
 
 
+def _machine(folder: Path, report: Report) -> dict[str, str]:
+    """A kernel, a way to start it, and what goes with hardware; Debian packages on top of what is below."""
+    _on_top(folder, 'sh "$RECIPE/machine/install.sh" "$MERGED"', {}, report)
+    listing = run(["dpkg-query", f"--admindir={folder}/root/var/lib/dpkg", "-W", "-f", "${Package} ${Version}\n"])
+    return dict(line.split(" ", 1) for line in listing.stdout.splitlines())
+
+
 def _node(folder: Path, report: Report) -> dict[str, str]:
-    """Our own files on top of what is below, by overlayfs in a mount namespace that ends with the step."""
-    root, work, merged = folder / "root", folder / "work", folder / "merged"
+    """Our own files on top of what is below."""
     packages = folder / "packages"
-    work.mkdir()
-    merged.mkdir()
-    _stream(
+    stream(
         [
             *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"),
             *("--target", str(packages), "--requirement", str(RECIPE / "node-requirements.txt")),
@@ -109,28 +115,40 @@ def _node(folder: Path, report: Report) -> dict[str, str]:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
     script = """
-        set -eu
-        mount --make-rprivate /
-        mount -t overlay overlay -o "lowerdir=$BELOW,upperdir=$UPPER,workdir=$WORK" "$MERGED"
         tar -C "$PACKAGES" --owner=0 --group=0 --mode=u=rwX,go=rX -cf - . \\
             | tar -C "$MERGED/usr/lib/python3/dist-packages" -xf -
         sh "$RECIPE/customize.sh" "$MERGED" "$RECIPE/rootfs"
     """
-    variables = {
-        "BELOW": (folder / "below").read_text(),
-        "UPPER": str(root),
-        "WORK": str(work),
-        "MERGED": str(merged),
-        "PACKAGES": str(packages),
-        "RECIPE": str(RECIPE),
-    }
-    _stream(["unshare", "--mount", "sh", "-c", script], report, env={**os.environ, **variables})
+    _on_top(folder, script, {"PACKAGES": str(packages)}, report)
     shutil.rmtree(packages)
-    merged.rmdir()
     return {}
 
 
-def _stream(command: list[str], report: Report, *, env: dict[str, str] | None = None) -> None:
+def _on_top(folder: Path, script: str, variables: Mapping[str, str], report: Report) -> None:
+    """Run a shell script that changes `$MERGED`: the layer over what is below.
+
+    By overlayfs in a mount namespace that ends with the script.
+    """
+    work, merged = folder / "work", folder / "merged"
+    work.mkdir()
+    merged.mkdir()
+    mount = """
+        set -eu
+        mount --make-rprivate /
+        mount -t overlay overlay -o "lowerdir=$BELOW,upperdir=$UPPER,workdir=$WORK" "$MERGED"
+    """
+    own = {
+        "BELOW": (folder / "below").read_text(),
+        "UPPER": str(folder / "root"),
+        "WORK": str(work),
+        "MERGED": str(merged),
+        "RECIPE": str(RECIPE),
+    }
+    stream(["unshare", "--mount", "sh", "-c", mount + script], report, env={**os.environ, **own, **variables})
+    merged.rmdir()
+
+
+def stream(command: list[str], report: Report, *, env: dict[str, str] | None = None) -> None:
     """Run a long command, reporting its lines as they come."""
     tail: list[str] = []
     try:

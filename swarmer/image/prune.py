@@ -19,7 +19,7 @@ def prune(used: Collection[str], report: Report) -> list[tuple[str, int]]:
         The name of each removed layer, and the bytes it took.
     """
     removed = []
-    needed = {*used, *map(str, recipe.layers())}
+    needed = {*used, str(recipe.disk()), *(str(layer) for kind in recipe.Kind for layer in recipe.layers(kind))}
     with one_builder(report):
         for folder in sorted(store.store().iterdir()):
             if folder.is_dir() and folder.name not in needed:

@@ -1,7 +1,8 @@
 """What the node image is made of, and the digests that say whether it was built already.
 
-The image has up to three layers, each cached by the content of its recipe: `base` (Debian packages, about
-a minute), `consul` (only with `SWARMER_CONSUL`), and `node` (our own files, seconds).
+The image has up to four layers, each cached by the content of its recipe: `base` (Debian packages, about a minute),
+`consul` (only with `SWARMER_CONSUL`), `machine` (a kernel and its company, only for nodes that are machines of their
+own), and `node` (our own files, seconds).
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from swarmer.errors import HostError
@@ -22,6 +24,19 @@ CONSUL_SUITE = "bullseye"
 
 #: Files of this package that nodes run or read, relative to the repository.
 NODE_MODULES = ("swarmer/__init__.py", "swarmer/ports.py", "swarmer/node")
+
+#: What the layer `machine` is made from.
+MACHINE_FILES = ("install.sh", "packages.txt", "masked.txt", "generators.txt", "rootfs", "vagrant.pub")
+
+#: What makes a disk of an image, relative to the repository.
+DISK_FILES = ("image/machine/disk.sh", "image/machine/boot", "image/machine/box")
+
+
+class Kind(StrEnum):
+    """What boots the image: the kernel of the host, or one of its own."""
+
+    CONTAINER = "container"
+    MACHINE = "machine"
 
 
 @dataclass(frozen=True)
@@ -80,17 +95,25 @@ def consul_binary() -> ConsulBinary | None:
     return ConsulBinary(Path(path).expanduser(), os.environ.get("SWARMER_CONSUL_SHA256", "").lower())
 
 
-def layers() -> list[Layer]:
+def layers(kind: Kind = Kind.CONTAINER) -> list[Layer]:
     """The layers of the image as its recipe stands now, lowest first."""
-    base = Layer("base", _digest(RECIPE / "base.sh", RECIPE / "packages.txt", RECIPE / "apt"))
+    base = Layer("base", digest(RECIPE / "base.sh", RECIPE / "packages.txt", RECIPE / "apt"))
     stack = [base]
     if consul := consul_binary():
         stack.append(Layer("consul", consul.sha256[:12]))
+    if kind is Kind.MACHINE:
+        files = [RECIPE / "machine" / name for name in MACHINE_FILES]
+        stack.append(Layer("machine", digest(*files, salt="+".join(map(str, stack)))))
     own = [RECIPE / "rootfs", RECIPE / "customize.sh", RECIPE / "node-requirements.txt"]
     own += [REPOSITORY / module for module in NODE_MODULES]
     below = "+".join(str(layer) for layer in stack)
-    stack.append(Layer("node", _digest(*own, salt=below)))
+    stack.append(Layer("node", digest(*own, salt=below)))
     return stack
+
+
+def disk() -> Layer:
+    """The disk of the machine image, as the recipe stands now; kept beside the layers."""
+    return Layer("disk", digest(*(REPOSITORY / name for name in DISK_FILES), salt=str(layers(Kind.MACHINE)[-1])))
 
 
 def apt_sources() -> list[str]:
@@ -110,7 +133,8 @@ def apt_sources() -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _digest(*paths: Path, salt: str = "") -> str:
+def digest(*paths: Path, salt: str = "") -> str:
+    """Twelve characters that change whenever one of these files does, or what `salt` stands for."""
     sha256 = hashlib.sha256(salt.encode())
     for path in paths:
         for file in _files(path):

@@ -44,9 +44,9 @@ def layer_folder(layer: recipe.Layer) -> Path:
     return store() / str(layer)
 
 
-def find() -> Image | None:
+def find(kind: recipe.Kind = recipe.Kind.CONTAINER) -> Image | None:
     """The image of the recipe as it stands now, if it was built already."""
-    layers = recipe.layers()
+    layers = recipe.layers(kind)
     folders = [layer_folder(layer) for layer in layers]
     if not all((folder / "versions.json").exists() for folder in folders):
         return None

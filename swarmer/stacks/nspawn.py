@@ -13,6 +13,7 @@ from swarmer.files import write_private
 from swarmer.image import Image
 from swarmer.ledger import Ledger, Resource
 from swarmer.spec import Server, Spec
+from swarmer.stacks import host_network
 from swarmer.stacks import nspawn_network as network
 from swarmer.stacks.base import Capability, Stack
 from swarmer.stacks.nspawn_processes import ControlGroups, processes
@@ -52,13 +53,13 @@ class NspawnStack(Stack):
                 f"the folder {self.home.folder} has characters in its name that overlayfs can't take",
                 hint="let SWARMER_HOME name a folder without spaces, quotes, commas and colons",
             )
-        network.check_free(spec)
+        host_network.check_free(spec)
 
     def prepare(self, spec: Spec) -> list[str]:
         self.ledger.intend("path", str(self.home.nodes))
         self.home.nodes.mkdir(mode=0o700, exist_ok=True)
         self.ledger.intend("fence", str(spec.admin_network))
-        network.fence(spec.admin_network)
+        host_network.fence(spec.admin_network)
         self.ledger.intend("network", network.namespace(self.home))
         network.create(self.home, spec)
         unlimited = self.processes.unlimited
@@ -124,7 +125,7 @@ class NspawnStack(Stack):
             case "network":
                 network.remove(self.home)
             case "fence":
-                network.unfence(IPv4Network(resource.id))
+                host_network.unfence(IPv4Network(resource.id))
             case other:
                 raise AssertionError(f"the nspawn stack makes no {other}")
 

@@ -1,0 +1,118 @@
+"""The disk of a node: it boots by itself, by BIOS and by UEFI, and its boxes hold what Vagrant's providers read."""
+
+import json
+import re
+import shutil
+import subprocess
+import tarfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from swarmer import image
+from swarmer.image import Format
+from swarmer.image.recipe import RECIPE
+
+#: Seconds; emulation is slow, and more so while other tests run.
+BOOT = 180
+
+_OVF = "{http://schemas.dmtf.org/ovf/envelope/1}"
+_ITEM = "{http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData}"
+
+
+@pytest.fixture(scope="module")
+def disk() -> Path:
+    return image.disk(print)
+
+
+def test_both_boot_loaders_start_the_kernel_with_the_same_words() -> None:
+    bios = re.search("APPEND (.*)", (RECIPE / "machine/boot/syslinux.cfg").read_text())
+    uefi = re.search("options (.*)", (RECIPE / "machine/boot/entry.conf").read_text())
+    assert bios and uefi
+    assert bios[1] == uefi[1]
+
+
+@pytest.mark.parametrize("firmware", ["BIOS", "UEFI"])
+def test_the_disk_boots_by_itself(disk: Path, firmware: str, tmp_path: Path) -> None:
+    with _machine(disk, firmware, tmp_path) as console:
+        _wait_for("Welcome to .*Debian", console)
+    said = console.read_text(errors="replace")
+    assert ("BdsDxe" in said) == (firmware == "UEFI"), said  # what UEFI's boot manager says of itself
+
+
+def test_a_disk_is_built_once_and_says_what_it_holds(disk: Path) -> None:
+    start = time.monotonic()
+    assert image.disk(print) == disk
+    assert time.monotonic() - start < 2
+    information = json.loads(_output("qemu-img", "info", "--output=json", str(disk)))
+    assert information["virtual-size"] == 8 * 2**30
+    assert information["actual-size"] < 400e6
+    found = image.find(image.Kind.MACHINE)
+    assert found
+    assert {"linux-image-cloud-amd64", "udev", "consul"} <= found.versions.keys()
+    container = image.find()
+    assert not container or "udev" not in container.versions
+
+
+def test_the_box_for_libvirt_holds_the_disk_and_its_size(disk: Path) -> None:
+    with tarfile.open(image.disk(print, Format.BOX)) as box:
+        assert box.getnames() == ["metadata.json", "Vagrantfile", "box.img"]
+        assert box.getmember("box.img").size == disk.stat().st_size
+        metadata = box.extractfile("metadata.json")
+        assert metadata
+        assert json.load(metadata) == {"provider": "libvirt", "format": "qcow2", "virtual_size": 8}
+
+
+def test_the_box_for_virtualbox_holds_a_disk_that_its_description_names(tmp_path: Path) -> None:
+    with tarfile.open(image.disk(print, Format.BOX_VIRTUALBOX)) as box:
+        box.extractall(tmp_path, filter="data")
+    assert json.loads((tmp_path / "metadata.json").read_text()) == {"provider": "virtualbox"}
+    envelope = ElementTree.parse(tmp_path / "box.ovf").getroot()
+    file = envelope.find(f"{_OVF}References/{_OVF}File")
+    described = envelope.find(f"{_OVF}DiskSection/{_OVF}Disk")
+    assert file is not None and described is not None
+    vmdk = tmp_path / file.attrib[f"{_OVF}href"]
+    assert int(file.attrib[f"{_OVF}size"]) == vmdk.stat().st_size
+    information = json.loads(_output("qemu-img", "info", "--output=json", str(vmdk)))
+    assert information["format"] == "vmdk"
+    assert information["format-specific"]["data"]["create-type"] == "streamOptimized"
+    assert int(described.attrib[f"{_OVF}capacity"]) == information["virtual-size"]
+    assert described.attrib[f"{_OVF}fileRef"] == file.attrib[f"{_OVF}id"]
+    kinds = [item.text for item in envelope.iter(f"{_ITEM}ResourceType")]
+    assert sorted(kinds, key=str) == ["10", "17", "20", "3", "4"]  # card, disk, controller, processor, memory
+
+
+@contextmanager
+def _machine(disk: Path, firmware: str, folder: Path) -> Iterator[Path]:
+    """A machine without any network on a copy of the disk; yields the file that its console goes to."""
+    overlay, console = folder / "disk.qcow2", folder / "console.log"
+    _output("qemu-img", "create", "-q", "-f", "qcow2", "-b", str(disk), "-F", "qcow2", str(overlay))
+    words = ["-machine", "q35,accel=tcg", "-cpu", "max", "-m", "512", "-display", "none", "-nic", "none"]
+    words += ["-drive", f"file={overlay},if=virtio,cache=unsafe", "-serial", f"file:{console}"]
+    if firmware == "UEFI":
+        shutil.copy("/usr/share/OVMF/OVMF_VARS_4M.fd", folder / "variables.fd")
+        code = "/usr/share/OVMF/OVMF_CODE_4M.fd"
+        words += ["-drive", f"if=pflash,format=raw,readonly=on,file={code}"]
+        words += ["-drive", f"if=pflash,format=raw,file={folder}/variables.fd"]
+    with subprocess.Popen(["nice", "qemu-system-x86_64", *words], stdin=subprocess.DEVNULL) as process:
+        try:
+            yield console
+        finally:
+            process.kill()
+
+
+def _wait_for(pattern: str, console: Path) -> None:
+    deadline = time.monotonic() + BOOT
+    said = ""
+    while not re.search(pattern, said):
+        assert time.monotonic() < deadline, f"no {pattern} within {BOOT} s; {said}"
+        time.sleep(0.2)
+        said = console.read_text(errors="replace") if console.exists() else ""
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
