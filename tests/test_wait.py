@@ -1,0 +1,69 @@
+"""Waiting: until the awaited is there, can't come any more, or is too late."""
+
+from itertools import count
+
+import pytest
+
+from swarmer import wait
+from swarmer.wait import GaveUp, Hopeless, NotYet, until, until_true
+
+
+def test_it_looks_again_until_the_awaited_is_there() -> None:
+    looks = count(1)
+
+    def probe() -> str:
+        if (look := next(looks)) < 3:
+            raise NotYet(f"look {look}")
+        return "there"
+
+    assert until("it", probe, timeout=60, interval=0) == "there"
+    assert next(looks) == 4
+
+
+def test_it_looks_once_even_without_time() -> None:
+    assert until("it", lambda: "there", timeout=0) == "there"
+
+
+def test_giving_up_tells_what_was_awaited_the_last_value_how_often_and_how_long() -> None:
+    def probe() -> None:
+        raise NotYet("two of three")
+
+    with pytest.raises(GaveUp, match=r"waited 0\.\d s for three voters, looked \d+ times; last seen: two of three"):
+        until("three voters", probe, timeout=0.05, interval=0.01)
+
+
+def test_what_can_not_come_any_more_ends_the_wait_at_once() -> None:
+    def probe() -> None:
+        raise Hopeless("the unit failed")
+
+    with pytest.raises(Hopeless, match="the unit failed"):
+        until("it", probe, timeout=3600)
+
+
+def test_errors_are_pardoned_only_where_that_was_said() -> None:
+    def probe() -> None:
+        raise ConnectionRefusedError("not listening")
+
+    with pytest.raises(GaveUp, match="last seen: ConnectionRefusedError: not listening"):
+        until("it", probe, timeout=0, pardon=(OSError,))
+    with pytest.raises(ConnectionRefusedError):
+        until("it", probe, timeout=3600)
+
+
+def test_a_condition_shows_its_last_value() -> None:
+    with pytest.raises(GaveUp, match=r"last seen: \[\]"):
+        until_true("members", list, timeout=0)
+
+
+def test_every_deadline_grows_with_the_slowness_of_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr(wait, "slowness", 4.0)
+    with pytest.raises(GaveUp, match=r"waited 40\.0 s"):
+        until_true("it", lambda: False, timeout=10, interval=3)
