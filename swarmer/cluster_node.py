@@ -193,7 +193,8 @@ class Node:
             if errors:
                 raise Hopeless(f"{self.name}: cloud-init failed: {'; '.join(errors)}")
 
-        until(f"{self.name} to finish cloud-init", probe, timeout=BOOT_TIMEOUT, pardon=(NodeError,))
+        # Not oftener: each look is a process on the node, which has enough to do; the planes come up meanwhile.
+        until(f"{self.name} to finish cloud-init", probe, timeout=BOOT_TIMEOUT, interval=0.25, pardon=(NodeError,))
         reached("booted")
         self.cluster.announce(self)
 
