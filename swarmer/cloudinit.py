@@ -11,7 +11,7 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 
-from swarmer import consul_config, docker_config, node_dns
+from swarmer import consul_config, docker_config, node_dns, registry_config
 from swarmer.credentials import Credentials, consul_tokens
 from swarmer.pki import Authority, Plane, consul_identity
 from swarmer.spec import ConsulRole, Server, Spec
@@ -122,6 +122,10 @@ def _files(
     public, key = docker_config.certificates(authority, spec, server)
     files += [_file(path, content) for path, content in public.items()]
     files.append(_file(f"{docker_config.FOLDER}/node-key.pem", key, mode="0600"))
+    files += [
+        _file(path, content, mode=mode)
+        for path, (content, mode) in registry_config.files(spec, server, authority, credentials).items()
+    ]
     for service, name in consul_tokens(server).items():
         files.append(_file(f"/etc/swarmer/tokens/{service}", f"{credentials.tokens[name]}\n", mode="0600"))
     if is_server:

@@ -8,7 +8,7 @@ import consul
 from swarmer import consul_api, health
 from swarmer.cloudinit import SeedData, seed_data
 from swarmer.cluster_node import Node
-from swarmer.credentials import Credentials, consul_tokens
+from swarmer.credentials import Credentials, token_names
 from swarmer.errors import SwarmerError
 from swarmer.image import Image
 from swarmer.ledger import Ledger
@@ -79,8 +79,7 @@ class Cluster:
     @property
     def credentials(self) -> Credentials:
         """The secrets of the cluster, with the tokens of every node of the spec."""
-        names = [name for server in self.spec.servers for name in consul_tokens(server).values()]
-        return Credentials.open(self.home.credentials, names)
+        return Credentials.open(self.home.credentials, token_names(self.spec))
 
     # -- nodes ---------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from swarmer.errors import SwarmerError
 from swarmer.files import locked_folder, write_private
-from swarmer.spec import Server, SwarmRole
+from swarmer.spec import Server, Spec, SwarmRole
 
 MASK: Final = "***"
 
@@ -30,7 +30,8 @@ class Credentials:
     Attributes:
         gossip_key: base64 of 32 bytes, for consul's `encrypt`.
         management_token: the consul ACL token that may do everything; for the harness.
-        tokens: the consul ACL token of each service of each node, by `NODE/SERVICE`; see `consul_tokens`.
+        tokens: the consul ACL token of each service of each node, by `NODE/SERVICE`, and the secrets of the
+            registry; see `token_names`.
     """
 
     gossip_key: str
@@ -109,6 +110,17 @@ def consul_tokens(server: Server) -> dict[str, str]:
     """
     swarm = ("swarm-worker",) if server.swarm is SwarmRole.AGENT else ("swarm-manager", "registrator-labels")
     return {service: f"{server.name}/{service}" for service in ("agent", "registrator", *swarm, "registry")}
+
+
+#: Names in `Credentials.tokens`: what a user of the registry logs in with, and what its nodes sign with.
+REGISTRY_PASSWORD: Final = "registry/password"
+REGISTRY_SECRET: Final = "registry/secret"
+
+
+def token_names(spec: Spec) -> list[str]:
+    """The names of all tokens of a cluster."""
+    of_nodes = [name for server in spec.servers for name in consul_tokens(server).values()]
+    return [*of_nodes, REGISTRY_PASSWORD, REGISTRY_SECRET]
 
 
 def _token() -> str:

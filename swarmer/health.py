@@ -31,7 +31,8 @@ def wait_converged(cluster: "Cluster", *, timeout: float) -> None:
 
 
 def check_converged(cluster: "Cluster") -> None:
-    """Look once whether every node booted clean, and consul has its leader, its voters and all members.
+    """Look once whether every node booted clean, consul has its leader, its voters and all members, and the registry
+    answers every node by its name.
 
     Raises:
         NotYet: something is missing, and may come.
@@ -41,6 +42,7 @@ def check_converged(cluster: "Cluster") -> None:
         if not node.running:
             raise Hopeless(f"{node.name} is switched off")
     check_consul(cluster)
+    check_registry(cluster)
     with ThreadPoolExecutor(len(cluster.nodes)) as pool:
         list(pool.map(check_node, cluster.nodes))
 
@@ -49,18 +51,24 @@ def check_node(node: "Node") -> None:
     """Look once whether a node booted clean, by one command on the node.
 
     Raises:
-        NotYet: cloud-init or a unit of ours is still at it, or the node finds no names of the cluster.
+        NotYet: cloud-init or a unit of ours is still at it, or the node finds no names of the cluster, or the
+            registry doesn't answer it by its name.
         Hopeless: a unit failed.
     """
+    spec = node.cluster.spec
     answer = node.execute(
         "systemctl list-units --failed --plain --no-legend | cut -d' ' -f1 | xargs;"
         "test -e /run/cloud-init/result.json && echo done || echo running;"
         "systemctl show --property=ActiveState --value swarmer.target;"
         "systemctl list-units --state=activating,deactivating --plain --no-legend 'consul*' 'swarmer*'"
         " | cut -d' ' -f1 | xargs;"
-        f"getent ahostsv4 consul.service.{node.cluster.spec.domain} >/dev/null && echo found"
+        f"getent ahostsv4 consul.service.{spec.domain} >/dev/null && echo found || echo none;"
+        # To curl, a colon in a path begins a password.
+        f"cd /etc/docker/certs.d/{spec.registry_host} &&"
+        " curl --silent --max-time 5 --cacert ca.crt --cert client.cert --key client.key"
+        f" --output /dev/null --write-out '%{{http_code}}' https://{spec.registry_host}/v2/_catalog?n=1"
     )
-    failed, cloud_init, target, busy, names = (answer.stdout.split("\n") + [""] * 5)[:5]
+    failed, cloud_init, target, busy, names, registry = (answer.stdout.split("\n") + [""] * 6)[:6]
     if failed:
         raise Hopeless(f"{node.name}: failed units: {failed}")
     if cloud_init != "done":
@@ -69,6 +77,8 @@ def check_node(node: "Node") -> None:
         raise NotYet(f"{node.name}: swarmer.target is {target}, busy with {busy or 'nothing'}")
     if names != "found":
         raise NotYet(f"{node.name}: no names of the cluster are found")
+    if registry != "200":
+        raise NotYet(f"{node.name}: the registry answers {registry} by its name")
 
 
 def check_consul(cluster: "Cluster") -> None:
@@ -88,6 +98,22 @@ def check_consul(cluster: "Cluster") -> None:
     alive = consul_api.members_alive(api)
     if absent := {node.name for node in cluster.nodes} - alive:
         raise NotYet(f"members not alive: {', '.join(sorted(absent))}")
+
+
+def check_registry(cluster: "Cluster") -> None:
+    """Look once whether all nodes of the registry are healthy, and one of them leads it.
+
+    Raises:
+        NotYet: something is missing.
+    """
+    api = reachable_server(cluster)
+    _, entries = api.health.service("registry", passing=True)
+    expected = {server.name for server in cluster.spec.registry_nodes}
+    if absent := expected - {entry["Node"]["Node"] for entry in entries}:
+        raise NotYet(f"the registry is not healthy on {', '.join(sorted(absent))}")
+    _, lock = api.kv.get("registry/leader", consistency="consistent")
+    if not (lock and lock.get("Session")):
+        raise NotYet("the registry has no leader")
 
 
 def reachable_server(cluster: "Cluster") -> consul.Consul:

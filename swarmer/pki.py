@@ -249,9 +249,20 @@ def docker_identity(
 
 
 def registry_identity(authority: Authority, *, node: str, dc: str, stack: str, ip: IPv4Address) -> Identity:
-    """A node's certificate for the registry, which any node may come to lead."""
+    """By which a registry node answers. Any of them answers for the registry."""
     names = [f"{node}.node.{dc}.{stack}", f"registry.service.{dc}.{stack}", "localhost"]
     return authority.issue(Plane.REGISTRY, node, dns=names, ip=[ip, LOOPBACK], server=True, client=False)
+
+
+def registry_client(authority: Authority, *, node: str, dc: str, stack: str) -> Identity:
+    """By which a node pulls. Its common name has dots, so that no node can be named like `CLIENT_NAME`."""
+    name = f"{node}.node.{dc}.{stack}"
+    return authority.issue(Plane.REGISTRY, name, dns=[name], ip=[], server=False, client=True)
+
+
+def organization(cluster: str) -> str:
+    """What stands as such in every certificate of a cluster."""
+    return f"swarmer {cluster}"
 
 
 def now() -> datetime:
@@ -321,7 +332,7 @@ def _key_usage(*, ca: bool) -> x509.KeyUsage:
 def _name(cluster: str, common_name: str) -> x509.Name:
     return x509.Name(
         [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, f"swarmer {cluster}"),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization(cluster)),
             x509.NameAttribute(NameOID.COMMON_NAME, common_name),
         ]
     )

@@ -37,6 +37,7 @@ CONSUL_DNS: Final = Port(8600, ("tcp", "udp"), ("loopback",), "consul")
 CONSUL_DNS_OF_SERVERS: Final = Port(8600, ("tcp", "udp"), ("admin",), "consul", role="server")
 #: What the DNS of every node asks, so that it can pass over an agent that is silent.
 DNS_OF_CONSUL: Final = Port(8601, ("tcp", "udp"), ("admin",), "swarmer-dns-consul")
+REGISTRY: Final = Port(5000, ("tcp",), ("admin",), "nginx", role="server")
 DOCKER: Final = Port(2376, ("tcp",), ("admin",), "docker")
 #: Where managers agree, and where nodes join and get their tasks: mutual TLS with certificates of the swarm's own CA.
 SWARM: Final = Port(2377, ("tcp",), ("admin",), "docker", role="manager")
@@ -46,6 +47,6 @@ VXLAN: Final = Port(4789, ("udp",), ("all",), "docker")
 
 PORTS: Final = (
     *(SSH, DNS, CONSUL_RPC, CONSUL_GOSSIP, CONSUL_HTTPS),
-    *(CONSUL_DNS, CONSUL_DNS_OF_SERVERS, DNS_OF_CONSUL),
+    *(CONSUL_DNS, CONSUL_DNS_OF_SERVERS, DNS_OF_CONSUL, REGISTRY),
     DOCKER,
 )

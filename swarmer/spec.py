@@ -28,6 +28,7 @@ from pydantic import (
 )
 
 from swarmer.errors import SpecError
+from swarmer.ports import REGISTRY
 
 Stack = Literal["nspawn", "vagrant", "aws"]
 STACKS: Final[tuple[Stack, ...]] = get_args(Stack)
@@ -217,6 +218,16 @@ class Spec(_Value):
     def consul_servers(self) -> tuple[Server, ...]:
         """Those with a vote; an odd number of them."""
         return tuple(server for server in self.servers if server.consul is ConsulRole.SERVER)
+
+    @property
+    def registry_nodes(self) -> tuple[Server, ...]:
+        """Those that keep the registry's content and answer for it: the consul servers."""
+        return self.consul_servers
+
+    @property
+    def registry_host(self) -> str:
+        """How images of the cluster's registry begin: `registry.service.DC.STACK:5000`."""
+        return f"registry.service.{self.domain}:{REGISTRY.number}"
 
     @property
     def managers(self) -> tuple[Server, ...]:

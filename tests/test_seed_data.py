@@ -17,7 +17,7 @@ from strategies import specs
 
 from swarmer import consul_config, docker_config, image
 from swarmer.cloudinit import SeedData, seed_data
-from swarmer.credentials import Credentials, consul_tokens
+from swarmer.credentials import Credentials, token_names
 from swarmer.image import Image
 from swarmer.pki import Authority
 from swarmer.spec import Server, Spec
@@ -63,8 +63,7 @@ def seeds(spec: Spec, login: KeyPair, version: tuple[int, ...]) -> dict[str, See
     """The seed data of every node of a spec, by name."""
     with tempfile.TemporaryDirectory() as folder:
         authority = Authority.open(Path(folder), spec.name)
-        names = [name for server in spec.servers for name in consul_tokens(server).values()]
-        credentials = Credentials.open(Path(folder, "credentials.json"), names)
+        credentials = Credentials.open(Path(folder, "credentials.json"), token_names(spec))
         return {
             server.name: seed_data(
                 spec,

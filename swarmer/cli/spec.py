@@ -8,7 +8,7 @@ import click
 from swarmer import image, spec_file
 from swarmer.cli.common import print_json, spec_options
 from swarmer.cloudinit import seed_data
-from swarmer.credentials import Credentials, consul_tokens
+from swarmer.credentials import Credentials, token_names
 from swarmer.ledger import Ledger
 from swarmer.pki import Authority
 from swarmer.spec import Spec
@@ -39,8 +39,7 @@ def render(spec: Spec, node: str) -> None:
         click.echo("note: the image isn't built yet; this is rendered for Debian's consul", err=True)
     stack = stack_class(spec.stack)(Ledger(ClusterHome(spec.stack, spec.dc), spec=spec, image=""))
     with tempfile.TemporaryDirectory(prefix="swarmer-render-") as folder:
-        names = [name for each in spec.servers for name in consul_tokens(each).values()]
-        credentials = Credentials.open(Path(folder, "credentials.json"), names)
+        credentials = Credentials.open(Path(folder, "credentials.json"), token_names(spec))
         seed = seed_data(
             spec,
             server,

@@ -3,6 +3,8 @@
 import http.client
 import json
 import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,23 @@ SEED = Path("/etc/swarmer")
 
 class Refused(Exception):
     """Consul is not ready, or says no."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What consul answered, whatever that was."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: bytes
+
+    @property
+    def index(self) -> int:
+        """For the next question with `?index=`, which is answered when something has changed."""
+        return int(self.headers.get("X-Consul-Index") or 0)
+
+    def json(self) -> Any:
+        return json.loads(self.text) if self.text else None
 
 
 def own_token(service: str) -> str:
@@ -28,20 +47,31 @@ class Agent:
         self._connection = http.client.HTTPSConnection("127.0.0.1", 8500, timeout=timeout, context=context)
         self._headers = {"X-Consul-Token": token}
 
+    def ask(self, method: str, path: str, body: object = None) -> Answer:
+        """What consul answers.
+
+        Args:
+            body: is sent as JSON; bytes as they are.
+
+        Raises:
+            Refused: it doesn't answer.
+        """
+        try:
+            content = body if body is None or isinstance(body, bytes) else json.dumps(body)
+            self._connection.request(method, f"/v1/{path}", content, self._headers)
+            answer = self._connection.getresponse()
+            return Answer(answer.status, dict(answer.headers), answer.read())
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise Refused(f"consul doesn't answer: {error}") from error
+
     def call(self, method: str, path: str, body: object = None) -> Any:
         """What consul answers, from JSON.
 
         Raises:
             Refused: it doesn't answer, or not with success.
         """
-        try:
-            content = None if body is None else json.dumps(body)
-            self._connection.request(method, f"/v1/{path}", content, self._headers)
-            answer = self._connection.getresponse()
-            text = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
-            raise Refused(f"consul doesn't answer: {error}") from error
+        answer = self.ask(method, path, body)
         if answer.status != 200:
-            raise Refused(f"{method} {path}: {answer.status} {text.decode(errors='replace').strip()}")
-        return json.loads(text) if text else None
+            raise Refused(f"{method} {path}: {answer.status} {answer.text.decode(errors='replace').strip()}")
+        return answer.json()

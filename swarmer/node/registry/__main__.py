@@ -1,0 +1,75 @@
+"""The program `swarmer-registry.service`: `python3 -m swarmer.node.registry`."""
+
+import grp
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from swarmer.node.consul_agent import Refused
+from swarmer.node.registry import health
+from swarmer.node.registry.copies import Copies
+from swarmer.node.registry.front import Front
+from swarmer.node.registry.gate import Gate
+from swarmer.node.registry.health import Health
+from swarmer.node.registry.leadership import Leadership
+from swarmer.node.registry.peers import Peers
+from swarmer.node.registry.server import serve
+from swarmer.node.registry.settings import FRONT_SOCKET, Settings
+from swarmer.node.registry.truth import Agents, Truth
+
+logger = logging.getLogger(__name__)
+
+#: nginx's, whose workers may use our socket.
+_GROUP = "www-data"
+
+
+def main() -> int:
+    """Run until a signal ends it."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    settings = Settings.load()
+    agents = Agents()
+    peers = Peers(settings)
+    copies = None if settings.shared else Copies(settings, peers)
+    leadership = Leadership(settings, lambda: bool(copies and copies.complete)) if copies else None
+    look = Health(settings, copies, agents)
+    front = Front(settings, Truth(agents), leadership, copies, peers)
+    Path(FRONT_SOCKET).unlink(missing_ok=True)
+    serve(FRONT_SOCKET, grp.getgrnam(_GROUP).gr_gid, Gate(settings, leadership, peers), front, look)
+    _start(look.watch)
+    if copies and leadership:
+        _start(copies.follow)
+        _start(leadership.watch)
+        _start(leadership.run)
+
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    signal.signal(signal.SIGINT, lambda *_: ended.set())
+    ended.wait()
+    if leadership:
+        try:
+            leadership.resign()
+        except Refused as refused:
+            logger.info("%s", refused)
+    health.deregister()
+    return 0
+
+
+def _start(work: Callable[[], None]) -> None:
+    """Do never-ending work beside the rest; its end by an error is the end of the program, which systemd restarts."""
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            logger.exception("%s ended", work.__qualname__)
+            os._exit(1)
+
+    threading.Thread(target=run, name=work.__qualname__, daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

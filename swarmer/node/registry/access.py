@@ -1,0 +1,167 @@
+"""Who may do what. Pure functions: the time is given to them.
+
+A client shows a certificate of the registry plane, a user and password, or a token that it got for one of these.
+`docker` sends credentials only to a registry that answers its first request with 401, and then always: so the first
+request is refused to a node's certificate too, and what it may do stands in the token.
+
+Sources: the distribution project's pages on token authentication.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from swarmer.node.registry.refusal import Refusal
+from swarmer.node.registry.settings import Settings
+
+#: Seconds that a token is good for; clients get another one when it is over.
+TOKEN_LIFETIME: Final = 300
+
+#: The common name of the certificate that may push.
+CLIENT_NAME: Final = "swarmer-client"
+
+
+class Right(IntEnum):
+    """Each includes those before it."""
+
+    NONE = 0
+    PULL = 1
+    PUSH = 2
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a client shows of itself, as nginx passes it on.
+
+    Attributes:
+        verified: nginx's word on the certificate, `SUCCESS` when a CA of the cluster signed it.
+        subject: of the certificate, as in RFC 2253.
+        issuer: of the certificate.
+        authorization: the header of that name.
+    """
+
+    verified: str = ""
+    subject: str = ""
+    issuer: str = ""
+    authorization: str = ""
+
+
+def node_of(shown: Shown, settings: Settings) -> str | None:
+    """The node whose certificate is shown; None when it is none of this cluster's registry plane."""
+    name = _common_name(shown, settings)
+    suffix = f".node.{settings.domain}"
+    return name.removesuffix(suffix) if name and name.endswith(suffix) else None
+
+
+def right_of(shown: Shown, settings: Settings, now: float) -> Right:
+    """What the certificate and the credentials together allow.
+
+    Raises:
+        Refusal: the credentials are wrong. That is told, also to who has a good certificate.
+    """
+    return max(_by_certificate(shown, settings), _by_authorization(shown.authorization, settings, now))
+
+
+def token(right: Right, settings: Settings, now: float) -> str:
+    """A token that allows this for a while, on every registry node."""
+    payload = json.dumps({"right": int(right), "until": int(now) + TOKEN_LIFETIME}).encode()
+    return f"{_encoded(payload)}.{_encoded(_signature(payload, settings))}"
+
+
+def challenge(host: str, settings: Settings, error: str = "") -> Mapping[str, str]:
+    """The header that tells a client where to get a token."""
+    service = f"registry.service.{settings.domain}"
+    words = f'Bearer realm="https://{host}/token",service="{service}"'
+    return {"WWW-Authenticate": words + (f',error="{error}"' if error else "")}
+
+
+def check(needed: Right, shown: Shown, settings: Settings, now: float, host: str) -> Right:
+    """What this client may do, which is at least what it needs.
+
+    Raises:
+        Refusal: it isn't: 401 to who can't be told from anybody, 403 to who is known.
+    """
+    try:
+        right = right_of(shown, settings, now)
+    except Refusal as refusal:
+        raise Refusal(401, refusal.code, refusal.message, challenge(host, settings, "invalid_token")) from None
+    if right >= needed:
+        return right
+    if right is Right.NONE:
+        raise Refusal(401, "UNAUTHORIZED", "authentication is required", challenge(host, settings))
+    raise Refusal(403, "DENIED", "a node's certificate may pull; push with the client certificate or `docker login`")
+
+
+def _by_certificate(shown: Shown, settings: Settings) -> Right:
+    name = _common_name(shown, settings)
+    if name == CLIENT_NAME:
+        return Right.PUSH
+    return Right.PULL if node_of(shown, settings) else Right.NONE
+
+
+def _common_name(shown: Shown, settings: Settings) -> str | None:
+    """Of a certificate that the registry's own CA signed: the root vouches for other planes too."""
+    organization = f",O={settings.organization}"
+    if shown.verified != "SUCCESS" or shown.issuer != f"CN=registry CA{organization}":
+        return None
+    if not (shown.subject.startswith("CN=") and shown.subject.endswith(organization)):
+        return None
+    return shown.subject.removeprefix("CN=").removesuffix(organization)
+
+
+def _by_authorization(header: str, settings: Settings, now: float) -> Right:
+    scheme, _, value = header.partition(" ")
+    match scheme.lower():
+        case "":
+            return Right.NONE
+        case "basic":
+            return _by_password(value.strip(), settings)
+        case "bearer":
+            return _by_token(value.strip(), settings, now)
+        case _:
+            raise Refusal(401, "UNAUTHORIZED", f"unknown way to authenticate: {scheme[:20]}")
+
+
+def _by_password(value: str, settings: Settings) -> Right:
+    try:
+        user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+    except ValueError:
+        raise Refusal(401, "UNAUTHORIZED", "these credentials can't be read") from None
+    digest = hashlib.sha256(password.encode()).hexdigest()
+    if not (hmac.compare_digest(digest, settings.password_sha256) and user == settings.user):
+        raise Refusal(401, "UNAUTHORIZED", "wrong user or password")
+    return Right.PUSH
+
+
+def _by_token(value: str, settings: Settings, now: float) -> Right:
+    try:
+        payload, signature = map(_decoded, value.split("."))
+    except ValueError:
+        raise Refusal(401, "UNAUTHORIZED", "this token can't be read") from None
+    if not hmac.compare_digest(signature, _signature(payload, settings)):
+        raise Refusal(401, "UNAUTHORIZED", "this token is not ours")
+    content = json.loads(payload)
+    if now >= content["until"]:
+        raise Refusal(401, "UNAUTHORIZED", "this token is too old")
+    return Right(content["right"])
+
+
+def _signature(payload: bytes, settings: Settings) -> bytes:
+    return hmac.digest(settings.secret.encode(), payload, "sha256")
+
+
+def _encoded(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def _decoded(text: str) -> bytes:
+    """Strictly what `_encoded` made: another spelling of the same bytes is no token."""
+    content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if _encoded(content) != text:
+        raise ValueError(text)
+    return content

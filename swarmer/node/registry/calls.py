@@ -1,0 +1,144 @@
+"""What a request asks for, by the grammar of the distribution spec. Pure functions."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from swarmer.node.registry.refusal import Refusal
+
+_PART: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_NAME: Final = re.compile(rf"{_PART}(?:/{_PART})*")
+_TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_NAME_LENGTH: Final = 255
+
+
+class Kind(Enum):
+    """The things of a registry; `PEER` and below are ours."""
+
+    PING = auto()
+    CATALOG = auto()
+    TAGS = auto()
+    MANIFEST = auto()
+    BLOB = auto()
+    UPLOADS = auto()
+    UPLOAD = auto()
+    TOKEN = auto()
+    PEER_COPY = auto()
+    PEER_CONTENT = auto()
+
+
+#: What may be done with each, reading first.
+METHODS: Final[Mapping[Kind, tuple[str, ...]]] = {
+    Kind.PING: ("GET", "HEAD"),
+    Kind.CATALOG: ("GET", "HEAD"),
+    Kind.TAGS: ("GET", "HEAD"),
+    Kind.MANIFEST: ("GET", "HEAD", "PUT", "DELETE"),
+    Kind.BLOB: ("GET", "HEAD"),
+    Kind.UPLOADS: ("POST",),
+    Kind.UPLOAD: ("GET", "PATCH", "PUT", "DELETE"),
+    Kind.TOKEN: ("GET", "POST"),
+    Kind.PEER_COPY: ("POST",),
+    Kind.PEER_CONTENT: ("GET", "HEAD"),
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request.
+
+    Attributes:
+        uri: path and query, as they came.
+        repository: its name, empty where none is asked for.
+        reference: the tag, the digest or the upload.
+        query: what stands behind the question mark; of a name that is there twice, the last one.
+    """
+
+    method: str
+    kind: Kind
+    uri: str
+    repository: str = ""
+    reference: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def writes(self) -> bool:
+        """Whether it needs the right to push. Looking how far an upload got does, too."""
+        return self.kind in (Kind.UPLOADS, Kind.UPLOAD) or self.method not in ("GET", "HEAD")
+
+    @property
+    def by_digest(self) -> bool:
+        """Whether the reference is a digest, not a tag."""
+        return ":" in self.reference
+
+
+def is_digest(text: str) -> bool:
+    """Whether this is a digest that the registry takes."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def is_name(text: str) -> bool:
+    """Whether this can be the name of a repository."""
+    return len(text) <= _NAME_LENGTH and _NAME.fullmatch(text) is not None
+
+
+def parse(method: str, uri: str) -> Call:
+    """What a request asks for.
+
+    Raises:
+        Refusal: nothing that a registry has, or not in the spec's grammar.
+    """
+    split = urlsplit(uri)
+    call = _parse_path(method, uri, unquote(split.path), dict(parse_qsl(split.query, keep_blank_values=True)))
+    if method not in METHODS[call.kind]:
+        allow = {"Allow": ", ".join(METHODS[call.kind])}
+        raise Refusal(405, "UNSUPPORTED", f"{method} is not supported here", allow)
+    return call
+
+
+def _parse_path(method: str, uri: str, path: str, query: Mapping[str, str]) -> Call:
+    match path:
+        case "/v2" | "/v2/":
+            return Call(method, Kind.PING, uri)
+        case "/v2/_catalog":
+            return Call(method, Kind.CATALOG, uri, query=query)
+        case "/token":
+            return Call(method, Kind.TOKEN, uri, query=query)
+        case "/peer/copy":
+            return Call(method, Kind.PEER_COPY, uri)
+    if path.startswith("/peer/v2/"):
+        inner = _parse_path(method, uri, path.removeprefix("/peer"), query)
+        if inner.kind in (Kind.MANIFEST, Kind.BLOB):
+            return Call(method, Kind.PEER_CONTENT, uri, inner.repository, inner.reference, query)
+    if not path.startswith("/v2/"):
+        raise Refusal(404, "UNSUPPORTED", f"there is no {path[:80]} here: a registry begins with /v2/")
+    name, kind, reference = _split(path.removeprefix("/v2/"))
+    if not is_name(name):
+        raise Refusal(400, "NAME_INVALID", f"{name[:80]!r} can't be the name of a repository")
+    if kind is Kind.BLOB and not is_digest(reference):
+        raise Refusal(400, "DIGEST_INVALID", f"{reference[:80]!r} is no digest")
+    if kind is Kind.MANIFEST and not is_digest(reference):
+        if ":" in reference:
+            raise Refusal(400, "DIGEST_INVALID", f"{reference[:80]!r} is no digest")
+        if not _TAG.fullmatch(reference):
+            raise Refusal(400, "MANIFEST_INVALID", f"{reference[:80]!r} can't be a tag")
+    return Call(method, kind, uri, name, reference, query)
+
+
+def _split(rest: str) -> tuple[str, Kind, str]:
+    """Name, kind and reference. A name may hold words such as `blobs`, so what stands last decides."""
+    if rest.endswith("/tags/list"):
+        return rest.removesuffix("/tags/list"), Kind.TAGS, ""
+    name, found, upload = rest.rpartition("/blobs/uploads/")
+    if found and "/" not in upload:
+        return name, Kind.UPLOAD if upload else Kind.UPLOADS, upload
+    if rest.endswith("/blobs/uploads"):
+        return rest.removesuffix("/blobs/uploads"), Kind.UPLOADS, ""
+    for word, kind in (("/manifests/", Kind.MANIFEST), ("/blobs/", Kind.BLOB)):
+        name, found, reference = rest.rpartition(word)
+        if found and "/" not in reference:
+            return name, kind, reference
+    raise Refusal(404, "UNSUPPORTED", "a registry has manifests, blobs, tags and _catalog, nothing of that name")

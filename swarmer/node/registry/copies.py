@@ -1,0 +1,210 @@
+"""That this node has what was acknowledged, and that a majority has what is about to be."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, Final
+
+from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
+from swarmer.node.registry import manifests, store
+from swarmer.node.registry.peers import Peers
+from swarmer.node.registry.refusal import Refusal, unavailable
+from swarmer.node.registry.settings import Settings
+from swarmer.node.registry.truth import Manifest
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two tries to get what a node lacks.
+_PAUSE: Final = 0.5
+
+#: Seconds after which the others are asked too, when the first peers have not copied yet.
+_HEDGE: Final = 3.0
+
+
+class Copies:
+    """What this node has on its disk, and getting the rest from the others."""
+
+    def __init__(self, settings: Settings, peers: Peers) -> None:
+        self._settings = settings
+        self._peers = peers
+        self._have: set[str] = set()
+        self._complete = False
+        self._joined = False
+        self._lost: set[str] = set()
+        self._one_by_one: dict[str, threading.Lock] = {}
+        self._mutex = threading.Lock()
+        self._pool = ThreadPoolExecutor(8, thread_name_prefix="copy")
+
+    @property
+    def complete(self) -> bool:
+        """Whether this node has all that it knows to be acknowledged."""
+        return self._complete
+
+    @property
+    def joined(self) -> bool:
+        """Whether it had everything once since it began. From then on it fetches what is new by and by."""
+        return self._joined
+
+    # -- having --------------------------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Get everything that is acknowledged, and then what comes. Never ends."""
+        agent = Agent(own_token("registry"), timeout=40)
+        index = 0
+        while True:
+            try:
+                # The first question is a consistent one; those that wait can't be, and only bring news.
+                how = f"index={index}&wait=20s" if index else "consistent"
+                answer = agent.ask("GET", f"kv/registry/manifests/?recurse&{how}")
+            except Refused:
+                index = 0
+                time.sleep(_PAUSE)
+                continue
+            if answer.status not in (200, 404):
+                index = 0
+                time.sleep(_PAUSE)
+                continue
+            index = answer.index if self.get(_acknowledged(answer)) else 0
+            if not index:
+                time.sleep(_PAUSE)
+
+    def get(self, wanted: Iterable[Manifest]) -> bool:
+        """Get what isn't here; whether nothing is left to get."""
+        missing = [manifest for manifest in wanted if not self.has(manifest)]
+        if missing:
+            # The small step of a push that just ended is no reason to be unfit.
+            self._complete = self._complete and len(missing) == 1
+        left = [manifest for manifest in missing if not self._get(manifest)]
+        self._complete = not left
+        if self._complete and not self._joined:
+            self._joined = True
+            logger.info("this node has everything that was acknowledged")
+        return not left
+
+    def has(self, manifest: Manifest) -> bool:
+        """Whether it is on this node's disk, with all its blobs; or known to be lost everywhere."""
+        if manifest.key in self._have or manifest.key in self._lost:
+            return True
+        if store.has(manifest):
+            self._have.add(manifest.key)
+            return True
+        return False
+
+    def forget(self) -> None:
+        """Look at the disk anew: somebody removed something."""
+        self._have.clear()
+
+    def _get(self, manifest: Manifest) -> bool:
+        """Get one manifest from whoever has it; whether it is here now."""
+        denied = 0
+        for peer in self._settings.peers:
+            try:
+                self.fetch(peer, manifest.repository, manifest.digest)
+                return True
+            except Refusal as refusal:
+                denied += refusal.status == 404
+                reason = str(refusal)
+            except OSError as error:
+                reason = f"{peer}: {error}"
+            logger.info("%s@%s is not here yet: %s", manifest.repository, manifest.digest, reason)
+        if denied == len(self._settings.peers) and denied:
+            logger.error("%s@%s is lost: no registry node has it", manifest.repository, manifest.digest)
+            self._lost.add(manifest.key)
+            return True
+        return False
+
+    # -- fetching ------------------------------------------------------------------------------------------
+
+    def fetch(self, peer: str, repository: str, digest: str) -> Manifest:
+        """Get a manifest and everything that it consists of from a peer, onto this node's disk.
+
+        Raises:
+            Refusal: the peer doesn't have it, or there is no room here.
+            OSError: the peer, or the own `docker-registry`, doesn't answer.
+        """
+        with self._mutex:
+            lock = self._one_by_one.setdefault(f"{repository}@{digest}", threading.Lock())
+        with lock:
+            with self._peers.content(peer, f"{repository}/manifests/{digest}") as answer:
+                content = answer.read(manifests.LARGEST + 1)
+                type_ = answer.headers.get("Content-Type", "")
+            if manifests.digest_of(content) != digest:
+                raise OSError(f"{peer} has another content for {digest}")
+            manifest = manifests.described(repository, digest, type_, content)
+            if not self.has(manifest):
+                for child in manifest.manifests:
+                    self.fetch(peer, repository, child)
+                for blob in manifest.blobs:
+                    self.fetch_blob(peer, repository, blob)
+                store.put_manifest(repository, digest, type_, content)
+                store.settle()
+                self._have.add(manifest.key)
+        return manifest
+
+    def fetch_blob(self, peer: str, repository: str, digest: str) -> None:
+        """Get one blob from a peer.
+
+        Raises:
+            Refusal, OSError: as `fetch`.
+        """
+        with self._mutex:
+            lock = self._one_by_one.setdefault(f"{repository}/{digest}", threading.Lock())
+        with lock:
+            if store.has_blob(repository, digest):
+                store.touch([digest])
+                return
+            with self._peers.content(peer, f"{repository}/blobs/{digest}") as answer:
+                length = int(answer.headers["Content-Length"])
+                store.check_room(length)
+                store.put_blob(repository, digest, answer, length)
+
+    # -- giving --------------------------------------------------------------------------------------------
+
+    def spread(self, manifest: Manifest) -> None:
+        """Return when a majority of the registry nodes, this one too, has a manifest of ours on its disk.
+
+        As few peers as it takes are asked first, so that the client waits for no more; the others get it by and by.
+
+        Raises:
+            Refusal: no majority could.
+        """
+        store.settle()
+        self._have.add(manifest.key)
+        needed = self._settings.majority - 1
+        reasons: dict[str, str] = {}
+        waiting = list(self._settings.peers)
+        running: dict[Future[None], str] = {}
+        done = 0
+
+        def ask(count: int) -> None:
+            for peer in waiting[:count]:
+                running[self._pool.submit(self._peers.copy, peer, manifest.repository, manifest.digest)] = peer
+            del waiting[:count]
+
+        ask(needed)
+        while done < needed and running:
+            ended, _ = wait(running, timeout=_HEDGE, return_when="FIRST_COMPLETED")
+            for future in ended:
+                peer = running.pop(future)
+                error = future.exception()
+                if error is None:
+                    done += 1
+                else:
+                    reasons[peer] = str(error)
+            if not ended or reasons:
+                ask(len(waiting))
+        if done < needed:
+            told = "; ".join(f"{peer}: {reason}" for peer, reason in reasons.items())
+            logger.warning("%s@%s has no majority: %s", manifest.repository, manifest.digest, told)
+            if any("507" in reason or "full" in reason for reason in reasons.values()):
+                raise store.full(f"no majority of the nodes has room: {told}")
+            raise unavailable(f"only {done + 1} of {len(self._settings.nodes)} registry nodes could take it: {told}")
+
+
+def _acknowledged(answer: Answer) -> list[Manifest]:
+    entries: list[dict[str, Any]] = answer.json() or [] if answer.status == 200 else []
+    found = [Manifest.from_entry(entry) for entry in entries]
+    # What an index lists comes before it.
+    return sorted(found, key=lambda manifest: bool(manifest.manifests))

@@ -1,0 +1,205 @@
+"""What tags and manifests are, to the clients: their truth is in consul, their content on the disks of the nodes."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlencode
+
+from swarmer.node.registry import access, manifests, store
+from swarmer.node.registry.access import Right, Shown
+from swarmer.node.registry.calls import Call, Kind, parse
+from swarmer.node.registry.copies import Copies
+from swarmer.node.registry.leadership import Leadership
+from swarmer.node.registry.peers import Peers
+from swarmer.node.registry.refusal import Refusal, unavailable
+from swarmer.node.registry.settings import Settings
+from swarmer.node.registry.truth import Fenced, Manifest, Truth
+
+logger = logging.getLogger(__name__)
+
+#: Entries of a list in one answer, where the client doesn't say.
+_PAGE: Final = 1000
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer to a client."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Front:
+    """Answers what isn't the transport of a blob."""
+
+    def __init__(
+        self, settings: Settings, truth: Truth, leadership: Leadership | None, copies: Copies | None, peers: Peers
+    ) -> None:
+        self._settings = settings
+        self._truth = truth
+        self._leadership = leadership
+        self._copies = copies
+        self._peers = peers
+        self._one_change = threading.Lock()
+
+    def answer(self, method: str, uri: str, shown: Shown, host: str, type_: str, body: bytes) -> Response:
+        """The answer to a request that the gate let through.
+
+        Raises:
+            Refusal: what a client is told.
+            OSError: this node's `docker-registry` doesn't answer.
+        """
+        call = parse(method, uri)
+        match call.kind, method:
+            case Kind.PING, _:
+                return _json({}, {"Docker-Distribution-Api-Version": "registry/2.0"})
+            case Kind.TOKEN, _:
+                return self._token(shown, host)
+            case Kind.CATALOG, _:
+                return _page("repositories", self._truth.repositories(), call, {})
+            case Kind.TAGS, _:
+                return self._tags(call)
+            case Kind.MANIFEST, "GET" | "HEAD":
+                return self._manifest(call)
+            case Kind.MANIFEST, "PUT":
+                return self._put(call, type_, body)
+            case Kind.MANIFEST, _:
+                return self._delete(call)
+            case Kind.PEER_COPY, _:
+                return self._copy(body)
+            case _:
+                raise Refusal(404, "UNSUPPORTED", "this is not answered here")
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def _token(self, shown: Shown, host: str) -> Response:
+        now = time.time()
+        right = access.check(Right.PULL, shown, self._settings, now, host)
+        token = access.token(right, self._settings, now)
+        return _json({"token": token, "access_token": token, "expires_in": access.TOKEN_LIFETIME})
+
+    def _tags(self, call: Call) -> Response:
+        tags = sorted(self._truth.tags(call.repository))
+        if not tags and call.repository not in self._truth.repositories():
+            raise Refusal(404, "NAME_UNKNOWN", f"there is no repository {call.repository}")
+        return _page("tags", tags, call, {"name": call.repository})
+
+    def _manifest(self, call: Call) -> Response:
+        digest = call.reference if call.by_digest else self._truth.digest_of(call.repository, call.reference)
+        known = self._truth.manifest(call.repository, digest) if digest else None
+        if not known:
+            raise Refusal(404, "MANIFEST_UNKNOWN", f"{call.repository} has no manifest {call.reference}")
+        content = self._content(known)
+        headers = {"Content-Type": known.type, "Docker-Content-Digest": known.digest, "Etag": f'"{known.digest}"'}
+        return Response(200, content, {**headers, "Docker-Distribution-Api-Version": "registry/2.0"})
+
+    def _content(self, manifest: Manifest) -> bytes:
+        """Of an acknowledged manifest: from this disk, or from a node that has it already."""
+        try:
+            content = store.data(manifest.digest).read_bytes()
+            if manifests.digest_of(content) == manifest.digest:
+                return content
+            logger.error("%s is damaged on this disk", manifest.digest)
+        except OSError:
+            pass
+        for peer in self._settings.peers:
+            try:
+                with self._peers.content(peer, f"{manifest.repository}/manifests/{manifest.digest}") as answer:
+                    content = answer.read()
+                if manifests.digest_of(content) == manifest.digest:
+                    return content
+            except (Refusal, OSError):
+                continue
+        raise unavailable(f"no node that has {manifest.digest} answers")
+
+    # -- changing ------------------------------------------------------------------------------------------
+
+    def _put(self, call: Call, type_: str, body: bytes) -> Response:
+        session, copies = self._session(), self._copies
+        assert copies
+        manifest = manifests.understood(call.repository, call.reference, type_, body)
+        store.touch(manifest.blobs)
+        store.put_manifest(manifest.repository, manifest.digest, manifest.type, body)
+        for child in manifest.manifests:
+            if not self._truth.manifest(manifest.repository, child):
+                raise Refusal(404, "MANIFEST_BLOB_UNKNOWN", f"{child}, which the index lists, is not there")
+        copies.spread(manifest)
+        tag = None if call.by_digest else call.reference
+        self._change(session, lambda: self._truth.acknowledge(session, manifest, tag))
+        where = f"/v2/{manifest.repository}/manifests/{manifest.digest}"
+        return Response(201, b"", {"Location": where, "Docker-Content-Digest": manifest.digest})
+
+    def _delete(self, call: Call) -> Response:
+        session = self._session()
+        if call.by_digest:
+            if not self._truth.manifest(call.repository, call.reference):
+                raise Refusal(404, "MANIFEST_UNKNOWN", f"{call.repository} has no manifest {call.reference}")
+            self._change(session, lambda: self._truth.forget(session, call.repository, call.reference))
+        else:
+            if not self._truth.digest_of(call.repository, call.reference):
+                raise Refusal(404, "MANIFEST_UNKNOWN", f"{call.repository} has no tag {call.reference}")
+            self._change(session, lambda: self._truth.forget_tag(session, call.repository, call.reference))
+        return Response(202)
+
+    def _session(self) -> str:
+        assert self._leadership
+        session = self._leadership.lease.session()
+        if session is None:
+            raise unavailable("this node does not lead the registry any more; try again")
+        return session
+
+    def _change(self, session: str, change: Callable[[], None]) -> None:
+        """Make a change, if this node still leads now; consul looks whether it does then.
+
+        Raises:
+            Refusal: it doesn't.
+        """
+        with self._one_change:
+            if self._session() != session:
+                raise unavailable("the registry got another leader meanwhile; try again")
+            try:
+                change()
+            except Fenced as fenced:
+                logger.warning("a change came too late: %s", fenced)
+                raise unavailable("the registry got another leader meanwhile; try again") from fenced
+
+    def _copy(self, body: bytes) -> Response:
+        """A leader wants this node to have something."""
+        try:
+            wanted = json.loads(body)
+            source, repository, digest = wanted["source"], wanted["repository"], wanted["digest"]
+            call = parse("GET", f"/v2/{repository}/manifests/{digest}")
+        except (ValueError, LookupError, TypeError):
+            raise Refusal(400, "MANIFEST_INVALID", "this doesn't say what to copy") from None
+        if source not in self._settings.peers or not call.by_digest or not self._copies:
+            raise Refusal(400, "MANIFEST_INVALID", f"{source} has nothing to copy from")
+        self._copies.fetch(source, call.repository, call.reference)
+        return _json({})
+
+
+def _json(value: object, headers: Mapping[str, str] | None = None) -> Response:
+    body = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    return Response(200, body, {"Content-Type": "application/json", **(headers or {})})
+
+
+def _page(key: str, entries: Sequence[str], call: Call, rest: Mapping[str, str]) -> Response:
+    """A list, or as much of it as the client asks for, and then where the rest is."""
+    try:
+        count = int(call.query.get("n") or _PAGE)
+    except ValueError:
+        count = -1
+    if count < 0:
+        raise Refusal(400, "PAGINATION_NUMBER_INVALID", f"{call.query['n'][:20]!r} is no number of entries")
+    last = call.query.get("last", "")
+    left = [entry for entry in entries if entry > last]
+    page = left[:count]
+    headers = {}
+    if len(page) < len(left):
+        path = call.uri.partition("?")[0]
+        headers["Link"] = f'<{path}?{urlencode({"last": page[-1] if page else last, "n": count})}>; rel="next"'
+    return _json({**rest, key: page}, headers)

@@ -1,0 +1,142 @@
+"""Where a request goes, asked by nginx before it passes one on: here, to this node's disk, or to another node."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from swarmer.node.registry import access, store
+from swarmer.node.registry.access import Right, Shown
+from swarmer.node.registry.calls import Call, Kind, is_digest, parse
+from swarmer.node.registry.leadership import Leadership
+from swarmer.node.registry.peers import Peers
+from swarmer.node.registry.refusal import Refusal, unavailable
+from swarmer.node.registry.settings import Settings
+from swarmer.ports import REGISTRY
+
+#: The names of nginx's upstreams: this program, and this node's `docker-registry`.
+_FRONT: Final = "http://front"
+_STORE: Final = "http://store"
+
+#: Seconds that a client waits for a leader, rather than to get an error. Nothing is changed while it waits.
+PATIENCE: Final = 8.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What nginx tells of a request.
+
+    Attributes:
+        host: that the client addressed.
+        length: of the body, 0 when it isn't known.
+        forwarded: another registry node passed it on, so it must not be passed on again.
+    """
+
+    method: str
+    uri: str
+    host: str
+    shown: Shown
+    length: int = 0
+    forwarded: bool = False
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where a request goes.
+
+    Attributes:
+        target: the address that nginx passes it to.
+        authorization: the header that goes with it.
+    """
+
+    target: str
+    authorization: str = ""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"X-Target": self.target, "X-Bearer": self.authorization}
+
+
+class Gate:
+    """Decides by what is allowed, who leads, what is on this node's disk, and how much room there is."""
+
+    def __init__(self, settings: Settings, leadership: Leadership | None, peers: Peers) -> None:
+        self._settings = settings
+        self._leadership = leadership
+        self._peers = peers
+
+    def way(self, request: Request) -> Way:
+        """Where this request goes.
+
+        Raises:
+            Refusal: nowhere; what the client is told.
+        """
+        shown, settings, now = request.shown, self._settings, time.time()
+        call = parse(request.method, request.uri)
+        if call.kind in (Kind.PEER_COPY, Kind.PEER_CONTENT):
+            return self._of_peer(call, shown)
+        if call.kind is Kind.TOKEN:
+            return Way(_FRONT + call.uri)
+        right = access.check(Right.PUSH if call.writes else Right.PULL, shown, settings, now, request.host)
+        if call.kind is Kind.PING:
+            # Else `docker` would never send credentials, which may allow more than its certificate.
+            if right is not Right.PUSH and not shown.authorization:
+                headers = access.challenge(request.host, settings)
+                raise Refusal(401, "UNAUTHORIZED", "ask for a token, with the certificate or credentials", headers)
+            return Way(_FRONT + call.uri)
+        if self._leadership is None:
+            return Way(_STORE + call.uri)
+        # Who pushes asks whether a blob is there in order to use it, and only the leader can.
+        if call.writes or (call.kind is Kind.BLOB and call.method == "HEAD" and right is Right.PUSH):
+            node = self._leader(request)
+        elif call.kind is Kind.BLOB:
+            node = self._holder(request, call)
+        else:
+            node = settings.name
+        if node != settings.name:
+            return Way(self._at(node) + call.uri, f"Bearer {access.token(right, settings, now)}")
+        if right is Right.PUSH:
+            self._prepare(request, call)
+        return Way((_STORE if call.kind in (Kind.BLOB, Kind.UPLOADS, Kind.UPLOAD) else _FRONT) + call.uri)
+
+    def _of_peer(self, call: Call, shown: Shown) -> Way:
+        """Between registry nodes: the content of this node's disk, whatever it means."""
+        if access.node_of(shown, self._settings) not in self._settings.nodes:
+            raise Refusal(403, "DENIED", "only the registry's own nodes may ask this")
+        if call.kind is Kind.PEER_COPY:
+            return Way(_FRONT + call.uri)
+        return Way(_STORE + call.uri.removeprefix("/peer"))
+
+    def _leader(self, request: Request) -> str:
+        assert self._leadership
+        leader = self._leadership.leader(timeout=PATIENCE)
+        if leader is None or (request.forwarded and leader != self._settings.name):
+            raise unavailable("no node leads the registry just now: it can't be changed, only read; try again")
+        return leader
+
+    def _holder(self, request: Request, call: Call) -> str:
+        """A node that has a blob on its disk: this one, if nobody has it."""
+        own = self._settings.name
+        if request.forwarded or store.has_blob(call.repository, call.reference):
+            return own
+        for peer in self._settings.peers:
+            try:
+                with self._peers.content(peer, f"{call.repository}/blobs/{call.reference}", method="HEAD"):
+                    return peer
+            except (Refusal, OSError):
+                continue
+        return own
+
+    def _prepare(self, request: Request, call: Call) -> None:
+        """Before a push goes on here: that there is room, and that garbage collection leaves what it counts on.
+
+        Raises:
+            Refusal: there is no room.
+        """
+        if call.method in ("POST", "PATCH", "PUT"):
+            store.check_room(request.length)
+        digests = [call.reference, call.query.get("mount", "")]
+        store.touch(digest for digest in digests if is_digest(digest))
+
+    def _at(self, node: str) -> str:
+        return f"https://{self._settings.nodes[node]}:{REGISTRY.number}"

@@ -1,0 +1,90 @@
+"""Whether this node can answer correctly, and telling consul of it."""
+
+import logging
+import time
+from typing import Final
+
+from swarmer.node.consul_agent import Agent, Refused, own_token
+from swarmer.node.registry import store
+from swarmer.node.registry.copies import Copies
+from swarmer.node.registry.settings import Settings
+from swarmer.node.registry.truth import LOCK, Agents
+from swarmer.ports import REGISTRY
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks whether the cluster can be asked.
+_LOOK: Final = 0.5
+
+#: Before this node is registered: a cluster that boots waits for it.
+_SOON: Final = 0.1
+
+#: Seconds without an answer after which this node says that it is cut off. An election is over sooner.
+_CUT_OFF: Final = 5.0
+
+#: Seconds between two looks whether consul still knows the service.
+_REGISTER: Final = 5.0
+
+
+class Health:
+    """What the check of consul asks."""
+
+    def __init__(self, settings: Settings, copies: Copies | None, agents: Agents) -> None:
+        self._settings = settings
+        self._copies = copies
+        self._agents = agents
+        self._asked = float("-inf")
+
+    def problem(self) -> str:
+        """Why this node can't answer; empty when it can."""
+        if problem := store.answers():
+            return problem
+        if self._copies is None:
+            return ""
+        if not self._copies.joined:
+            return "this node does not have everything yet that was acknowledged"
+        if time.monotonic() - self._asked > _CUT_OFF:
+            return "this node can't ask the cluster what is acknowledged: consul has no quorum here"
+        return ""
+
+    def watch(self) -> None:
+        """Look whether the cluster can be asked, and keep the service registered. Never ends."""
+        registered = float("-inf")
+        while True:
+            started = time.monotonic()
+            try:
+                if self._agents.ask("GET", f"kv/{LOCK}?consistent").status in (200, 404):
+                    self._asked = started
+                if started - registered > _REGISTER and not self.problem():
+                    self._register()
+                    registered = started
+            except (Refused, OSError) as error:
+                logger.debug("%s", error)
+            time.sleep(_LOOK if registered > 0 else _SOON)
+
+    def _register(self) -> None:
+        with self._agents.one() as agent:
+            if agent.ask("GET", "agent/service/registry").status == 200:
+                return
+            agent.call("PUT", "agent/service/register", self._definition())
+        logger.info("registered in consul")
+
+    def _definition(self) -> dict[str, object]:
+        address = self._settings.ip
+        check = {
+            "CheckID": "registry",
+            "Name": "the registry can answer",
+            "HTTP": f"https://{address}:{REGISTRY.number}/health",
+            "Interval": "1s",
+            "Timeout": "2s",
+            "Status": "passing",
+        }
+        return {"ID": "registry", "Name": "registry", "Address": address, "Port": REGISTRY.number, "Check": check}
+
+
+def deregister() -> None:
+    """At a shutdown: nobody is sent here any more."""
+    try:
+        Agent(own_token("registry"), timeout=1).call("PUT", "agent/service/deregister/registry")
+    except Refused as refused:
+        logger.info("%s", refused)

@@ -1,0 +1,185 @@
+"""Who may change the registry: one node at a time, by a lock in consul.
+
+The lock belongs to a session of consul, which ends when gossip declares the node dead, or when nobody renews it.
+`Lease` says when the holder has to stop by itself; truth's transactions fail for who lost the lock.
+
+A program that starts again on the same node goes on with the session that it finds: that nobody else uses it is
+because it is the only one on this node.
+
+Sources: the HTTP API of consul, `session` and `kv`; its page on sessions.
+"""
+
+import base64
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
+from swarmer.node.registry.lease import LOCK_DELAY, Lease
+from swarmer.node.registry.settings import Settings
+from swarmer.node.registry.truth import LOCK
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two proofs, and to wait for one. Three of them fit into a lease.
+PROOF_INTERVAL: Final = 0.3
+_PROOF_TIMEOUT: Final = 1.0
+
+#: Consul's shortest; the end of a session whose program hangs. A dead node's ends by gossip, sooner.
+_TTL: Final = 10
+_RENEW_INTERVAL: Final = 3.0
+
+#: Seconds between two tries for a lock that nobody holds: consul doesn't tell when a lock-delay is over.
+_RETRY: Final = 0.15
+
+#: Seconds that a holder may be unfit before it lets the lock go.
+_UNFIT: Final = 3.0
+
+
+class Leadership:
+    """Tries to lead, as long as this node is fit for it; tells who leads.
+
+    Args:
+        fit: whether this node has everything that was acknowledged, and can serve it.
+    """
+
+    def __init__(self, settings: Settings, fit: Callable[[], bool]) -> None:
+        self.lease = Lease()
+        self._settings = settings
+        self._fit = fit
+        self._proof = Agent(own_token("registry"), timeout=_PROOF_TIMEOUT)
+        self._watch = Agent(own_token("registry"), timeout=20)
+        self._session = ""
+        self._renewed = 0.0
+        self._fit_at = 0.0
+        self._seen: str | None = None
+        self._known = threading.Condition()
+
+    # -- who leads -----------------------------------------------------------------------------------------
+
+    def leads(self) -> bool:
+        """Whether this node may change the registry right now."""
+        return self.lease.session() is not None and self._fit()
+
+    def leader(self, *, timeout: float = 0) -> str | None:
+        """The name of the node that leads, as far as it is known; waits for one."""
+        deadline = time.monotonic() + timeout
+        while True:
+            if self.leads():
+                return self._settings.name
+            with self._known:
+                # Of ourselves we know it only while it is proven.
+                if self._seen and self._seen != self._settings.name:
+                    return self._seen
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return None
+                self._known.wait(min(left, PROOF_INTERVAL))
+
+    def watch(self) -> None:
+        """Learn who holds the lock, by questions that are answered when that changes. Never ends."""
+        index = 0
+        while True:
+            try:
+                answer = self._watch.ask("GET", f"kv/{LOCK}?index={index}&wait=10s")
+            except Refused:
+                index = 0
+                time.sleep(_RETRY)
+                continue
+            if answer.status not in (200, 404):
+                index = 0
+                time.sleep(_RETRY)
+                continue
+            index = answer.index
+            holder = holder_of(answer)
+            with self._known:
+                if holder != self._seen:
+                    logger.info("the registry is led by %s", holder or "nobody")
+                self._seen = holder
+                self._known.notify_all()
+
+    # -- leading -------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Try to lead, and prove it while this node does. Never ends."""
+        while True:
+            try:
+                pause = self._step()
+            except Refused as refused:
+                logger.debug("%s", refused)
+                pause = _RETRY
+            time.sleep(pause)
+
+    def resign(self) -> None:
+        """Let the lock go at once, without a lock-delay: at a shutdown."""
+        self.lease.end()
+        if self._session:
+            agent = Agent(own_token("registry"), timeout=_PROOF_TIMEOUT)
+            agent.ask("PUT", f"kv/{LOCK}?release={self._session}", self._value())
+            agent.ask("PUT", f"session/destroy/{self._session}")
+
+    def _step(self) -> float:
+        """Look once; the seconds until the next look."""
+        asked = self.lease.now()
+        answer = self._proof.ask("GET", f"kv/{LOCK}?consistent")
+        if answer.status not in (200, 404):
+            raise Refused(f"{answer.status} {answer.text.decode(errors='replace')}")
+        entry: Mapping[str, Any] = answer.json()[0] if answer.status == 200 else {}
+        session = str(entry.get("Session", ""))
+        if session and session == self._session:
+            return self._hold(session, asked)
+        self.lease.end()
+        if session and holder_of(answer) == self._settings.name:
+            logger.info("going on with the session %s", session)
+            self._session, self._renewed, self._fit_at = session, 0, asked
+            return 0
+        return PROOF_INTERVAL if session else self._try(asked)
+
+    def _hold(self, session: str, asked: float) -> float:
+        if self._fit():
+            self._fit_at = asked
+        elif asked - self._fit_at > _UNFIT and len(self._settings.nodes) > 1:
+            logger.warning("this node is not fit to lead, and lets the lock go")
+            self.lease.end()
+            self._proof.ask("PUT", f"kv/{LOCK}?release={session}", self._value())
+            return PROOF_INTERVAL
+        self.lease.prove(session, asked)
+        if asked - self._renewed > _RENEW_INTERVAL:
+            if self._proof.ask("PUT", f"session/renew/{session}").status != 200:
+                self._session = ""
+            self._renewed = asked
+        return PROOF_INTERVAL
+
+    def _try(self, asked: float) -> float:
+        """The lock is free: take it, if this node is fit."""
+        if not self._fit():
+            return _RETRY
+        if not self._session or self._proof.ask("PUT", f"session/renew/{self._session}").status != 200:
+            self._session = self._new_session()
+            self._renewed = asked
+        taken = self._proof.call("PUT", f"kv/{LOCK}?acquire={self._session}", self._value())
+        if taken:
+            logger.info("this node leads")
+            self._fit_at = asked
+            return 0
+        return _RETRY
+
+    def _new_session(self) -> str:
+        definition = {"Name": "registry", "LockDelay": f"{LOCK_DELAY}s", "TTL": f"{_TTL}s", "Behavior": "release"}
+        return str(self._proof.call("PUT", "session/create", definition)["ID"])
+
+    def _value(self) -> bytes:
+        return json.dumps({"name": self._settings.name}).encode()
+
+
+def holder_of(answer: Answer) -> str | None:
+    """The name of the node that holds the lock, in consul's answer on it."""
+    if answer.status != 200:
+        return None
+    entry = answer.json()[0]
+    if not entry.get("Session"):
+        return None
+    return str(json.loads(base64.b64decode(entry["Value"]))["name"])

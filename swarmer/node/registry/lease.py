@@ -1,0 +1,60 @@
+"""The right to change the registry, for as long as it is proven.
+
+Consul's leader confirmed at some moment that our session holds the lock. It gives the lock to nobody else before the
+session ended and then the lock-delay has passed. So for less than a lock-delay after we *asked*, nobody else holds it,
+whatever happened since: the machine was asleep, the network was cut. The clock is the one that goes on while a machine
+sleeps.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+#: Seconds that consul keeps the lock from others after its holder's session ended. It says `1.5s` to consul.
+LOCK_DELAY: Final = 1.5
+
+#: Seconds that a proof is good for, counted from before it was asked for. Less than the lock-delay: two clocks may
+#: differ in speed, and a request that began in time may take a moment to end.
+LEASE: Final = 1.2
+
+
+def awake_or_not() -> float:
+    """Seconds by a clock that nobody sets, and that doesn't stop while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Lease:
+    """The proof that this node leads, and its end."""
+
+    def __init__(self, clock: Callable[[], float] = awake_or_not) -> None:
+        self._clock = clock
+        self._session = ""
+        self._deadline = float("-inf")
+        self._changed = threading.Condition()
+
+    def now(self) -> float:
+        """The time by the lease's clock."""
+        return self._clock()
+
+    def prove(self, session: str, asked: float) -> None:
+        """Consul confirmed that `session` holds the lock, to a question of the time `asked`."""
+        with self._changed:
+            self._session, self._deadline = session, asked + LEASE
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """We don't lead any more, or never did."""
+        with self._changed:
+            self._session, self._deadline = "", float("-inf")
+
+    def session(self) -> str | None:
+        """The session that holds the lock, if that is proven now."""
+        with self._changed:
+            return self._session if self._session and self._clock() < self._deadline else None
+
+    def wait(self, timeout: float) -> str | None:
+        """As `session`, once it is proven or time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._session and self._clock() < self._deadline, timeout)
+        return self.session()

@@ -1,0 +1,67 @@
+"""What a manifest consists of. Pure functions.
+
+Sources: the image manifest and image index specifications of the OCI; Docker's image manifest version 2, schema 2.
+"""
+
+import hashlib
+import json
+from typing import Any, Final
+
+from swarmer.node.registry.calls import is_digest
+from swarmer.node.registry.refusal import Refusal
+from swarmer.node.registry.truth import Manifest
+
+_IMAGES: Final = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+_INDEXES: Final = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+
+#: As `docker-registry` has it.
+LARGEST: Final = 4 << 20
+
+
+def digest_of(content: bytes) -> str:
+    """The digest by which content is known."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def understood(repository: str, reference: str, type_: str, content: bytes) -> Manifest:
+    """What a client pushed.
+
+    Raises:
+        Refusal: it is no manifest, or not the one of that digest.
+    """
+    digest = digest_of(content)
+    if ":" in reference and reference != digest:
+        raise Refusal(400, "DIGEST_INVALID", f"the manifest has the digest {digest}, not {reference}")
+    return described(repository, digest, type_, content)
+
+
+def described(repository: str, digest: str, type_: str, content: bytes) -> Manifest:
+    """The parts of a manifest.
+
+    Raises:
+        Refusal: it is none, or of a kind that isn't taken.
+    """
+    try:
+        document: dict[str, Any] = json.loads(content)
+        kind = type_.partition(";")[0].strip() or str(document["mediaType"])
+        if kind in _INDEXES:
+            blobs, manifests = [], [str(entry["digest"]) for entry in document["manifests"]]
+        elif kind in _IMAGES:
+            # A layer with addresses of its own is fetched from there.
+            layers = [layer for layer in document["layers"] if not layer.get("urls")]
+            blobs, manifests = [str(entry["digest"]) for entry in (document["config"], *layers)], []
+        else:
+            raise Refusal(400, "MANIFEST_INVALID", f"manifests of type {kind[:80]!r} are not taken")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Refusal(400, "MANIFEST_INVALID", f"this is no manifest of type {type_[:80]!r}") from None
+    if wrong := [part for part in (*blobs, *manifests) if not is_digest(part)]:
+        raise Refusal(400, "MANIFEST_INVALID", f"it refers to {wrong[0][:80]!r}, which is no digest")
+    return Manifest(
+        repository, digest, kind, len(content), tuple(dict.fromkeys(blobs)), tuple(dict.fromkeys(manifests))
+    )

@@ -1,0 +1,73 @@
+"""Talking to the other registry nodes, with the certificate of this node."""
+
+import http.client
+import json
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from swarmer.node.registry.refusal import Refusal
+from swarmer.node.registry.settings import FOLDER, Settings
+from swarmer.ports import REGISTRY
+
+#: Seconds until a peer that says nothing is passed over.
+CONNECT_TIMEOUT: Final = 2.0
+_READ_TIMEOUT: Final = 30.0
+_COPY_TIMEOUT: Final = 600.0
+
+
+class Peers:
+    """The other registry nodes, by name."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._context = ssl.create_default_context(cafile=str(FOLDER / "ca.pem"))
+        self._context.load_cert_chain(FOLDER / "client.pem", FOLDER / "client-key.pem")
+
+    @contextmanager
+    def content(self, peer: str, path: str, *, method: str = "GET") -> Iterator[http.client.HTTPResponse]:
+        """What a peer has on its own disk: `NAME/blobs/DIGEST` or `NAME/manifests/DIGEST`.
+
+        Raises:
+            Refusal: it doesn't have that.
+            OSError: it doesn't answer.
+        """
+        with self._asked(peer, method, f"/peer/v2/{path}", None, _READ_TIMEOUT) as answer:
+            if answer.status != 200:
+                raise Refusal(404, "BLOB_UNKNOWN", f"{peer} has no {path}: {answer.status}")
+            yield answer
+
+    def copy(self, peer: str, repository: str, digest: str) -> None:
+        """Let a peer fetch a manifest and its blobs from this node; returns when they are on its disk.
+
+        Raises:
+            Refusal: it couldn't, with the reason.
+            OSError: it doesn't answer.
+        """
+        body = json.dumps({"source": self._settings.name, "repository": repository, "digest": digest}).encode()
+        with self._asked(peer, "POST", "/peer/copy", body, _COPY_TIMEOUT) as answer:
+            said = answer.read()
+        if answer.status != 200:
+            try:
+                error = json.loads(said)["errors"][0]
+                raise Refusal(answer.status, error["code"], error["message"])
+            except (ValueError, LookupError, TypeError):
+                raise OSError(f"{peer} answered {answer.status}") from None
+
+    @contextmanager
+    def _asked(
+        self, peer: str, method: str, path: str, body: bytes | None, timeout: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection = http.client.HTTPSConnection(
+            self._settings.nodes[peer], REGISTRY.number, timeout=CONNECT_TIMEOUT, context=self._context
+        )
+        try:
+            connection.connect()
+            connection.sock.settimeout(timeout)
+            connection.request(method, path, body)
+            yield connection.getresponse()
+        except http.client.HTTPException as error:
+            raise OSError(f"{peer}: {error!r}") from error
+        finally:
+            connection.close()

@@ -1,0 +1,43 @@
+"""Saying no in the words of the distribution spec."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(eq=False)
+class Refusal(Exception):
+    """A request is answered with an error.
+
+    Attributes:
+        status: of HTTP.
+        code: of the distribution spec, such as `NAME_INVALID`.
+        message: one sentence, for the person behind the client.
+        headers: that go with the answer.
+    """
+
+    status: int
+    code: str
+    message: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+    @property
+    def body(self) -> bytes:
+        return json.dumps({"errors": [{"code": self.code, "message": self.message}]}).encode() + b"\n"
+
+    def packed(self) -> str:
+        """As one line, to be carried through nginx in a header."""
+        return json.dumps([self.status, self.code, self.message, dict(self.headers)])
+
+    @classmethod
+    def unpacked(cls, line: str) -> "Refusal":
+        """What `packed` made."""
+        return cls(*json.loads(line))
+
+
+def unavailable(message: str) -> Refusal:
+    """Not now: the client may try again."""
+    return Refusal(503, "UNAVAILABLE", message, {"Retry-After": "1"})

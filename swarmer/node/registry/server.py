@@ -1,0 +1,118 @@
+"""Answering nginx, on a unix socket."""
+
+import logging
+import os
+import socketserver
+import threading
+from http.server import BaseHTTPRequestHandler
+from typing import Any, ClassVar
+
+from swarmer.node.registry import manifests, store
+from swarmer.node.registry.access import Shown
+from swarmer.node.registry.front import Front, Response
+from swarmer.node.registry.gate import Gate, Request
+from swarmer.node.registry.health import Health
+from swarmer.node.registry.refusal import Refusal, unavailable
+
+logger = logging.getLogger(__name__)
+
+
+class Server(socketserver.ThreadingUnixStreamServer):
+    """One thread per connection that nginx keeps open."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+
+def serve(socket: str, group: int, gate: Gate, front: Front, health: Health) -> Server:
+    """Begin to answer on a socket that only `group` may use."""
+    handler = type("Handler", (_Handler,), {"gate": gate, "front": front, "health": health})
+    server = Server(socket, handler)
+    os.chown(socket, 0, group)
+    os.chmod(socket, 0o660)  # noqa: PTH101
+    threading.Thread(target=server.serve_forever, name="server", daemon=True).start()
+    return server
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    gate: ClassVar[Gate]
+    front: ClassVar[Front]
+    health: ClassVar[Health]
+
+    def _answer(self) -> None:
+        body = self.rfile.read(min(int(self.headers.get("Content-Length") or 0), manifests.LARGEST + 1))
+        try:
+            response = self._response(body)
+        except Refusal as refusal:
+            response = _refused(refusal)
+        except OSError as error:
+            logger.warning("%s %s: %s", self.command, self.path, error)
+            reason = store.full(str(error)) if store.low() else unavailable(f"a part of the registry is down: {error}")
+            response = _refused(reason)
+        self.send_response(response.status)
+        for name, value in response.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(response.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(response.body)
+
+    def _response(self, body: bytes) -> Response:
+        headers = self.headers
+        match self.path:
+            case "/gate":
+                return self._gate()
+            case "/health":
+                problem = self.health.problem()
+                text = {"Content-Type": "text/plain; charset=utf-8"}
+                return Response(503 if problem else 200, f"{problem or 'the registry is well'}\n".encode(), text)
+            case "/refused":
+                raise Refusal.unpacked(headers["X-Refusal"])
+            case "/failed":
+                if store.low():
+                    raise store.full("the upload did not fit")
+                raise Refusal(500, "UNKNOWN", "the node's docker-registry had an error; its journal tells more")
+            case _:
+                type_ = headers.get("Content-Type", "")
+                return self.front.answer(self.command, self.path, self._shown(), headers["Host"], type_, body)
+
+    def _gate(self) -> Response:
+        """For nginx: headers that say where to pass a request, or 403 and what to tell the client instead."""
+        headers = self.headers
+        length = headers.get("X-Length", "")
+        request = Request(
+            headers["X-Method"],
+            headers["X-Uri"],
+            headers["Host"],
+            self._shown(),
+            length=int(length) if length.isdigit() else 0,
+            forwarded=bool(headers.get("X-Forwarded-By-Node")),
+        )
+        try:
+            return Response(204, b"", self.gate.way(request).headers)
+        except Refusal as refusal:
+            return Response(403, b"", {"X-Refusal": refusal.packed()})
+        except OSError as error:
+            return Response(403, b"", {"X-Refusal": unavailable(str(error)).packed()})
+
+    def _shown(self) -> Shown:
+        headers = self.headers
+        return Shown(
+            headers.get("X-Client-Verify", ""),
+            headers.get("X-Client-Subject", ""),
+            headers.get("X-Client-Issuer", ""),
+            headers.get("Authorization", ""),
+        )
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_PATCH = _answer  # noqa: N815
+
+    def address_string(self) -> str:
+        return "nginx"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        logger.debug(format, *args)
+
+
+def _refused(refusal: Refusal) -> Response:
+    return Response(refusal.status, refusal.body, {"Content-Type": "application/json", **refusal.headers})

@@ -1,0 +1,64 @@
+"""What the seed data tells the registry of this node."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+#: Where the seed data puts it; nodes without this file run no registry.
+FOLDER: Final = Path("/etc/swarmer/registry")
+
+#: Where requests come in, and where `docker-registry` listens: sockets, which no container can reach.
+FRONT_SOCKET: Final = "/run/swarmer-registry/front.sock"
+STORE_SOCKET: Final = "/run/docker-registry/registry.sock"
+STORE_ROOT: Final = Path("/var/lib/docker-registry")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One registry node's view of the registry.
+
+    Attributes:
+        name: of this node.
+        nodes: the registry nodes, this one too: name to address.
+        domain: `DC.STACK`.
+        storage: `filesystem`, with a copy on every node; or `s3`, where all share one bucket.
+        organization: what stands as such in the certificates of this cluster.
+        user: may push, with the password.
+        password_sha256: of that password, which is random and long.
+        secret: signs tokens, the same on all registry nodes.
+    """
+
+    name: str
+    nodes: Mapping[str, str]
+    domain: str
+    storage: str
+    organization: str
+    user: str
+    password_sha256: str = field(repr=False)
+    secret: str = field(repr=False)
+
+    @classmethod
+    def load(cls) -> "Settings":
+        """Read the file of this node."""
+        return cls(**json.loads((FOLDER / "registry.json").read_text()))
+
+    @property
+    def ip(self) -> str:
+        return self.nodes[self.name]
+
+    @property
+    def peers(self) -> Mapping[str, str]:
+        """The other registry nodes."""
+        return {name: ip for name, ip in self.nodes.items() if name != self.name}
+
+    @property
+    def majority(self) -> int:
+        """How many nodes must have what is acknowledged."""
+        return len(self.nodes) // 2 + 1
+
+    @property
+    def shared(self) -> bool:
+        """Whether all nodes have one storage, so that there is nothing to lead and to copy."""
+        return self.storage != "filesystem"

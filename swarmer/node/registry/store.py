@@ -1,0 +1,179 @@
+"""This node's own `docker-registry`, and the disk under it."""
+
+import ctypes
+import http.client
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from swarmer.node.registry.refusal import Refusal
+from swarmer.node.registry.settings import STORE_ROOT, STORE_SOCKET
+from swarmer.node.registry.truth import Manifest
+
+_TIMEOUT: Final = 60.0
+_TREE: Final = STORE_ROOT / "docker/registry/v2"
+
+#: What stays free on the disk for what is there already: a twentieth of it, at most so many bytes.
+_RESERVE_PART: Final = 20
+_RESERVE_MOST: Final = 1 << 30
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(STORE_SOCKET)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What `docker-registry` answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def refusal(self) -> Refusal:
+        """Its error, with the code of the spec."""
+        try:
+            error: dict[str, Any] = json.loads(self.body)["errors"][0]
+            detail = f": {json.dumps(error['detail'])}" if error.get("detail") else ""
+            return Refusal(self.status, str(error["code"]), f"{error['message']}{detail}")
+        except (ValueError, KeyError, IndexError, TypeError):
+            return Refusal(502, "UNKNOWN", f"the node's docker-registry answered {self.status}")
+
+
+def ask(method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
+    """Ask this node's `docker-registry`.
+
+    Args:
+        body: bytes, or a file that is sent as it is read; its length stands in `headers`.
+
+    Raises:
+        OSError: it doesn't answer.
+    """
+    connection = _Connection("localhost", timeout=_TIMEOUT, blocksize=1 << 20)
+    try:
+        connection.request(method, path, body, dict(headers or {}))
+        answer = connection.getresponse()
+        return Reply(answer.status, dict(answer.headers), answer.read())
+    except http.client.HTTPException as error:
+        raise OSError(f"docker-registry: {error!r}") from error
+    finally:
+        connection.close()
+
+
+def answers() -> str:
+    """Empty when it can serve; else why not, in its own words."""
+    try:
+        reply = ask("GET", "/v2/")
+    except OSError as error:
+        return f"docker-registry doesn't answer: {error}"
+    return "" if reply.status == 200 else reply.body.decode(errors="replace").strip()
+
+
+def put_manifest(repository: str, digest: str, type_: str, content: bytes) -> None:
+    """Store a manifest under its digest; `docker-registry` looks whether all that it refers to is there.
+
+    Raises:
+        Refusal: it isn't, or the manifest is wrong.
+        OSError: no answer.
+    """
+    reply = ask("PUT", f"/v2/{repository}/manifests/{digest}", content, {"Content-Type": type_})
+    if reply.status != 201:
+        raise reply.refusal()
+
+
+def put_blob(repository: str, digest: str, content: Any, length: int) -> None:
+    """Store a blob under its digest, which `docker-registry` checks.
+
+    Raises:
+        Refusal: it doesn't fit, or there is no room.
+        OSError: no answer, or `content` ended too early.
+    """
+    begun = ask("POST", f"/v2/{repository}/blobs/uploads/", b"")
+    if begun.status != 202:
+        raise begun.refusal()
+    where = begun.headers["Location"]
+    where += ("&" if "?" in where else "?") + f"digest={quote(digest)}"
+    reply = ask("PUT", where, content, {"Content-Length": str(length), "Content-Type": "application/octet-stream"})
+    if reply.status != 201:
+        raise reply.refusal()
+
+
+def has_blob(repository: str, digest: str) -> bool:
+    """Whether the blob is on this disk, and the repository knows it."""
+    return _link(repository, "_layers", digest).exists() and data(digest).exists()
+
+
+def has(manifest: Manifest) -> bool:
+    """Whether a manifest and every blob of it is on this disk. What an index lists is asked for one by one."""
+    return (
+        _link(manifest.repository, "_manifests/revisions", manifest.digest).exists()
+        and data(manifest.digest).exists()
+        and all(has_blob(manifest.repository, blob) for blob in manifest.blobs)
+    )
+
+
+def touch(digests: Iterable[str]) -> None:
+    """Protect blobs from the next garbage collection: somebody counts on them being there."""
+    for digest in digests:
+        try:
+            os.utime(data(digest))
+        except FileNotFoundError:
+            continue
+
+
+def settle() -> None:
+    """Return when everything written is on the disk, names of files too."""
+    descriptor = os.open(STORE_ROOT, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if _libc.syncfs(descriptor):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(STORE_ROOT))
+    finally:
+        os.close(descriptor)
+
+
+def check_room(length: int) -> None:
+    """Look whether so many more bytes fit, beside what must stay free.
+
+    Raises:
+        Refusal: they don't.
+    """
+    usage = shutil.disk_usage(STORE_ROOT)
+    reserve = min(usage.total // _RESERVE_PART, _RESERVE_MOST)
+    if usage.free < length + reserve:
+        raise full(f"{usage.free // 2**20} MiB are free, {reserve // 2**20} MiB of them are kept")
+
+
+def low() -> bool:
+    """Whether the disk is about full: the likely reason of an error."""
+    usage = shutil.disk_usage(STORE_ROOT)
+    return usage.free < min(usage.total // _RESERVE_PART, _RESERVE_MOST)
+
+
+def full(detail: str) -> Refusal:
+    """What a client is told when there is no room."""
+    return Refusal(507, "DENIED", f"the disk of the registry is full: {detail}; `swarmer registry gc` may free some")
+
+
+def data(digest: str) -> Path:
+    """The file with the content of a blob or a manifest."""
+    algorithm, _, value = digest.partition(":")
+    return _TREE / "blobs" / algorithm / value[:2] / value / "data"
+
+
+def _link(repository: str, kind: str, digest: str) -> Path:
+    algorithm, _, value = digest.partition(":")
+    return _TREE / "repositories" / repository / kind / algorithm / value / "link"

@@ -1,0 +1,209 @@
+"""What the registry has acknowledged: kept in consul, the same for all nodes, and changed only by who leads.
+
+    registry/manifests/NAME@DIGEST    the manifest exists; its type, and what it consists of
+    registry/tags/NAME:TAG            the digest that a tag stands for
+
+Reads are consistent: consul's leader makes sure that it still leads before it answers. A node that is cut off gets
+no answer, so it can't tell anything old. Changes are transactions that fail when the lock has gone to somebody else
+in the meantime, however long the one who makes them was asleep.
+
+Sources: the HTTP API of consul, `kv` and `txn`.
+"""
+
+import base64
+import json
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
+from swarmer.node.registry.refusal import unavailable
+
+LOCK: Final = "registry/leader"
+_MANIFESTS: Final = "registry/manifests/"
+_TAGS: Final = "registry/tags/"
+
+#: Seconds that a client waits while consul elects its leader, rather than to get an error.
+PATIENCE: Final = 6.0
+_PAUSE: Final = 0.1
+
+#: Consul takes 64 steps in one transaction.
+_STEPS: Final = 60
+
+
+class Fenced(Exception):
+    """The lock isn't held by the session that the change was made for."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An acknowledged manifest.
+
+    Attributes:
+        repository: that it is in.
+        type: its media type.
+        size: in bytes.
+        blobs: digests of the configuration and the layers.
+        manifests: digests of the manifests that an index lists.
+    """
+
+    repository: str
+    digest: str
+    type: str
+    size: int
+    blobs: tuple[str, ...] = ()
+    manifests: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"{_MANIFESTS}{self.repository}@{self.digest}"
+
+    @classmethod
+    def from_entry(cls, entry: dict[str, Any]) -> "Manifest":
+        """From an entry of consul's."""
+        value = json.loads(base64.b64decode(entry["Value"]))
+        return cls(**value | {"blobs": tuple(value["blobs"]), "manifests": tuple(value["manifests"])})
+
+
+class Agents:
+    """Connections to the node's consul agent, for as many threads as there are."""
+
+    def __init__(self, *, timeout: float = 3) -> None:
+        self._timeout = timeout
+        self._idle: queue.SimpleQueue[Agent] = queue.SimpleQueue()
+
+    @contextmanager
+    def one(self) -> Iterator[Agent]:
+        """A connection of one's own, for a moment."""
+        try:
+            agent = self._idle.get_nowait()
+        except queue.Empty:
+            agent = Agent(own_token("registry"), timeout=self._timeout)
+        try:
+            yield agent
+        finally:
+            self._idle.put(agent)
+
+    def ask(self, method: str, path: str, body: object = None) -> Answer:
+        """As `Agent.ask`."""
+        with self.one() as agent:
+            return agent.ask(method, path, body)
+
+
+class Truth:
+    """Reads and changes of what is acknowledged."""
+
+    def __init__(self, agents: Agents) -> None:
+        self._agents = agents
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def digest_of(self, repository: str, tag: str) -> str | None:
+        """The digest that a tag stands for, None when there is no such tag."""
+        entries = self._read(f"{_TAGS}{repository}:{tag}")
+        return _value(entries[0])["digest"] if entries else None
+
+    def manifest(self, repository: str, digest: str) -> Manifest | None:
+        """An acknowledged manifest, None when there is none."""
+        entries = self._read(f"{_MANIFESTS}{repository}@{digest}")
+        return Manifest.from_entry(entries[0]) if entries else None
+
+    def manifests(self) -> list[Manifest]:
+        """All of them."""
+        return [Manifest.from_entry(entry) for entry in self._read(_MANIFESTS, "&recurse")]
+
+    def tags(self, repository: str) -> dict[str, str]:
+        """Tag to digest, in the order of the alphabet."""
+        entries = self._read(f"{_TAGS}{repository}:", "&recurse")
+        return {str(entry["Key"]).rpartition(":")[2]: _value(entry)["digest"] for entry in entries}
+
+    def repositories(self) -> list[str]:
+        """Those that hold a manifest, in the order of the alphabet."""
+        keys: list[str] = self._read(_MANIFESTS, "&keys")
+        return sorted({key.removeprefix(_MANIFESTS).rpartition("@")[0] for key in keys})
+
+    def _read(self, key: str, options: str = "") -> list[Any]:
+        """Entries, waiting out an election.
+
+        Raises:
+            Refusal: consul has no quorum that this node could ask.
+        """
+        answer = self._patiently(lambda: self._agents.ask("GET", f"kv/{quote(key, safe='/')}?consistent{options}"))
+        return answer.json() or [] if answer.status == 200 else []
+
+    # -- changing ------------------------------------------------------------------------------------------
+
+    def acknowledge(self, session: str, manifest: Manifest, tag: str | None) -> None:
+        """Make a manifest known, and let a tag stand for it.
+
+        Raises:
+            Fenced: the session doesn't hold the lock any more; nothing has changed.
+            Refusal: consul doesn't answer; whether anything has changed isn't known.
+        """
+        steps = [_set(manifest.key, {**asdict(manifest)})]
+        if tag:
+            key = f"{_TAGS}{manifest.repository}:{tag}"
+            steps.append(_set(key, {"digest": manifest.digest, "type": manifest.type, "size": manifest.size}))
+        self._change(session, steps)
+
+    def forget_tag(self, session: str, repository: str, tag: str) -> None:
+        """Remove a tag.
+
+        Raises:
+            Fenced, Refusal: as `acknowledge`.
+        """
+        self._change(session, [_delete(f"{_TAGS}{repository}:{tag}")])
+
+    def forget(self, session: str, repository: str, digest: str) -> None:
+        """Remove a manifest, and before it every tag that stands for it.
+
+        Raises:
+            Fenced, Refusal: as `acknowledge`.
+        """
+        tags = [tag for tag, found in self.tags(repository).items() if found == digest]
+        steps = [_delete(f"{_TAGS}{repository}:{tag}") for tag in tags]
+        self._change(session, [*steps, _delete(f"{_MANIFESTS}{repository}@{digest}")])
+
+    def _change(self, session: str, steps: Sequence[dict[str, Any]]) -> None:
+        held = {"KV": {"Verb": "check-session", "Key": LOCK, "Session": session}}
+        for start in range(0, len(steps), _STEPS):
+            batch = [held, *steps[start : start + _STEPS]]
+            try:
+                answer = self._agents.ask("PUT", "txn", batch)
+            except Refused as refused:
+                raise unavailable(f"whether it is acknowledged isn't known: {refused}") from refused
+            if answer.status == 409:
+                raise Fenced(answer.text.decode(errors="replace"))
+            if answer.status != 200:
+                raise unavailable(f"consul could not record it: {answer.text.decode(errors='replace')}")
+
+    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                answer = ask()
+                if answer.status in (200, 404):
+                    return answer
+                last = f"{answer.status} {answer.text.decode(errors='replace')}"
+            except Refused as refused:
+                last = str(refused)
+            if time.monotonic() >= deadline:
+                raise unavailable(f"this node can't ask the cluster what is acknowledged: {last}")
+            time.sleep(_PAUSE)
+
+
+def _value(entry: dict[str, Any]) -> Any:
+    return json.loads(base64.b64decode(entry["Value"]))
+
+
+def _set(key: str, value: object) -> dict[str, Any]:
+    content = base64.b64encode(json.dumps(value).encode()).decode()
+    return {"KV": {"Verb": "set", "Key": key, "Value": content}}
+
+
+def _delete(key: str) -> dict[str, Any]:
+    return {"KV": {"Verb": "delete", "Key": key}}

@@ -1,0 +1,83 @@
+"""What a node is told of the private registry by the seed data; the rest stands in `image/rootfs/`.
+
+Every node gets what it takes to pull, where docker looks for it. The registry nodes also get what it takes to answer.
+
+Sources: docker's page on certificates of registries (`certs.d`); `image/rootfs/etc/nginx/nginx.conf`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from swarmer.credentials import REGISTRY_PASSWORD, REGISTRY_SECRET, Credentials
+from swarmer.pki import Authority, Plane, organization, registry_client, registry_identity
+from swarmer.ports import REGISTRY
+from swarmer.spec import Server, Spec
+
+#: Where the seed data puts it on a registry node.
+FOLDER: Final = "/etc/swarmer/registry"
+
+#: Who may push, with the password of the cluster.
+USER: Final = "swarmer"
+
+_PRIVATE: Final = "0600"
+_PUBLIC: Final = "0644"
+
+#: Path on the node to content and mode.
+Files = Mapping[str, tuple[str, str]]
+
+
+def files(spec: Spec, server: Server, authority: Authority, credentials: Credentials) -> Files:
+    """The files of one node."""
+    where = {"node": server.name, "dc": spec.dc, "stack": spec.stack}
+    client = registry_client(authority, **where)
+    bundle = authority.bundle(Plane.REGISTRY).decode()
+    trust = f"/etc/docker/certs.d/{spec.registry_host}"
+    puller = {
+        f"{trust}/ca.crt": (bundle, _PUBLIC),
+        f"{trust}/client.cert": (client.certificate.decode(), _PUBLIC),
+        f"{trust}/client.key": (client.key.decode(), _PRIVATE),
+    }
+    if server not in spec.registry_nodes:
+        return puller
+    identity = registry_identity(authority, **where, ip=server.ip)
+    return puller | {
+        f"{FOLDER}/ca.pem": (bundle, _PUBLIC),
+        f"{FOLDER}/node.pem": (identity.certificate.decode(), _PUBLIC),
+        f"{FOLDER}/node-key.pem": (identity.key.decode(), _PRIVATE),
+        f"{FOLDER}/client.pem": (client.certificate.decode(), _PUBLIC),
+        f"{FOLDER}/client-key.pem": (client.key.decode(), _PRIVATE),
+        f"{FOLDER}/nginx.conf": (_nginx(spec, server), _PUBLIC),
+        f"{FOLDER}/environment": (_environment(credentials), _PRIVATE),
+        f"{FOLDER}/registry.json": (_settings(spec, server, credentials), _PRIVATE),
+    }
+
+
+def _nginx(spec: Spec, server: Server) -> str:
+    name = spec.registry_host.partition(":")[0]
+    return f"listen {server.ip}:{REGISTRY.number} ssl;\nserver_name {name};\nproxy_ssl_name {name};\n"
+
+
+def _environment(credentials: Credentials) -> str:
+    """The same on all nodes, and after a restart: an upload that has begun can go on."""
+    return f"REGISTRY_HTTP_SECRET={_derived(credentials, 'uploads')}\n"
+
+
+def _settings(spec: Spec, server: Server, credentials: Credentials) -> str:
+    settings = {
+        "name": server.name,
+        "nodes": {node.name: str(node.ip) for node in spec.registry_nodes},
+        "domain": spec.domain,
+        "storage": "filesystem",
+        "organization": organization(spec.name),
+        "user": USER,
+        "password_sha256": hashlib.sha256(credentials.tokens[REGISTRY_PASSWORD].encode()).hexdigest(),
+        "secret": credentials.tokens[REGISTRY_SECRET],
+    }
+    return json.dumps(settings, indent=1) + "\n"
+
+
+def _derived(credentials: Credentials, purpose: str) -> str:
+    """A secret for one purpose, which doesn't tell the one that it is made from."""
+    return hashlib.sha256(f"{purpose} {credentials.tokens[REGISTRY_SECRET]}".encode()).hexdigest()
