@@ -1,0 +1,229 @@
+"""What is announced is true, whatever restarts, dies or is missed; and nothing is written when nothing changed."""
+
+import time
+from typing import Any
+
+import pytest
+
+from fixtures.containers import DockerRun
+from fixtures.registrator import SOON, Announced, StartRegistrator
+from swarmer import consul_api
+from swarmer.cluster import Cluster
+from swarmer.cluster_node import Node
+from swarmer.dns_client import ask
+from swarmer.faults import Faults
+from swarmer.wait import NotYet, until
+
+WEB = "-p 8080:80"
+
+#: Seconds for what has to wait for consul or docker to be up again first.
+AFTER_RESTART = 15.0
+
+
+@pytest.fixture
+def node(cluster: Cluster) -> Node:
+    """The node that the containers of a scenario run on."""
+    return cluster.nodes[-1]
+
+
+def test_a_resync_that_changes_nothing_writes_nothing(
+    node: Node, announced: Announced, run_container: DockerRun, start_registrator: StartRegistrator
+) -> None:
+    run_container(node, f"--name plain {WEB} -e SERVICE_TAGS=b,a -e SERVICE_REGION=eu")
+    run_container(node, "--name many -p 8081:80 -p 8082:53/udp -e SERVICE_CHECK_SCRIPT=true")
+    run_container(node, "--name healthy -p 8083:80 --health-cmd true --health-interval=200ms")
+    by = start_registrator(node, "-resync=1 -ttl=10 -ttl-refresh=1")
+    for name in ("plain:80", "many:80", "many:53:udp", "healthy:80"):
+        announced.wait(node, f"{by}:{name}", by=by)
+    for check in (f"healthcheck:{by}:healthy:80", f"service:{by}:many:80", f"service:{by}:many:53:udp"):
+        announced.wait_status(node, check, "passing")
+        announced.wait_status(node, check.replace(by, node.name), "passing")
+    before = _settled_writes(node)
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        assert _writes(node) == before
+    # And it did resync meanwhile: what only a resync notices is noticed in time.
+    node.consul.agent.service.deregister(f"{by}:plain:80")
+    announced.wait(node, f"{by}:plain:80", by=by, timeout=2)
+
+
+def test_a_killed_registrator_comes_back_to_the_truth(
+    node: Node, announced: Announced, run_container: DockerRun, faults: Faults
+) -> None:
+    run_container(node, f"--name stays {WEB}")
+    run_container(node, "--name goes -p 8081:80")
+    announced.wait(node, f"{node.name}:goes:80")
+    stays = announced.wait(node, f"{node.name}:stays:80")
+    with faults.kill(node, "swarmer-registrator"):
+        node.succeed("docker rm -f goes")
+        run_container(node, "--name comes -p 8082:80")
+    announced.wait(node, f"{node.name}:comes:80")
+    announced.wait_gone(node, f"{node.name}:goes:80")
+    assert announced.wait(node, f"{node.name}:stays:80") == stays
+
+
+def test_nothing_that_starts_while_it_starts_is_missed(
+    node: Node, announced: Announced, run_container: DockerRun, faults: Faults
+) -> None:
+    with faults.kill(node, "swarmer-registrator"):
+        for number in range(10):
+            run_container(node, f"--name c{number} -p {8080 + number}:80")
+    for number in range(10):
+        announced.wait(node, f"{node.name}:c{number}:80")
+
+
+def test_what_happens_while_it_is_deaf_is_made_up_for(
+    node: Node, announced: Announced, run_container: DockerRun, faults: Faults
+) -> None:
+    run_container(node, f"--name goes {WEB}")
+    announced.wait(node, f"{node.name}:goes:80")
+    with faults.stop(node, "swarmer-registrator"):
+        node.succeed("docker rm -f goes")
+        run_container(node, "--name comes -p 8082:80")
+    announced.wait(node, f"{node.name}:comes:80")
+    announced.wait_gone(node, f"{node.name}:goes:80")
+
+
+def test_a_restart_of_docker_neither_loses_nor_leaves_a_service(
+    node: Node, announced: Announced, run_container: DockerRun
+) -> None:
+    run_container(node, f"--name back {WEB} --restart=always")
+    run_container(node, "--name over -p 8081:80")
+    announced.wait(node, f"{node.name}:over:80")
+    pid = node.main_pid("swarmer-registrator")
+    node.succeed("systemctl restart docker")
+    announced.wait_gone(node, f"{node.name}:over:80")
+    announced.wait(node, f"{node.name}:back:80", timeout=AFTER_RESTART)
+    # It listens again, and didn't have to be restarted for that.
+    run_container(node, "--name new -p 8082:80")
+    announced.wait(node, f"{node.name}:new:80")
+    assert node.main_pid("swarmer-registrator") == pid
+
+
+def test_while_docker_is_stopped_nothing_of_it_is_announced(
+    node: Node, announced: Announced, run_container: DockerRun
+) -> None:
+    run_container(node, f"--name back {WEB} --restart=always")
+    announced.wait(node, f"{node.name}:back:80")
+    node.succeed("systemctl stop docker.socket docker")
+    try:
+        announced.wait_gone(node, f"{node.name}:back:80")
+    finally:
+        node.succeed("systemctl start docker")
+    announced.wait(node, f"{node.name}:back:80", timeout=AFTER_RESTART)
+
+
+def test_a_restart_of_consul_loses_nothing(
+    cluster: Cluster, node: Node, announced: Announced, run_container: DockerRun
+) -> None:
+    run_container(node, f"--name stays {WEB}")
+    run_container(node, "--name goes -p 8081:80")
+    announced.wait(node, f"{node.name}:goes:80")
+    node.succeed("systemctl stop consul")
+    node.succeed("docker rm -f goes")
+    run_container(node, "--name comes -p 8082:80")
+    node.succeed("systemctl start consul")
+    until(
+        "the services after the restart",
+        lambda: _expect(set(announced.on(node)), {f"{node.name}:stays:80", f"{node.name}:comes:80"}),
+        timeout=AFTER_RESTART,
+        pardon=consul_api.Unavailable,
+    )
+    cluster.wait_converged()
+
+
+def test_an_agent_that_lost_its_services_gets_them_back(
+    cluster: Cluster, node: Node, announced: Announced, run_container: DockerRun
+) -> None:
+    run_container(node, f"--name web {WEB}")
+    announced.wait(node, f"{node.name}:web:80")
+    node.succeed("systemctl stop consul; rm -r /var/lib/consul/services /var/lib/consul/checks; systemctl start consul")
+    until(
+        "the service in the agent that forgot it",
+        lambda: _expect(set(announced.on(node)), {f"{node.name}:web:80"}),
+        timeout=AFTER_RESTART,
+        pardon=consul_api.Unavailable,
+    )
+    cluster.wait_converged()
+
+
+@pytest.mark.needs_servers(3)
+def test_a_node_that_lost_power_is_not_found_and_comes_back_once(
+    cluster: Cluster, node: Node, announced: Announced, run_container: DockerRun, faults: Faults
+) -> None:
+    run_container(node, f"--name back {WEB} --restart=always -e SERVICE_NAME=twin")
+    run_container(node, "--name over -p 8081:80 -e SERVICE_NAME=over")
+    run_container(cluster.nodes[0], f"--name other {WEB} -e SERVICE_NAME=twin")
+    announced.wait(node, f"{node.name}:over:80")
+    announced.wait(cluster.nodes[0], f"{cluster.nodes[0].name}:other:80")
+    asked = cluster.nodes[0]
+    with faults.power_off(node):
+        until(
+            "consul to know that the node is dead",
+            lambda: _expect(node.name in consul_api.members_alive(cluster.consul), False),
+            timeout=20,
+            pardon=consul_api.Unavailable,
+        )
+        assert _found(cluster, asked, "twin") == {str(asked.ip)}
+        assert _found(cluster, asked, "over") == set()
+    until(
+        "the service of both nodes",
+        lambda: _expect(_found(cluster, asked, "twin"), {str(asked.ip), str(node.ip)}),
+        timeout=AFTER_RESTART,
+    )
+    assert _found(cluster, asked, "over") == set()
+    _, entries = cluster.consul.catalog.service("twin", consistency="consistent")
+    assert sorted(entry["Node"] for entry in entries) == sorted([asked.name, node.name])
+
+
+def test_a_reboot_leaves_only_what_runs_again(
+    cluster: Cluster, node: Node, announced: Announced, run_container: DockerRun
+) -> None:
+    run_container(node, f"--name back {WEB} --restart=always")
+    run_container(node, "--name over -p 8081:80")
+    announced.wait(node, f"{node.name}:over:80")
+    node.reboot()
+    until(
+        "what runs again, alone",
+        lambda: _expect(set(announced.on(node)), {f"{node.name}:back:80"}),
+        timeout=AFTER_RESTART,
+        pardon=consul_api.Unavailable,
+    )
+    cluster.wait_converged()
+
+
+def _found(cluster: Cluster, asked: Node, name: str) -> set[str]:
+    return set(ask(asked.ip, f"{name}.service.{cluster.spec.domain}").records)
+
+
+def _expect(found: object, wanted: object) -> None:
+    if found != wanted:
+        raise NotYet(str(found))
+
+
+def _writes(node: Node) -> dict[str, Any]:
+    """Which changes of the catalog made this node what it is: an index for each entry, and the newest of all."""
+    index, services = node.consul.catalog.services(consistency="consistent")
+    _, known = node.consul.catalog.node(node.name, consistency="consistent")
+    _, checks = node.consul.health.node(node.name)
+    return {
+        "catalog": index,
+        "services": {key: one["ModifyIndex"] for key, one in known["Services"].items()},
+        "checks": {one["CheckID"]: one["ModifyIndex"] for one in checks},
+        "names": sorted(services),
+    }
+
+
+def _settled_writes(node: Node) -> dict[str, Any]:
+    """The writes, once the agent has told the catalog all that it knows."""
+    last: dict[str, Any] = {}
+
+    def probe() -> dict[str, Any]:
+        nonlocal last
+        before, last = last, _writes(node)
+        own = {key for key, one in node.consul.agent.services().items() if one["Meta"]}
+        if last != before or not own <= set(last["services"]):
+            raise NotYet("still written")
+        return last
+
+    return until("the catalog to settle", probe, timeout=SOON, interval=0.5)
