@@ -1,0 +1,223 @@
+"""Services of the swarm are announced: by the node of the task, or by all managers where every node forwards."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from fixtures.registrator import SOON, Announced
+from swarmer.cluster import Cluster
+from swarmer.cluster_node import Node
+from swarmer.dns_client import ask
+from swarmer.faults import Faults
+from swarmer.spec import SwarmRole
+from swarmer.ssh import quoted
+from swarmer.wait import NotYet, until
+
+SLEEP = ("sleep", "1000000")
+
+#: Cuts a manager off from the others as far as the swarm is concerned; consul's traffic passes.
+_NO_SWARM = """
+table inet no_swarm {
+    chain arriving {
+        type filter hook input priority -300
+        tcp dport 2377 drop
+        tcp sport 2377 drop
+    }
+}
+"""
+
+#: Seconds for a task to start on its node, on a busy machine.
+TASK = 20.0
+
+
+class Services:
+    def __init__(self, manager: Node) -> None:
+        self.manager = manager
+        self.made: list[str] = []
+
+    def create(self, name: str, *words: str) -> None:
+        self.made.append(name)
+        always = ("--detach", "--quiet", "--no-resolve-image", "--stop-grace-period=1s", "--restart-delay=500ms")
+        self.docker("service", "create", *always, "--name", name, *words)
+
+    def update(self, name: str, *words: str) -> None:
+        self.docker("service", "update", "--detach", "--quiet", "--no-resolve-image", *words, name)
+
+    def docker(self, *words: str) -> str:
+        return self.manager.succeed(quoted("docker", *words))
+
+
+@pytest.fixture
+def swarm_managers(cluster: Cluster) -> Iterator[list[Node]]:
+    managers = [node for node in cluster.nodes if node.server.swarm is not SwarmRole.AGENT]
+    first = managers[0]
+    made = first.succeed("docker info --format '{{.Swarm.LocalNodeState}}'").strip() == "inactive"
+    if made:
+        first.succeed(f"docker swarm init --advertise-addr {first.ip}")
+        for node in cluster.nodes[1:]:
+            kind = "manager" if node in managers else "worker"
+            token = first.succeed(f"docker swarm join-token --quiet {kind}").strip()
+            node.succeed(f"docker swarm join --token {token} {first.ip}:2377")
+    yield managers
+    if made:
+        for node in reversed(cluster.nodes):
+            node.succeed("docker swarm leave --force")
+
+
+@pytest.fixture
+def services(cluster: Cluster, announced: Announced, swarm_managers: list[Node]) -> Iterator[Services]:  # noqa: ARG001
+    services = Services(swarm_managers[0])
+    yield services
+    for name in services.made:
+        services.manager.wait_until_succeeds(f"docker service rm {name} 2>&1 | grep -x '{name}\\|.*not found.*'")
+    for node in cluster.nodes:
+        node.wait_until_succeeds('test -z "$(docker ps --all --quiet --filter label=com.docker.swarm.task)"')
+
+
+@pytest.fixture
+def worker(cluster: Cluster) -> Node:
+    """A node that runs tasks, but doesn't manage the swarm."""
+    found = [node for node in cluster.nodes if node.server.swarm is SwarmRole.AGENT]
+    if not found:
+        pytest.skip("needs a node with swarm: agent in servers.yml")
+    return found[0]
+
+
+def test_a_port_of_the_host_is_announced_by_the_node_of_the_task(
+    cluster: Cluster, announced: Announced, services: Services, swarm_managers: list[Node], busybox_image: str
+) -> None:
+    node = swarm_managers[-1]
+    services.create(
+        "direct",
+        "--publish=mode=host,target=80,published=8090",
+        f"--constraint=node.hostname=={node.name}",
+        "--label=SERVICE_TAGS=of-the-service",
+        "--container-label=SERVICE_TIER=front",
+        "--label=com.docker.stack.namespace=shop",
+        busybox_image,
+        *SLEEP,
+    )
+    service = _only(announced, node, "direct", timeout=TASK)
+    assert (service["Address"], service["Port"]) == (str(node.ip), 8090)
+    assert service["Tags"] == ["of-the-service"]
+    assert service["Meta"].keys() == {"registrator", "registrator-container", "tier"}
+    for other in cluster.nodes:
+        assert other is node or not announced.on(other)
+
+
+def test_a_task_on_a_node_that_manages_nothing_is_announced_with_the_services_labels(
+    cluster: Cluster, worker: Node, announced: Announced, services: Services, busybox_image: str
+) -> None:
+    services.create(
+        "front",
+        "--publish=mode=host,target=80,published=8090",
+        f"--constraint=node.hostname=={worker.name}",
+        "--label=SERVICE_NAME=shop",
+        "--label=SERVICE_TAGS=blue",
+        busybox_image,
+        *SLEEP,
+    )
+    service = _only(announced, worker, "shop", timeout=TASK)
+    assert service["Tags"] == ["blue"]
+    services.update("front", "--label-add=SERVICE_TAGS=green")
+    until("the new tag", lambda: _expect(_only(announced, worker, "shop")["Tags"], ["green"]), timeout=SOON)
+    services.docker("service", "rm", "front")
+    _until_announced(announced, worker, set())
+    until("the end of its labels", lambda: _expect(_shared(cluster), set()), timeout=SOON)
+
+
+def test_a_port_that_every_node_forwards_is_announced_by_all_managers(
+    cluster: Cluster, announced: Announced, services: Services, swarm_managers: list[Node], busybox_image: str
+) -> None:
+    services.create(
+        "mesh",
+        "--publish=8091:80",
+        "--publish=8092:53/udp",
+        "--label=SERVICE_TAGS=edge",
+        "--label=SERVICE_80_NAME=site",
+        busybox_image,
+        *SLEEP,
+    )
+    for node in swarm_managers:
+        tcp = announced.wait(node, f"{node.name}:mesh@mesh:8091", timeout=TASK)
+        assert (tcp["Service"], tcp["Address"], tcp["Port"], tcp["Tags"]) == ("site", str(node.ip), 8091, ["edge"])
+        udp = announced.wait(node, f"{node.name}:mesh@mesh:8092:udp")
+        assert (udp["Service"], udp["Port"], udp["Tags"]) == ("mesh-53", 8092, ["edge", "udp"])
+    for node in cluster.nodes:
+        assert node in swarm_managers or not announced.on(node)
+    name = f"site.service.{cluster.spec.domain}"
+    everybody = {str(node.ip) for node in swarm_managers}
+    until(name, lambda: _expect(set(ask(swarm_managers[0].ip, name).records), everybody), timeout=SOON)
+
+
+def test_a_service_without_a_running_task_is_not_announced(
+    announced: Announced, services: Services, swarm_managers: list[Node], busybox_image: str
+) -> None:
+    services.create("scaled", "--publish=8091:80", busybox_image, *SLEEP)
+    for replicas in (1, 0, 1):
+        services.update("scaled", f"--replicas={replicas}")
+        for node in swarm_managers:
+            _until_announced(announced, node, {f"{node.name}:scaled@mesh:8091"} if replicas else set())
+
+
+@pytest.mark.needs_servers(3)
+def test_managers_without_a_quorum_go_on_announcing(
+    cluster: Cluster,
+    announced: Announced,
+    services: Services,
+    swarm_managers: list[Node],
+    faults: Faults,
+    busybox_image: str,
+) -> None:
+    left = swarm_managers[-1]
+    services.create("mesh", "--publish=8091:80", "--label=SERVICE_TAGS=edge", "--mode=global", busybox_image, *SLEEP)
+    for node in swarm_managers:
+        announced.wait(node, f"{node.name}:mesh@mesh:8091", timeout=TASK)
+    shared = _shared(cluster)
+    assert shared
+    cut = [node for node in swarm_managers if node is not left]
+    for node in cut:
+        node.succeed("nft -f -", input=_NO_SWARM)
+    try:
+        left.wait_until_succeeds("docker node ls 2>&1 | grep -q 'leader\\|deadline'", timeout=60)
+        # A new one knows only what consul tells it.
+        with faults.kill(left, "swarmer-registrator"):
+            pass
+        left.succeed(f"docker run --detach --name alone --stop-timeout 1 --publish 8099:80 {busybox_image} sleep 1000")
+        announced.wait(left, f"{left.name}:alone:80")
+        assert f"{left.name}:mesh@mesh:8091" in announced.on(left)
+        assert _shared(cluster) == shared
+    finally:
+        for node in cut:
+            node.succeed("nft delete table inet no_swarm")
+        left.execute("docker rm -f alone")
+    for node in swarm_managers:
+        node.wait_until_succeeds("docker node ls", timeout=60)
+
+
+def _only(announced: Announced, node: Node, name: str, *, timeout: float = SOON) -> dict[str, Any]:
+    """The one service that a node announces, once it has the name."""
+
+    def probe() -> dict[str, Any]:
+        found = list(announced.on(node).values())
+        if [one["Service"] for one in found] != [name]:
+            raise NotYet(f"announced are {[one['Service'] for one in found]}")
+        return dict(found[0])
+
+    return until(f"{name} on {node.name}", probe, timeout=timeout)
+
+
+def _until_announced(announced: Announced, node: Node, wanted: set[str]) -> None:
+    until(f"{wanted or 'nothing'} on {node.name}", lambda: _expect(set(announced.on(node)), wanted), timeout=TASK)
+
+
+def _shared(cluster: Cluster) -> set[str]:
+    """The services whose labels the managers share."""
+    _, keys = cluster.consul.kv.get("registrator/swarm/", keys=True, consistency="consistent")
+    return set(keys or ())
+
+
+def _expect(found: object, wanted: object) -> None:
+    if found != wanted:
+        raise NotYet(str(found))
