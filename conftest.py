@@ -10,5 +10,6 @@ pytest_plugins = (
     "fixtures.busybox",
     "fixtures.containers",
     "fixtures.registrator",
+    "fixtures.services",
     "fixtures.report",
 )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import consul
 
-from swarmer import consul_api, health
+from swarmer import consul_api, docker_api, health
 from swarmer.cloudinit import SeedData, seed_data
 from swarmer.cluster_node import Node
 from swarmer.credentials import Credentials, token_names
@@ -13,7 +13,7 @@ from swarmer.errors import SwarmerError
 from swarmer.image import Image
 from swarmer.ledger import Ledger
 from swarmer.pki import Authority
-from swarmer.spec import ConsulRole, Server
+from swarmer.spec import ConsulRole, Server, SwarmRole
 from swarmer.ssh import Ssh
 from swarmer.stacks import stack_class
 from swarmer.wait import NotYet, until
@@ -135,6 +135,32 @@ class Cluster:
             timeout=15,
             pardon=consul_api.Unavailable,
         )
+
+    @property
+    def swarm_managers(self) -> list[Node]:
+        """The nodes that manage the swarm, in the order of the spec."""
+        return [node for node in self.nodes if node.server.swarm is not SwarmRole.AGENT]
+
+    def swarm_leader(self, *, among: list[Node] | None = None, timeout: float = 30) -> Node:
+        """The node that leads the swarm, as the managers in `among` (default: all running) see it; waits for one.
+
+        Raises:
+            GaveUp: nobody was elected within `timeout` seconds.
+        """
+
+        def probe() -> Node:
+            for manager in among or [node for node in self.swarm_managers if node.running]:
+                try:
+                    members = docker_api.members(manager.docker)
+                except docker_api.Unavailable:
+                    continue
+                for member in members:
+                    # A node that has just founded the swarm has not told its name yet.
+                    if member.leader and member.reachability == "reachable" and member.name:
+                        return self.node(member.name)
+            raise NotYet("no leader")
+
+        return until("a leader of the swarm", probe, timeout=timeout, interval=0.05)
 
     # -- health --------------------------------------------------------------------------------------------
 

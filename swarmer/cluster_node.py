@@ -8,8 +8,9 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 import consul
+import docker
 
-from swarmer import consul_api
+from swarmer import consul_api, docker_api
 from swarmer.errors import NodeError, PromiseBroken
 from swarmer.spec import Server
 from swarmer.ssh import Result
@@ -137,6 +138,11 @@ class Node:
     def consul(self) -> consul.Consul:
         """A py-consul client of this node's own agent, with the management token."""
         return consul_api.client(self.cluster.home, self.ip, token=self.cluster.credentials.management_token)
+
+    @property
+    def docker(self) -> docker.DockerClient:
+        """A client of this node's engine, of the docker SDK, with the client certificate of the docker plane."""
+        return docker_api.client(self.cluster.home, self.ip)
 
     # -- power ---------------------------------------------------------------------------------------------
 

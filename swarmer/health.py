@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import consul
 
-from swarmer import consul_api
+from swarmer import consul_api, docker_api
 from swarmer.errors import NodeError
+from swarmer.spec import Server, SwarmRole
 from swarmer.wait import Hopeless, NotYet, until
 
 if TYPE_CHECKING:
@@ -26,13 +27,13 @@ def wait_converged(cluster: "Cluster", *, timeout: float) -> None:
         lambda: check_converged(cluster),
         timeout=timeout,
         interval=0.1,
-        pardon=(NodeError, *consul_api.Unavailable),
+        pardon=(NodeError, *consul_api.Unavailable, *docker_api.Unavailable),
     )
 
 
 def check_converged(cluster: "Cluster") -> None:
-    """Look once whether every node booted clean, consul has its leader, its voters and all members, and the registry
-    answers every node by its name.
+    """Look once whether every node booted clean, consul and the swarm have a leader and all their members, and the
+    registry answers every node by its name.
 
     Raises:
         NotYet: something is missing, and may come.
@@ -43,6 +44,7 @@ def check_converged(cluster: "Cluster") -> None:
             raise Hopeless(f"{node.name} is switched off")
     check_consul(cluster)
     check_registry(cluster)
+    check_swarm(cluster)
     with ThreadPoolExecutor(len(cluster.nodes)) as pool:
         list(pool.map(check_node, cluster.nodes))
 
@@ -114,6 +116,60 @@ def check_registry(cluster: "Cluster") -> None:
     _, lock = api.kv.get("registry/leader", consistency="consistent")
     if not (lock and lock.get("Session")):
         raise NotYet("the registry has no leader")
+
+
+def check_swarm(cluster: "Cluster") -> None:
+    """Look once whether the swarm has a leader, and exactly the nodes of the spec, each ready and in its role.
+
+    Raises:
+        NotYet: something is missing, or too much.
+    """
+    members = swarm_members(cluster)
+    if sorted(member.name for member in members) != sorted(node.name for node in cluster.nodes):
+        raise NotYet(f"the swarm has the nodes {', '.join(sorted(member.name for member in members))}")
+    if not any(member.leader for member in members):
+        raise NotYet("the swarm has no leader")
+    for member in members:
+        if flaw := _swarm_flaw(member, cluster.spec.server(member.name)):
+            raise NotYet(f"in the swarm, {member.name} is {flaw}")
+    _, rows = reachable_server(cluster).health.service("swarm", passing=True)
+    announced = {row["Node"]["Node"] for row in rows}
+    if absent := {server.name for server in cluster.spec.managers} - announced:
+        raise NotYet(f"consul doesn't know of the swarm's manager {', '.join(sorted(absent))}")
+    if not any("leader" in row["Service"]["Tags"] for row in rows):
+        raise NotYet("consul doesn't know of the swarm's leader")
+
+
+def _swarm_flaw(member: docker_api.Member, server: Server) -> str:
+    """What is not as it should be with a node of the swarm; empty when all is well."""
+    availability = "drain" if server.swarm is SwarmRole.MANAGER else "active"
+    role = "worker" if server.swarm is SwarmRole.AGENT else "manager"
+    if member.state != "ready":
+        return member.state
+    if member.manager is not (role == "manager"):
+        return f"no {role}"
+    if member.reachability not in ("", "reachable"):
+        return member.reachability
+    if member.availability != availability:
+        return f"{member.availability}, not {availability}"
+    missing = {name: value for name, value in server.labels.items() if member.labels.get(name) != value}
+    return f"without the labels {missing}" if missing else ""
+
+
+def swarm_members(cluster: "Cluster") -> list[docker_api.Member]:
+    """The nodes of the swarm, as the first manager with a quorum tells them.
+
+    Raises:
+        NotYet: no manager answers, or none has a quorum.
+    """
+    last = "no manager of the swarm is running"
+    for node in cluster.swarm_managers:
+        if node.running:
+            try:
+                return docker_api.members(node.docker)
+            except docker_api.Unavailable as error:
+                last = f"{node.name}: {docker_api.reason(error)}"
+    raise NotYet(last)
 
 
 def reachable_server(cluster: "Cluster") -> consul.Consul:

@@ -235,6 +235,11 @@ class Spec(_Value):
         return tuple(server for server in self.servers if server.swarm is not SwarmRole.AGENT)
 
     @property
+    def workers(self) -> tuple[Server, ...]:
+        """Those that run tasks, whether they manage the swarm as well or not."""
+        return tuple(server for server in self.servers if server.swarm is not SwarmRole.MANAGER)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the content, in hex: equal for equal specs, on every machine."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

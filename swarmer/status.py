@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from swarmer import consul_api, health
+from swarmer import consul_api, docker_api, health
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError, PromiseBroken, SwarmerError
@@ -19,7 +19,7 @@ from swarmer.wait import NotYet
 _MEMBER: Final = {1: "alive", 2: "leaving", 3: "left", 4: "failed"}
 
 #: What looking at a cluster that is booting, broken or half gone may raise. OSError: its certificates are missing.
-_NOT_WELL = (PromiseBroken, NotYet, SwarmerError, *consul_api.Unavailable, OSError)
+_NOT_WELL = (PromiseBroken, NotYet, SwarmerError, *consul_api.Unavailable, *docker_api.Unavailable, OSError)
 
 
 class State(StrEnum):

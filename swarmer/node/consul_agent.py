@@ -75,3 +75,20 @@ class Agent:
         if answer.status != 200:
             raise Refused(f"{method} {path}: {answer.status} {answer.text.decode(errors='replace').strip()}")
         return answer.json()
+
+    def read(self, path: str, *, index: int = 0, wait: float = 0) -> tuple[Any, int]:
+        """What consul has, None where there is nothing, and the index of that state.
+
+        Args:
+            index: answer only once there is another state than this one, or when `wait` seconds are over. The
+                agent's time-out must be longer.
+
+        Raises:
+            Refused: it doesn't answer, or not with success.
+        """
+        if wait:
+            path += f"{'&' if '?' in path else '?'}index={index}&wait={round(wait * 1000)}ms"
+        answer = self.ask("GET", path)
+        if answer.status not in (200, 404):
+            raise Refused(f"GET {path}: {answer.status} {answer.text.decode(errors='replace').strip()}")
+        return (answer.json() if answer.status == 200 else None), answer.index

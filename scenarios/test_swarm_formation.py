@@ -1,0 +1,238 @@
+"""The swarm forms by itself, by the roles of the spec, and is whole again by itself, whatever happens to its nodes."""
+
+import consul as py_consul
+import pytest
+
+from swarmer import consul_api, docker_api, health
+from swarmer.cluster import Cluster
+from swarmer.cluster_node import Node
+from swarmer.dns_client import ask
+from swarmer.faults import Faults
+from swarmer.spec import SwarmRole
+from swarmer.wait import NotYet, until, until_true
+
+three_managers = pytest.mark.needs_managers(3)
+
+
+def test_every_node_is_in_the_swarm_in_the_role_of_the_spec(cluster: Cluster) -> None:
+    roles = {
+        SwarmRole.BOTH: (True, "active"),
+        SwarmRole.MANAGER: (True, "drain"),
+        SwarmRole.AGENT: (False, "active"),
+    }
+    members = {member.name: (member.manager, member.availability) for member in health.swarm_members(cluster)}
+    assert members == {node.name: roles[node.server.swarm] for node in cluster.nodes}
+
+
+def test_labels_of_the_spec_are_labels_of_the_nodes(cluster: Cluster) -> None:
+    labels = {member.name: member.labels for member in health.swarm_members(cluster)}
+    assert labels == {node.name: dict(node.server.labels) for node in cluster.nodes}
+
+
+def test_consul_names_the_healthy_managers_and_the_leader(cluster: Cluster) -> None:
+    managers = {str(node.ip) for node in cluster.swarm_managers}
+
+    def leaders_as_named() -> set[str]:
+        return {ip for node in cluster.nodes for ip in ask(node.ip, f"leader.swarm.service.{domain}").records}
+
+    domain = cluster.spec.domain
+    for node in cluster.nodes:
+        assert set(ask(node.ip, f"swarm.service.{domain}").records) == managers, node
+    until_true("the leader's name", lambda: leaders_as_named() == {str(cluster.swarm_leader().ip)}, timeout=5)
+
+
+@three_managers
+def test_a_manager_whose_engine_is_dead_is_not_named(cluster: Cluster, swarm_leader: Node, faults: Faults) -> None:
+    node = next(node for node in cluster.swarm_managers if node is not swarm_leader)
+    name = f"swarm.service.{cluster.spec.domain}"
+    with faults.stop(node, "docker"):
+        until_true("its name to go", lambda: str(node.ip) not in ask(node.ip, name).records, timeout=45)
+
+
+def test_join_tokens_are_read_by_who_needs_them_only(cluster: Cluster) -> None:
+    for node in cluster.nodes:
+        manages = node.server.swarm is not SwarmRole.AGENT
+        readable = {"swarm-manager": {"worker", "manager"}} if manages else {"swarm-worker": {"worker"}}
+        for service in ("agent", "registrator", "registry"):
+            readable[service] = set()
+        for service, roles in readable.items():
+            token = cluster.credentials.tokens[f"{node.name}/{service}"]
+            api = consul_api.client(cluster.home, node.ip, token=token)
+            assert {role for role in ("worker", "manager") if _reads(api, f"swarm/join/{role}")} == roles, service
+
+
+def test_a_rotated_join_token_is_recorded_and_the_former_one_is_refused(
+    cluster: Cluster, swarm_leader: Node, swarm_workers: list[Node]
+) -> None:
+    before = {role: _token(cluster, role) for role in ("worker", "manager")}
+    for role in before:
+        swarm_leader.succeed(f"docker swarm join-token --rotate {role}")
+    recorded = {role: _until_rotated(cluster, role, token) for role, token in before.items()}
+    tokens = swarm_leader.docker.swarm
+    tokens.reload()
+    assert recorded == {role.lower(): token for role, token in tokens.attrs["JoinTokens"].items()}
+
+    newcomer = next(node for node in reversed(swarm_workers) if node is not swarm_leader)
+    newcomer.succeed("systemctl stop swarmer-swarm && docker swarm leave --force")
+    try:
+        refused = newcomer.fail(f"docker swarm join --token {before['worker']} {swarm_leader.ip}:2377")
+        assert "A valid join token is necessary" in refused
+    finally:
+        newcomer.succeed("systemctl start swarmer-swarm")
+    cluster.wait_converged()
+
+
+def test_a_replaced_worker_is_in_the_swarm_once(
+    cluster: Cluster, swarm_leader: Node, swarm_workers: list[Node]
+) -> None:
+    _replaced_once(cluster, next(node for node in reversed(swarm_workers) if node is not swarm_leader))
+
+
+@three_managers
+def test_a_replaced_manager_is_in_the_swarm_and_in_its_raft_once(
+    cluster: Cluster, swarm_leader: Node, swarm_managers: list[Node]
+) -> None:
+    _replaced_once(cluster, next(node for node in reversed(swarm_managers) if node is not swarm_leader))
+
+
+@three_managers
+def test_a_replaced_leader_is_in_the_swarm_and_in_its_raft_once(cluster: Cluster, swarm_leader: Node) -> None:
+    _replaced_once(cluster, swarm_leader)
+
+
+def test_when_all_nodes_lost_power_the_swarm_is_the_same_again(cluster: Cluster, faults: Faults) -> None:
+    before = _identity(cluster)
+    with faults.power_off(*cluster.nodes):
+        pass
+    assert _identity(cluster) == before
+
+
+def test_a_rebooted_node_is_in_the_swarm_with_its_former_id(cluster: Cluster, swarm_leader: Node) -> None:
+    before = _identity(cluster)
+    node = next(node for node in cluster.nodes if node is not swarm_leader or len(cluster.nodes) == 1)
+    node.reboot()
+    cluster.wait_converged()
+    assert _identity(cluster) == before
+
+
+@three_managers
+def test_while_consul_has_no_leader_the_swarm_goes_on(cluster: Cluster, busybox_image: str) -> None:
+    """Without consul nobody joins, and nobody who is in leaves."""
+    before = _identity(cluster)
+    for node in cluster.consul_servers:
+        node.succeed("systemctl stop consul")
+    try:
+        assert _identity(cluster) == before
+        manager = cluster.swarm_managers[-1]
+        manager.succeed(f"docker service create --quiet --name without-consul {busybox_image} sleep 1000", timeout=60)
+        manager.succeed("docker service rm without-consul")
+    finally:
+        for node in cluster.consul_servers:
+            node.succeed("systemctl start consul")
+    cluster.wait_converged()
+    assert _identity(cluster) == before
+
+
+@three_managers
+@pytest.mark.parametrize("returns", ["at once", "when there is another swarm"])
+def test_a_founder_that_dies_before_it_told_of_its_swarm_ends_in_the_one_of_all(cluster: Cluster, returns: str) -> None:
+    """The worst moment: a swarm is made, nobody was told, and the lock is held."""
+    founder, *others = cluster.swarm_managers
+    _dissolve(cluster)
+    _hold_the_lock(founder)
+    founder.succeed(f"docker swarm init --listen-addr {founder.ip}:2377 --advertise-addr {founder.ip}:2377")
+    made = founder.docker.info()["Swarm"]["Cluster"]["ID"]
+    founder.power_off()
+    if returns == "at once":
+        founder.power_on()
+        until_true("the founder to tell of its swarm", lambda: _token(cluster, "worker"), timeout=60)
+    for node in cluster.nodes:
+        if node is not founder:
+            node.succeed("systemctl start swarmer-swarm")
+    if returns != "at once":
+        cluster.swarm_leader(among=others)
+        founder.power_on()
+    cluster.wait_converged()
+    assert (_identity(cluster)[""] == made) is (returns == "at once")
+
+
+@three_managers
+def test_when_the_only_one_in_a_swarm_is_replaced_the_others_found_a_new_one(cluster: Cluster) -> None:
+    """The founder told of its swarm, and was gone for good before anybody joined."""
+    founder = cluster.swarm_managers[0]
+    _dissolve(cluster)
+    founder.succeed("systemctl start swarmer-swarm")
+    until_true("a founded swarm", lambda: _token(cluster, "worker"), timeout=15)
+    made = founder.docker.info()["Swarm"]["Cluster"]["ID"]
+    founder.power_off()
+    for node in cluster.nodes:
+        if node is not founder:
+            node.succeed("systemctl start swarmer-swarm")
+    founder.replace()
+    cluster.wait_converged()
+    assert _identity(cluster)[""] != made
+
+
+# -- what the promises are made of -------------------------------------------------------------------------
+
+
+def _identity(cluster: Cluster) -> dict[str, str]:
+    """Node name to its id in the swarm, and the swarm's own id under no name."""
+
+    def probe() -> dict[str, str]:
+        members = health.swarm_members(cluster)
+        return {member.name: member.id for member in members} | {"": str(cluster.swarm_leader().docker.swarm.id)}
+
+    return until("a swarm with a leader", probe, timeout=30, pardon=docker_api.Unavailable)
+
+
+def _reads(api: py_consul.Consul, key: str) -> bool:
+    try:
+        return api.kv.get(key)[1] is not None
+    except py_consul.ACLPermissionDenied:
+        return False
+
+
+def _token(cluster: Cluster, role: str) -> str:
+    """The join token that is recorded in consul; empty where there is none."""
+    _, entry = cluster.consul.kv.get(f"swarm/join/{role}", consistency="consistent")
+    return entry["Value"].decode() if entry else ""
+
+
+def _until_rotated(cluster: Cluster, role: str, former: str) -> str:
+    def probe() -> str:
+        if (token := _token(cluster, role)) == former:
+            raise NotYet("the former one")
+        return token
+
+    return until(f"another token for a {role}", probe, timeout=5)
+
+
+def _replaced_once(cluster: Cluster, node: Node) -> None:
+    """A node is replaced; the swarm then has it once, and its managers' raft has no other members than it should."""
+    before = _identity(cluster)
+    node.replace()
+    cluster.wait_converged()
+    after = _identity(cluster)
+    assert after[node.name] != before[node.name]
+    assert {**after, node.name: ""} == {**before, node.name: ""}
+    # What counts toward the quorum is what the managers' raft has, and that is where they reach each other.
+    managers = {f"{manager.ip}:2377" for manager in cluster.swarm_managers}
+    for manager in cluster.swarm_managers:
+        peers = {peer["Addr"] for peer in manager.docker.info()["Swarm"]["RemoteManagers"]}
+        assert peers == managers, manager
+
+
+def _dissolve(cluster: Cluster) -> None:
+    """No node is in a swarm, and consul knows of none, as at the first boot."""
+    for node in cluster.nodes:
+        node.succeed("systemctl stop swarmer-swarm")
+    for node in cluster.nodes:
+        node.succeed("docker swarm leave --force")
+    assert cluster.consul.kv.delete("swarm/", recurse=True)
+
+
+def _hold_the_lock(node: Node) -> None:
+    """As the program of the node does it, before it founds a swarm."""
+    session = node.consul.session.create(name="swarm", node=node.name, lock_delay=0, ttl=10, checks=["serfHealth"])
+    assert node.consul.kv.put("swarm/lock", node.name, acquire=session)

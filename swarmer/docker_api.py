@@ -1,0 +1,85 @@
+"""Talking to docker engines from outside: clients with the cluster's certificates, and questions about its swarm."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any, Final
+
+import docker
+import docker.errors
+import docker.tls
+import requests
+
+from swarmer.ports import DOCKER
+from swarmer.state import ClusterHome
+
+#: What an engine that is down, or whose swarm has no leader, makes its client raise.
+Unavailable: Final = (requests.RequestException, docker.errors.DockerException)
+
+#: Seconds until a request to an engine that doesn't answer is given up.
+REQUEST_TIMEOUT: Final = 10.0
+
+#: Of the image's engine; asking it each time would cost a request.
+_API_VERSION: Final = "1.45"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A node of the swarm, as its managers see it.
+
+    Attributes:
+        state: `ready`, `down`, `unknown` or `disconnected`.
+        availability: `active`, `pause` or `drain`.
+        reachability: of a manager, `reachable`, `unreachable` or `unknown`; empty for a worker.
+    """
+
+    id: str
+    name: str
+    state: str
+    availability: str
+    reachability: str
+    leader: bool
+    labels: dict[str, str]
+
+    @property
+    def manager(self) -> bool:
+        """Whether it is a manager."""
+        return bool(self.reachability)
+
+
+def client(home: ClusterHome, address: IPv4Address) -> docker.DockerClient:
+    """A client of the engine at `address`, with the cluster's client certificate."""
+    folder = home.folder / "docker"
+    tls = docker.tls.TLSConfig(
+        client_cert=(str(folder / "cert.pem"), str(folder / "key.pem")), ca_cert=str(folder / "ca.pem"), verify=True
+    )
+    url = f"tcp://{address}:{DOCKER.number}"
+    api = docker.DockerClient(base_url=url, tls=tls, version=_API_VERSION, timeout=REQUEST_TIMEOUT)
+    api.api.trust_env = False  # else REQUESTS_CA_BUNDLE would count for more than our CA, and a proxy be asked
+    return api
+
+
+def members(api: docker.DockerClient) -> list[Member]:
+    """The nodes of the swarm, as a manager tells them.
+
+    Raises:
+        Unavailable: it is none, or there is no leader.
+    """
+    return [_member(node) for node in api.api.nodes()]
+
+
+def reason(error: Exception) -> str:
+    """Why a client failed, in docker's words."""
+    return str(getattr(error, "explanation", None) or error)
+
+
+def _member(node: dict[str, Any]) -> Member:
+    status = node.get("ManagerStatus") or {}
+    return Member(
+        id=node["ID"],
+        name=(node.get("Description") or {}).get("Hostname", ""),
+        state=node["Status"]["State"],
+        availability=node["Spec"]["Availability"],
+        reachability=status.get("Reachability", ""),
+        leader=status.get("Leader", False),
+        labels=node["Spec"].get("Labels") or {},
+    )

@@ -1,0 +1,56 @@
+"""The swarm of a node as a program: `swarmer-swarm.service` on every node."""
+
+import json
+import sys
+import threading
+from typing import NoReturn
+
+from swarmer.node.consul_agent import SEED, Agent, Refused, own_token
+from swarmer.node.swarm.engine import Engine, EngineError
+from swarmer.node.swarm.member import Member
+from swarmer.node.swarm.store import Store
+
+#: Seconds until what isn't ready is looked at again.
+PAUSE = 0.1
+
+
+def watch(engine: Engine, changed: threading.Event) -> NoReturn:
+    """Tell whenever a node of the swarm comes, goes or changes, as long as the process lives."""
+    while True:
+        try:
+            for _ in engine.node_events():
+                changed.set()
+        except EngineError:
+            pass
+        # Events may be missed until the stream is there again.
+        changed.set()
+        threading.Event().wait(1)
+
+
+def main() -> NoReturn:
+    """Step by step, for ever."""
+    facts = json.loads((SEED / "node.json").read_text())
+    manages = facts["swarm"] != "agent"
+    known = json.loads((SEED / "swarm.json").read_text()) if manages else {}
+    engine = Engine()
+    agent = Agent(own_token("swarm-manager" if manages else "swarm-worker"), timeout=15)
+    member = Member(facts, known, engine, Store(agent, facts["name"]))
+    changed = threading.Event()
+    if manages:
+        threading.Thread(target=watch, args=(engine, changed), daemon=True).start()
+    last = ""
+    while True:
+        try:
+            pause = member.step()
+            last = ""
+        except (Refused, EngineError) as error:
+            if str(error) != last:
+                last = str(error)
+                print(last, flush=True)
+            pause = PAUSE
+        changed.wait(pause)
+        changed.clear()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

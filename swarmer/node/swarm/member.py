@@ -1,0 +1,177 @@
+"""How this node gets into the swarm, and what it does there: one look at a time, from whatever state it finds."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from swarmer.node.consul_agent import Refused
+from swarmer.node.swarm import order
+from swarmer.node.swarm.engine import Engine, EngineError, Membership
+from swarmer.node.swarm.store import Store
+
+#: Seconds between two signs of life of a node to the managers; after three missing ones its tasks run elsewhere.
+#: Docker's own are 5, which makes that 15 to 20 s.
+HEARTBEAT: Final = 2.0
+
+#: Seconds for which a blocking query waits at most: then what nobody announces is looked at.
+PATIENCE: Final = 2.0
+
+#: Seconds until docker's own attempts to get over an error count as fruitless.
+GIVE_UP: Final = 10.0
+
+
+@dataclass
+class Member:
+    """This node, as a member of the swarm.
+
+    Attributes:
+        facts: what `node.json` says.
+        known: what `swarm.json` says, on managers: `overlay_pool`, and the `labels` of all nodes.
+    """
+
+    facts: Mapping[str, Any]
+    known: Mapping[str, Any]
+    engine: Engine
+    store: Store
+    _trouble_since: float | None = field(default=None, init=False)
+
+    @property
+    def manages(self) -> bool:
+        """Whether the node is to be a manager."""
+        return bool(self.facts["swarm"] != "agent")
+
+    @property
+    def availability(self) -> str:
+        """Whether the node runs tasks from the beginning, in docker's words."""
+        return "drain" if self.facts["swarm"] == "manager" else "active"
+
+    def step(self) -> float:
+        """Look where the node stands, and do what is next; seconds until the next look.
+
+        Raises:
+            Refused: consul isn't ready, or somebody else was faster.
+            EngineError: docker isn't ready, or refuses.
+        """
+        try:
+            membership = self.engine.membership()
+        except EngineError as error:
+            self.store.announce_trouble(str(error))
+            raise
+        if membership.state != "error":
+            self._trouble_since = None
+        match membership.state:
+            case "inactive":
+                self._enter_as_manager() if self.manages else self._enter_as_worker()
+                return 0
+            case "active" if membership.manager:
+                return self._manage(membership)
+            case "error":
+                return self._get_over(membership)
+            case "active":
+                return 1.0
+            case _:  # pending: docker is at it; locked: a person has the key
+                self.store.announce_trouble(membership.error or membership.state)
+                return 0.2
+
+    # -- getting in ----------------------------------------------------------------------------------------
+
+    def _enter_as_worker(self) -> None:
+        token, index = self.store.worker_token()
+        if not token:
+            token, _ = self.store.worker_token(index=index, wait=PATIENCE)
+        if token:
+            self._join(token)
+
+    def _enter_as_manager(self) -> None:
+        records = self.store.records()
+        name = self.facts["name"]
+        if name in records.managers:
+            self.store.forget_manager()  # the node's disk is new: what it held is gone
+        if records.cluster and set(records.managers) - {name}:
+            self._join(records.tokens["manager"])
+            return
+        try:
+            self._found()
+        except Refused:
+            self.store.records(index=records.index, wait=PATIENCE)
+
+    def _join(self, token: str) -> None:
+        managers, index = self.store.managers()
+        if not managers:
+            managers, _ = self.store.managers(index=index, wait=PATIENCE)
+        if managers:
+            print(f"joining the swarm of {', '.join(managers)}", flush=True)
+            self.engine.join(self.facts["ip"], availability=self.availability, token=token, managers=managers)
+
+    def _found(self) -> None:
+        """Found the swarm, unless another manager does or did."""
+        with self.store.lock() as session:
+            records = self.store.records()
+            if set(records.managers) - {self.facts["name"]}:
+                return
+            print("founding the swarm", flush=True)
+            pool = self.known["overlay_pool"]
+            self.engine.init(self.facts["ip"], availability=self.availability, pool=pool, heartbeat=HEARTBEAT)
+            node = self.engine.membership().node
+            self.store.announce(leader=True)
+            self.store.publish(self.engine.swarm(), node, replacing=records.version, session=session)
+
+    # -- being in ------------------------------------------------------------------------------------------
+
+    def _manage(self, membership: Membership) -> float:
+        if not self._in_the_right_swarm(membership):
+            return 1.0
+        try:
+            nodes = self.engine.nodes()
+        except EngineError as error:
+            self.store.announce_trouble(str(error))
+            return 0.3
+        own = next((node for node in nodes if node["ID"] == membership.node), None)
+        leader = bool(own and (own.get("ManagerStatus") or {}).get("Leader"))
+        self.store.announce(leader=leader)
+        if leader and order.keep(self.engine, self.store, self.store.records(), nodes, self.known["labels"]):
+            return 0.3
+        return 1.0
+
+    def _in_the_right_swarm(self, membership: Membership) -> bool:
+        """Whether this swarm is the one that all others know, and they know that this node manages it.
+
+        A manager that died after founding a swarm, and before telling of it, finds another one when it returns.
+        Without a leader, docker doesn't tell which swarm it is; then nothing is decided.
+        """
+        if not membership.cluster:
+            return True
+        records = self.store.records()
+        if not records.cluster:
+            with self.store.lock() as session:
+                self.store.publish(self.engine.swarm(), membership.node, replacing=0, session=session)
+        elif records.cluster != membership.cluster:
+            self._leave(f"this is the swarm {membership.cluster}, not {records.cluster}")
+            return False
+        elif records.managers.get(self.facts["name"]) != membership.node:
+            self.store.record_manager(membership.node)
+        return True
+
+    def _get_over(self, membership: Membership) -> float:
+        """An error of docker's: it tries again itself; only what it can't get over is left behind."""
+        if self.manages:
+            self.store.announce_trouble(membership.error)
+        now = time.monotonic()
+        if self._trouble_since is None:
+            print(f"docker has trouble with the swarm: {membership.error}", flush=True)
+            self._trouble_since = now
+        if now - self._trouble_since >= GIVE_UP:
+            self._leave(membership.error)
+        return 0.5
+
+    def _leave(self, reason: str) -> None:
+        """Leave, to join anew; only if there are others who hold the swarm's state."""
+        managers, _ = self.store.managers()
+        if not managers:
+            return
+        print(f"leaving the swarm, to join anew: {reason}", flush=True)
+        if self.manages:
+            self.store.withdraw()
+            self.store.forget_manager()
+        self.engine.leave()

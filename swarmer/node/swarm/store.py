@@ -1,0 +1,185 @@
+"""What the nodes of a swarm tell each other through consul: which swarm it is, how to join it, and who manages it.
+
+| key | what | who reads it |
+|---|---|---|
+| `swarm/cluster` | the id of the swarm | managers |
+| `swarm/join/worker`, `swarm/join/manager` | the join tokens | all nodes the first, managers the second |
+| `swarm/managers/NODE` | the id in the swarm of each node that holds the swarm's state on its disk | managers |
+| `swarm/lock` | held by the one manager that founds the swarm | managers |
+"""
+
+import base64
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from swarmer.node.consul_agent import Agent, Refused
+from swarmer.ports import DOCKER, SWARM
+
+SERVICE: Final = "swarm"
+PREFIX: Final = "swarm/"
+
+#: Seconds after which a manager that says nothing of itself no longer counts as healthy.
+SILENCE: Final = 10
+
+
+@dataclass(frozen=True)
+class Records:
+    """What consul holds of the swarm.
+
+    Attributes:
+        cluster: the id of the swarm; empty before it was founded.
+        version: of that entry, for changing it only if nobody else did; 0 where there is none.
+        tokens: `worker` and `manager` to the token by which they join.
+        managers: node name to node id of all that hold the swarm's state.
+        index: of this state, for waiting for another one.
+    """
+
+    cluster: str
+    version: int
+    tokens: Mapping[str, str]
+    managers: Mapping[str, str]
+    index: int
+
+
+class Store:
+    """Consul, as the swarm of one node uses it."""
+
+    def __init__(self, agent: Agent, node: str) -> None:
+        self._agent = agent
+        self._node = node
+        self._announced: bool | None = None
+
+    # -- records -------------------------------------------------------------------------------------------
+
+    def records(self, *, index: int = 0, wait: float = 0) -> Records:
+        """All records, for managers; with an index, once they are others."""
+        entries, found = self._agent.read(f"kv/{PREFIX}?recurse", index=index, wait=wait)
+        values = {entry["Key"].removeprefix(PREFIX): _text(entry) for entry in entries or ()}
+        versions = {entry["Key"].removeprefix(PREFIX): entry["ModifyIndex"] for entry in entries or ()}
+        return Records(
+            cluster=values.get("cluster", ""),
+            version=versions.get("cluster", 0),
+            tokens={role: values[f"join/{role}"] for role in ("worker", "manager") if f"join/{role}" in values},
+            managers={
+                key.removeprefix("managers/"): value for key, value in values.items() if key.startswith("managers/")
+            },
+            index=found,
+        )
+
+    def worker_token(self, *, index: int = 0, wait: float = 0) -> tuple[str, int]:
+        """The token by which workers join, empty where there is none, and the index of that state."""
+        entries, found = self._agent.read(f"kv/{PREFIX}join/worker", index=index, wait=wait)
+        return (_text(entries[0]) if entries else ""), found
+
+    def record_tokens(self, tokens: Mapping[str, str]) -> None:
+        """Let everybody join by these tokens."""
+        self._transaction([_set(f"join/{role}", token) for role, token in tokens.items()])
+
+    def record_manager(self, node_id: str) -> None:
+        """This node holds the swarm's state."""
+        self._transaction([_set(f"managers/{self._node}", node_id)])
+
+    def forget_manager(self) -> None:
+        """This node holds nothing of the swarm's state, or not any more."""
+        self._agent.call("DELETE", f"kv/{PREFIX}managers/{self._node}")
+
+    # -- founding ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def lock(self) -> Iterator[str]:
+        """Be the one manager that founds the swarm; the session, by which it is.
+
+        It ends with the block, with this node, and after ten seconds in any case: what is published is checked
+        against it.
+
+        Raises:
+            Refused: another manager holds it.
+        """
+        self._end_own_sessions()
+        definition = {"Name": SERVICE, "TTL": "10s", "LockDelay": "1ms", "Checks": ["serfHealth"]}
+        session: str = self._agent.call("PUT", "session/create", definition)["ID"]
+        try:
+            if not self._agent.call("PUT", f"kv/{PREFIX}lock?acquire={session}", self._node):
+                raise Refused("another manager founds the swarm")
+            yield session
+        finally:
+            self._agent.call("PUT", f"session/destroy/{session}")
+
+    def _end_own_sessions(self) -> None:
+        """There may be one of a former run of this program that was killed."""
+        for session in self._agent.call("GET", f"session/node/{self._node}"):
+            if session["Name"] == SERVICE:
+                self._agent.call("PUT", f"session/destroy/{session['ID']}")
+
+    def publish(self, swarm: Mapping[str, Any], node_id: str, *, replacing: int, session: str) -> None:
+        """Make a swarm the one of this cluster.
+
+        Args:
+            replacing: the version of the record of a swarm that is no more; 0 where there is none.
+            session: which holds the lock.
+
+        Raises:
+            Refused: another one is already, or the lock was lost.
+        """
+        self._transaction(
+            [
+                {"KV": {"Verb": "check-session", "Key": f"{PREFIX}lock", "Session": session}},
+                _set("cluster", swarm["ID"], replacing=replacing),
+                _set(f"managers/{self._node}", node_id),
+                _set("join/worker", swarm["JoinTokens"]["Worker"]),
+                _set("join/manager", swarm["JoinTokens"]["Manager"]),
+            ]
+        )
+
+    def _transaction(self, operations: list[dict[str, Any]]) -> None:
+        self._agent.call("PUT", "txn", operations)
+
+    # -- who manages ---------------------------------------------------------------------------------------
+
+    def managers(self, *, index: int = 0, wait: float = 0) -> tuple[list[str], int]:
+        """`ADDRESS:PORT` of the healthy managers, the leader first; and the index of that state."""
+        rows, found = self._agent.read(f"health/service/{SERVICE}?passing", index=index, wait=wait)
+        rows = sorted(rows or (), key=lambda row: "leader" not in (row["Service"]["Tags"] or ()))
+        others = [row for row in rows if row["Node"]["Node"] != self._node]
+        return [f"{row['Service']['Address'] or row['Node']['Address']}:{SWARM.number}" for row in others], found
+
+    def announce(self, *, leader: bool) -> None:
+        """This node is a healthy manager, and whether it leads."""
+        if self._announced is leader:
+            try:
+                self._agent.call("PUT", f"agent/check/pass/service:{SERVICE}")
+                return
+            except Refused:
+                self._announced = None  # the agent was replaced, and knows nothing of it
+        check = {"TTL": f"{SILENCE}s", "Status": "passing"}
+        tags = ["leader"] if leader else []
+        definition = {"Name": SERVICE, "ID": SERVICE, "Port": DOCKER.number, "Tags": tags, "Check": check}
+        self._agent.call("PUT", "agent/service/register?replace-existing-checks=true", definition)
+        self._announced = leader
+
+    def announce_trouble(self, trouble: str) -> None:
+        """This node is a manager, but not healthy."""
+        if self._announced is None:
+            return
+        self._agent.call("PUT", f"agent/check/update/service:{SERVICE}", {"Status": "critical", "Output": trouble})
+
+    def withdraw(self) -> None:
+        """This node is no manager of the swarm."""
+        services = self._agent.call("GET", "agent/services")
+        if SERVICE in services:
+            self._agent.call("PUT", f"agent/service/deregister/{SERVICE}")
+        self._announced = None
+
+
+def _text(entry: Mapping[str, Any]) -> str:
+    return base64.b64decode(entry["Value"] or "").decode()
+
+
+def _set(key: str, value: str, *, replacing: int | None = None) -> dict[str, Any]:
+    encoded = base64.b64encode(value.encode()).decode()
+    operation: dict[str, Any] = {"Verb": "set", "Key": f"{PREFIX}{key}", "Value": encoded}
+    if replacing is not None:
+        operation |= {"Verb": "cas", "Index": replacing}
+    return {"KV": operation}

@@ -1,0 +1,149 @@
+"""Swarm services from outside: make them, look at their tasks, wait for these, and leave nothing behind."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from swarmer import docker_api
+from swarmer.errors import NodeError
+from swarmer.ssh import quoted
+from swarmer.wait import NotYet, until
+
+if TYPE_CHECKING:
+    from swarmer.cluster import Cluster
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a service, as the managers know it.
+
+    Attributes:
+        node: the name of its node; empty while it has none.
+        state: what docker calls it, `running`, `pending`, `failed` and so on.
+        wanted: whether it is to run; the others are history.
+        container: the id of its container; empty while it has none.
+        problem: why it doesn't run, in docker's words.
+        addresses: in the networks that it is attached to.
+    """
+
+    id: str
+    node: str
+    state: str
+    wanted: bool
+    container: str
+    problem: str
+    addresses: tuple[str, ...]
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs, and is to."""
+        return self.wanted and self.state == "running"
+
+
+class Services:
+    """The services of one scenario; whatever it makes is gone after `remove_all`."""
+
+    def __init__(self, cluster: "Cluster") -> None:
+        self.cluster = cluster
+        self._made: list[tuple[str, str]] = []
+
+    def docker(self, *words: str, input: str | None = None) -> str:
+        """What the docker client prints on the node that leads the swarm; it must succeed."""
+        return self.cluster.swarm_leader().succeed(quoted("docker", *words), input=input)
+
+    def create(self, name: str, *words: str) -> None:
+        """Make a service; doesn't wait for its tasks.
+
+        Args:
+            words: what `docker service create` takes: options, image, command.
+        """
+        self._made.append(("service", name))
+        # Images of the nodes are in no registry, so there is no digest to ask for. A shell as the first process of a
+        # container doesn't heed SIGTERM: nobody is to wait for it.
+        always = ("--detach", "--quiet", "--no-resolve-image", "--stop-grace-period=1s", "--restart-delay=500ms")
+        self.docker("service", "create", *always, "--name", name, *words)
+
+    def update(self, name: str, *words: str) -> None:
+        """Change a service; doesn't wait for its tasks."""
+        self.docker("service", "update", "--detach", "--quiet", "--no-resolve-image", *words, name)
+
+    def make(self, kind: str, name: str, *words: str, input: str | None = None) -> None:
+        """Make something else, such as a `network`, a `secret` or a `config`."""
+        self._made.append((kind, name))
+        self.docker(kind, "create", *words, input=input)
+
+    def tasks(self, name: str) -> list[Task]:
+        """All tasks of a service, the former ones too.
+
+        Raises:
+            Unavailable: no manager answers.
+        """
+        api = self.cluster.swarm_leader().docker.api
+        names = {node["ID"]: node["Description"]["Hostname"] for node in api.nodes() if node.get("Description")}
+        return [_task(row, names) for row in api.tasks(filters={"service": name})]
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """A service, in docker's words."""
+        found: dict[str, Any] = self.cluster.swarm_leader().docker.api.inspect_service(name)
+        return found
+
+    def running(self, name: str) -> dict[str, int]:
+        """How many tasks of a service run, by node name."""
+        counted: dict[str, int] = {}
+        for task in self.tasks(name):
+            if task.running:
+                counted[task.node] = counted.get(task.node, 0) + 1
+        return counted
+
+    def wait_running(self, name: str, fits: int | Callable[[dict[str, int]], bool], *, timeout: float = 60) -> float:
+        """Wait until as many tasks run as expected, or where they run fits; seconds that it took."""
+        start = time.monotonic()
+
+        def probe() -> None:
+            running = self.running(name)
+            if not (sum(running.values()) == fits if isinstance(fits, int) else fits(running)):
+                problems = {task.problem for task in self.tasks(name) if task.wanted and task.problem}
+                raise NotYet(f"running {running}; {'; '.join(problems)}")
+
+        until(f"the tasks of {name}", probe, timeout=timeout, pardon=docker_api.Unavailable)
+        return round(time.monotonic() - start, 2)
+
+    def remove_all(self) -> None:
+        """Remove all that was made, newest first, and wait until no container of it is left on any node."""
+        for kind, name in reversed(self._made):
+            self._remove(kind, name)
+        until("the end of the last container", self._check_gone, timeout=60)
+        self._made.clear()
+
+    def _check_gone(self) -> None:
+        names = [name for kind, name in self._made if kind == "service"]
+        for node in self.cluster.nodes:
+            for name in names:
+                label = f"label=com.docker.swarm.service.name={name}"
+                if left := node.succeed(quoted("docker", "ps", "--all", "--quiet", "--filter", label)).split():
+                    raise NotYet(f"{len(left)} containers of {name} on {node.name}")
+
+    def _remove(self, kind: str, name: str) -> None:
+        """A network may be in use by tasks that are just ending."""
+
+        def probe() -> None:
+            result = self.cluster.swarm_leader().execute(quoted("docker", kind, "rm", name))
+            if result.status and "not found" not in result.stderr.lower() and "no such" not in result.stderr.lower():
+                raise NotYet(result.stderr.strip())
+
+        until(f"the end of the {kind} {name}", probe, timeout=30, pardon=(NodeError,))
+
+
+def _task(row: dict[str, Any], names: dict[str, str]) -> Task:
+    status = row["Status"]
+    addresses = [address for network in row.get("NetworksAttachments") or () for address in network["Addresses"]]
+    return Task(
+        id=row["ID"],
+        node=names.get(row.get("NodeID", ""), ""),
+        state=status["State"],
+        wanted=row["DesiredState"] in ("running", "ready"),
+        container=(status.get("ContainerStatus") or {}).get("ContainerID", ""),
+        problem=status.get("Err", ""),
+        addresses=tuple(address.split("/")[0] for address in addresses),
+    )
