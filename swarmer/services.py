@@ -80,7 +80,7 @@ class Services:
             Unavailable: no manager answers.
         """
         api = self.cluster.swarm_leader().docker.api
-        names = {node["ID"]: node["Description"]["Hostname"] for node in api.nodes() if node.get("Description")}
+        names = {node["ID"]: (node.get("Description") or {}).get("Hostname", "") for node in api.nodes()}
         return [_task(row, names) for row in api.tasks(filters={"service": name})]
 
     def inspect(self, name: str) -> dict[str, Any]:
