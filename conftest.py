@@ -8,6 +8,7 @@ pytest_plugins = (
     "fixtures.cluster",
     "fixtures.nodes",
     "fixtures.busybox",
+    "fixtures.registry",
     "fixtures.containers",
     "fixtures.registrator",
     "fixtures.services",

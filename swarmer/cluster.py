@@ -121,6 +121,25 @@ class Cluster:
 
         return until("a consul leader", probe, timeout=timeout, interval=0.05)
 
+    @property
+    def registry_nodes(self) -> list[Node]:
+        """The nodes that keep the content of the registry, in the order of the spec."""
+        return [node for node in self.nodes if node.server in self.spec.registry_nodes]
+
+    def registry_leader(self, *, timeout: float = 15) -> Node:
+        """The node that may change the registry, as consul knows it; waits for one.
+
+        Raises:
+            GaveUp: there was none within `timeout` seconds.
+        """
+        return until(
+            "a leader of the registry",
+            lambda: self.node(health.registry_leader(self)),
+            timeout=timeout,
+            interval=0.05,
+            pardon=consul_api.Unavailable,
+        )
+
     def consul_followers(self) -> list[Node]:
         """The consul servers that don't lead."""
         leader = self.consul_leader()

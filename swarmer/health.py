@@ -1,5 +1,6 @@
 """What "converged" means, and looking whether it is so."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -113,9 +114,19 @@ def check_registry(cluster: "Cluster") -> None:
     expected = {server.name for server in cluster.spec.registry_nodes}
     if absent := expected - {entry["Node"]["Node"] for entry in entries}:
         raise NotYet(f"the registry is not healthy on {', '.join(sorted(absent))}")
-    _, lock = api.kv.get("registry/leader", consistency="consistent")
+    registry_leader(cluster)
+
+
+def registry_leader(cluster: "Cluster") -> str:
+    """The name of the node that leads the registry.
+
+    Raises:
+        NotYet: nobody leads it.
+    """
+    _, lock = reachable_server(cluster).kv.get("registry/leader", consistency="consistent")
     if not (lock and lock.get("Session")):
         raise NotYet("the registry has no leader")
+    return str(json.loads(lock["Value"])["name"])
 
 
 def check_swarm(cluster: "Cluster") -> None:

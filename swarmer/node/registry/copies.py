@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Final
 
@@ -19,8 +19,12 @@ logger = logging.getLogger(__name__)
 #: Seconds between two tries to get what a node lacks.
 _PAUSE: Final = 0.5
 
-#: Seconds after which the others are asked too, when the first peers have not copied yet.
-_HEDGE: Final = 3.0
+#: Seconds between two looks whether this node still leads, while peers copy.
+_LOOK: Final = 0.2
+
+#: Seconds after which the others are asked too, when the first peers have not copied yet; and those peers come last
+#: the next time.
+_HEDGE: Final = 1.0
 
 
 class Copies:
@@ -33,6 +37,7 @@ class Copies:
         self._complete = False
         self._joined = False
         self._lost: set[str] = set()
+        self._trouble: dict[str, float] = {}
         self._one_by_one: dict[str, threading.Lock] = {}
         self._mutex = threading.Lock()
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="copy")
@@ -162,10 +167,13 @@ class Copies:
 
     # -- giving --------------------------------------------------------------------------------------------
 
-    def spread(self, manifest: Manifest) -> None:
+    def spread(self, manifest: Manifest, leads: Callable[[], bool]) -> None:
         """Return when a majority of the registry nodes, this one too, has a manifest of ours on its disk.
 
         As few peers as it takes are asked first, so that the client waits for no more; the others get it by and by.
+
+        Args:
+            leads: whether this node still leads, without which there is no use in going on.
 
         Raises:
             Refusal: no majority could.
@@ -174,7 +182,7 @@ class Copies:
         self._have.add(manifest.key)
         needed = self._settings.majority - 1
         reasons: dict[str, str] = {}
-        waiting = list(self._settings.peers)
+        waiting = sorted(self._settings.peers, key=lambda peer: self._trouble.get(peer, 0))
         running: dict[Future[None], str] = {}
         done = 0
 
@@ -184,17 +192,22 @@ class Copies:
             del waiting[:count]
 
         ask(needed)
+        hedge = time.monotonic() + _HEDGE
         while done < needed and running:
-            ended, _ = wait(running, timeout=_HEDGE, return_when="FIRST_COMPLETED")
+            ended, _ = wait(running, timeout=_LOOK, return_when="FIRST_COMPLETED")
             for future in ended:
                 peer = running.pop(future)
                 error = future.exception()
                 if error is None:
                     done += 1
+                    self._trouble.pop(peer, None)
                 else:
                     reasons[peer] = str(error)
-            if not ended or reasons:
+            if waiting and (reasons or time.monotonic() > hedge):
+                self._trouble |= dict.fromkeys([*running.values(), *reasons], time.monotonic())
                 ask(len(waiting))
+            if done < needed and not leads():
+                raise unavailable("this node does not lead the registry any more; try again")
         if done < needed:
             told = "; ".join(f"{peer}: {reason}" for peer, reason in reasons.items())
             logger.warning("%s@%s has no majority: %s", manifest.repository, manifest.digest, told)

@@ -21,6 +21,9 @@ from swarmer.node.registry.truth import Fenced, Manifest, Truth
 
 logger = logging.getLogger(__name__)
 
+#: Seconds for a proof that is late, as on a busy node.
+_GRACE: Final = 1.0
+
 #: Entries of a list in one answer, where the client doesn't say.
 _PAGE: Final = 1000
 
@@ -128,7 +131,7 @@ class Front:
         for child in manifest.manifests:
             if not self._truth.manifest(manifest.repository, child):
                 raise Refusal(404, "MANIFEST_BLOB_UNKNOWN", f"{child}, which the index lists, is not there")
-        copies.spread(manifest)
+        copies.spread(manifest, self._leads)
         tag = None if call.by_digest else call.reference
         self._change(session, lambda: self._truth.acknowledge(session, manifest, tag))
         where = f"/v2/{manifest.repository}/manifests/{manifest.digest}"
@@ -146,9 +149,12 @@ class Front:
             self._change(session, lambda: self._truth.forget_tag(session, call.repository, call.reference))
         return Response(202)
 
+    def _leads(self) -> bool:
+        return self._leadership is not None and self._leadership.lease.wait(_GRACE) is not None
+
     def _session(self) -> str:
         assert self._leadership
-        session = self._leadership.lease.session()
+        session = self._leadership.lease.wait(_GRACE)
         if session is None:
             raise unavailable("this node does not lead the registry any more; try again")
         return session

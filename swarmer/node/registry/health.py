@@ -13,6 +13,9 @@ from swarmer.ports import REGISTRY
 
 logger = logging.getLogger(__name__)
 
+#: The ID of the check in consul; the session of who leads ends with it.
+CHECK: Final = "registry"
+
 #: Seconds between two looks whether the cluster can be asked.
 _LOOK: Final = 0.5
 
@@ -33,7 +36,6 @@ class Health:
         self._settings = settings
         self._copies = copies
         self._agents = agents
-        self._asked = float("-inf")
 
     def problem(self) -> str:
         """Why this node can't answer; empty when it can."""
@@ -43,7 +45,7 @@ class Health:
             return ""
         if not self._copies.joined:
             return "this node does not have everything yet that was acknowledged"
-        if time.monotonic() - self._asked > _CUT_OFF:
+        if time.monotonic() - self._agents.contact > _CUT_OFF:
             return "this node can't ask the cluster what is acknowledged: consul has no quorum here"
         return ""
 
@@ -54,7 +56,7 @@ class Health:
             started = time.monotonic()
             try:
                 if self._agents.ask("GET", f"kv/{LOCK}?consistent").status in (200, 404):
-                    self._asked = started
+                    self._agents.contact = started
                 if started - registered > _REGISTER and not self.problem():
                     self._register()
                     registered = started
@@ -72,11 +74,13 @@ class Health:
     def _definition(self) -> dict[str, object]:
         address = self._settings.ip
         check = {
-            "CheckID": "registry",
+            "CheckID": CHECK,
             "Name": "the registry can answer",
             "HTTP": f"https://{address}:{REGISTRY.number}/health",
             "Interval": "1s",
             "Timeout": "2s",
+            # One failure is a program that is just being started again.
+            "FailuresBeforeCritical": 2,
             "Status": "passing",
         }
         return {"ID": "registry", "Name": "registry", "Address": address, "Port": REGISTRY.number, "Check": check}

@@ -1,6 +1,7 @@
 """Who may change the registry: one node at a time, by a lock in consul.
 
-The lock belongs to a session of consul, which ends when gossip declares the node dead, or when nobody renews it.
+The lock belongs to a session of consul, which ends when gossip declares the node dead, when the check of the registry
+on this node becomes critical, as when this program hangs, and when nobody renews it.
 `Lease` says when the holder has to stop by itself; truth's transactions fail for who lost the lock.
 
 A program that starts again on the same node goes on with the session that it finds: that nobody else uses it is
@@ -18,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
+from swarmer.node.registry.health import CHECK
 from swarmer.node.registry.lease import LOCK_DELAY, Lease
 from swarmer.node.registry.settings import Settings
 from swarmer.node.registry.truth import LOCK
@@ -28,12 +30,15 @@ logger = logging.getLogger(__name__)
 PROOF_INTERVAL: Final = 0.3
 _PROOF_TIMEOUT: Final = 1.0
 
-#: Consul's shortest; the end of a session whose program hangs. A dead node's ends by gossip, sooner.
+#: Consul's shortest. That of a dead node ends by gossip, that of a program that hangs by its check, both sooner.
 _TTL: Final = 10
 _RENEW_INTERVAL: Final = 3.0
 
 #: Seconds between two tries for a lock that nobody holds: consul doesn't tell when a lock-delay is over.
-_RETRY: Final = 0.15
+_RETRY: Final = 0.2
+
+#: Seconds without an answer of consul after which it isn't worth to wait for a leader: this node is cut off.
+_CUT_OFF: Final = 4.0
 
 #: Seconds that a holder may be unfit before it lets the lock go.
 _UNFIT: Final = 3.0
@@ -55,6 +60,7 @@ class Leadership:
         self._session = ""
         self._renewed = 0.0
         self._fit_at = 0.0
+        self._contact = time.monotonic()
         self._seen: str | None = None
         self._known = threading.Condition()
 
@@ -74,8 +80,9 @@ class Leadership:
                 # Of ourselves we know it only while it is proven.
                 if self._seen and self._seen != self._settings.name:
                     return self._seen
-                left = deadline - time.monotonic()
-                if left <= 0:
+                now = time.monotonic()
+                left = deadline - now
+                if left <= 0 or now - self._contact > _CUT_OFF:
                     return None
                 self._known.wait(min(left, PROOF_INTERVAL))
 
@@ -127,6 +134,7 @@ class Leadership:
         answer = self._proof.ask("GET", f"kv/{LOCK}?consistent")
         if answer.status not in (200, 404):
             raise Refused(f"{answer.status} {answer.text.decode(errors='replace')}")
+        self._contact = time.monotonic()
         entry: Mapping[str, Any] = answer.json()[0] if answer.status == 200 else {}
         session = str(entry.get("Session", ""))
         if session and session == self._session:
@@ -168,7 +176,14 @@ class Leadership:
         return _RETRY
 
     def _new_session(self) -> str:
-        definition = {"Name": "registry", "LockDelay": f"{LOCK_DELAY}s", "TTL": f"{_TTL}s", "Behavior": "release"}
+        definition = {
+            "Name": "registry",
+            "LockDelay": f"{LOCK_DELAY}s",
+            "TTL": f"{_TTL}s",
+            "Behavior": "release",
+            "NodeChecks": ["serfHealth"],
+            "ServiceChecks": [{"ID": CHECK}],
+        }
         return str(self._proof.call("PUT", "session/create", definition)["ID"])
 
     def _value(self) -> bytes:

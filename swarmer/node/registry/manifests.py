@@ -20,6 +20,9 @@ _INDEXES: Final = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 
+#: What to tell `docker-registry`, which else hides some of them.
+ACCEPT: Final = ", ".join((*_IMAGES, *_INDEXES))
+
 #: As `docker-registry` has it.
 LARGEST: Final = 4 << 20
 

@@ -2,11 +2,13 @@
 
 import http.client
 import json
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from swarmer.node.registry import manifests
 from swarmer.node.registry.refusal import Refusal
 from swarmer.node.registry.settings import FOLDER, Settings
 from swarmer.ports import REGISTRY
@@ -65,9 +67,19 @@ class Peers:
         try:
             connection.connect()
             connection.sock.settimeout(timeout)
-            connection.request(method, path, body)
+            _notice_silence(connection.sock)
+            connection.request(method, path, body, {"Accept": manifests.ACCEPT})
             yield connection.getresponse()
         except http.client.HTTPException as error:
             raise OSError(f"{peer}: {error!r}") from error
         finally:
             connection.close()
+
+
+def _notice_silence(connection: socket.socket) -> None:
+    """Let the kernel end a connection whose other side is gone, however long an answer may take."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 6000)

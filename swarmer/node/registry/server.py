@@ -3,6 +3,7 @@
 import logging
 import os
 import socketserver
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
@@ -22,6 +23,13 @@ class Server(socketserver.ThreadingUnixStreamServer):
 
     daemon_threads = True
     request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """nginx didn't wait for the answer: its client has gone, or its patience is over."""
+        if isinstance(sys.exc_info()[1], ConnectionError):
+            logger.debug("nginx hung up")
+        else:
+            super().handle_error(request, client_address)
 
 
 def serve(socket: str, group: int, gate: Gate, front: Front, health: Health) -> Server:

@@ -75,6 +75,8 @@ class Agents:
     def __init__(self, *, timeout: float = 3) -> None:
         self._timeout = timeout
         self._idle: queue.SimpleQueue[Agent] = queue.SimpleQueue()
+        #: When consul last answered what only a quorum can.
+        self.contact = float("-inf")
 
     @contextmanager
     def one(self) -> Iterator[Agent]:
@@ -182,11 +184,13 @@ class Truth:
                 raise unavailable(f"consul could not record it: {answer.text.decode(errors='replace')}")
 
     def _patiently(self, ask: Callable[[], Answer]) -> Answer:
-        deadline = time.monotonic() + PATIENCE
+        # Who has been cut off for so long says so at once.
+        deadline = max(self._agents.contact, time.monotonic() - PATIENCE / 2) + PATIENCE
         while True:
             try:
                 answer = ask()
                 if answer.status in (200, 404):
+                    self._agents.contact = time.monotonic()
                     return answer
                 last = f"{answer.status} {answer.text.decode(errors='replace')}"
             except Refused as refused:

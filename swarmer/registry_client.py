@@ -1,0 +1,232 @@
+"""A client of the private registry by the distribution spec, for scenarios and benchmarks: one node, or the name.
+
+Real clients (`docker`, `skopeo`) hide errors behind retries, and say nothing of who answered. This one shows each
+answer as it is.
+"""
+
+import hashlib
+import json
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urljoin
+
+import requests
+
+from swarmer import dns_client
+from swarmer.files import write_private
+from swarmer.pki import Plane
+from swarmer.ports import REGISTRY
+
+if TYPE_CHECKING:
+    from swarmer.cluster import Cluster
+    from swarmer.cluster_node import Node
+
+MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
+INDEX: Final = "application/vnd.oci.image.index.v1+json"
+_CONFIG: Final = "application/vnd.oci.image.config.v1+json"
+_LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
+
+#: What a registry that is down, cut off or without a leader makes the client raise.
+Unavailable = (requests.RequestException,)
+
+Certificate = tuple[str, str]
+Timeout = float | tuple[float, float]
+
+
+class RegistryError(Exception):
+    """The registry said no.
+
+    Attributes:
+        status: of HTTP.
+        codes: of the distribution spec.
+    """
+
+    def __init__(self, answer: requests.Response) -> None:
+        self.status = answer.status_code
+        self.codes = codes(answer)
+        super().__init__(f"{answer.request.method} {answer.request.path_url}: {answer.status_code} {answer.text[:300]}")
+
+
+@dataclass(frozen=True)
+class Image:
+    """What makes an image: its manifest, and everything that this refers to, by digest."""
+
+    manifest: bytes
+    blobs: Mapping[str, bytes]
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.manifest)
+
+    @classmethod
+    def random(cls, size: int = 1000, layers: int = 1) -> "Image":
+        """An image that nobody else has."""
+        contents = [secrets.token_bytes(size) for _ in range(layers)]
+        config = json.dumps({"architecture": "amd64", "os": "linux", "id": secrets.token_hex(8)}).encode()
+        document = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": _descriptor(_CONFIG, config),
+            "layers": [_descriptor(_LAYER, content) for content in contents],
+        }
+        return cls(json.dumps(document).encode(), {digest_of(blob): blob for blob in (config, *contents)})
+
+
+def digest_of(content: bytes) -> str:
+    """`sha256:…`."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def codes(answer: requests.Response) -> list[str]:
+    """The error codes of the distribution spec in an answer; empty when it isn't in the spec's form."""
+    try:
+        return [str(error["code"]) for error in answer.json()["errors"]]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+class RegistryClient:
+    """Talks to one node of the registry.
+
+    Args:
+        certificate: file and key that are shown; None is nobody.
+        timeout: seconds until an answer that doesn't come is given up; of two, the first is for the connection.
+    """
+
+    def __init__(
+        self, cluster: "Cluster", address: IPv4Address, *, certificate: Certificate | None, timeout: Timeout = 20
+    ) -> None:
+        self.address = address
+        self.timeout = timeout
+        self._trust = trust_file(cluster)
+        self._certificate = certificate
+        # A `Session` is one for all threads' cookies, but its connections aren't meant to be shared.
+        self._sessions = threading.local()
+
+    @property
+    def session(self) -> requests.Session:
+        """This thread's connections."""
+        if not hasattr(self._sessions, "own"):
+            session = requests.Session()
+            session.verify = self._trust
+            session.cert = self._certificate
+            session.trust_env = False
+            self._sessions.own = session
+        own: requests.Session = self._sessions.own
+        return own
+
+    def url(self, path: str) -> str:
+        """The address of a path, which may be an address already."""
+        return urljoin(f"https://{self.address}:{REGISTRY.number}/", path)
+
+    def ask(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Whatever the registry answers. `options` are those of `requests`."""
+        return self.session.request(method, self.url(path), timeout=options.pop("timeout", self.timeout), **options)
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        """Whatever the registry answers to a GET."""
+        return self.ask("GET", path, **options)
+
+    # -- images --------------------------------------------------------------------------------------------
+
+    def push(self, repository: str, reference: str, image: Image) -> str:
+        """Push an image as a client does; its digest.
+
+        Raises:
+            RegistryError: the registry said no.
+            requests.RequestException: it didn't answer.
+        """
+        for digest, content in image.blobs.items():
+            if self.ask("HEAD", f"/v2/{repository}/blobs/{digest}").status_code != 200:
+                self.push_blob(repository, digest, content)
+        return self.put_manifest(repository, reference, image.manifest)
+
+    def push_blob(self, repository: str, digest: str, content: bytes) -> None:
+        """Upload a blob: begin, the content, the end.
+
+        Raises:
+            RegistryError, requests.RequestException: as `push`.
+        """
+        begun = _checked(self.ask("POST", f"/v2/{repository}/blobs/uploads/"), 202)
+        sent = _checked(self.ask("PATCH", begun.headers["Location"], data=content), 202)
+        _checked(self.ask("PUT", sent.headers["Location"], params={"digest": digest}), 201)
+
+    def put_manifest(self, repository: str, reference: str, manifest: bytes, type_: str = MANIFEST) -> str:
+        """Put a manifest; its digest. An answer means that it is acknowledged.
+
+        Raises:
+            RegistryError, requests.RequestException: as `push`.
+        """
+        headers = {"Content-Type": type_}
+        path = f"/v2/{repository}/manifests/{reference}"
+        return str(
+            _checked(self.ask("PUT", path, data=manifest, headers=headers), 201).headers["Docker-Content-Digest"]
+        )
+
+    def pull(self, repository: str, reference: str) -> Image:
+        """Pull an image; every digest is checked.
+
+        Raises:
+            RegistryError, requests.RequestException: as `push`.
+            AssertionError: a content doesn't have its digest.
+        """
+        answer = _checked(self.get(f"/v2/{repository}/manifests/{reference}"), 200)
+        manifest = answer.content
+        assert digest_of(manifest) == answer.headers["Docker-Content-Digest"]
+        document = json.loads(manifest)
+        blobs = {}
+        for part in (document["config"], *document["layers"]):
+            digest = part["digest"]
+            blobs[digest] = _checked(self.get(f"/v2/{repository}/blobs/{digest}"), 200).content
+            assert digest_of(blobs[digest]) == digest
+        return Image(manifest, blobs)
+
+    def digest(self, repository: str, tag: str) -> str:
+        """The digest that a tag stands for.
+
+        Raises:
+            RegistryError, requests.RequestException: as `push`.
+        """
+        path = f"/v2/{repository}/manifests/{tag}"
+        return str(_checked(self.get(path), 200).headers["Docker-Content-Digest"])
+
+
+def pusher(cluster: "Cluster", address: IPv4Address, *, timeout: Timeout = 20) -> RegistryClient:
+    """With the client certificate of the cluster, which may push."""
+    folder = cluster.home.folder
+    certificate = (str(folder / "registry-client.pem"), str(folder / "registry-client-key.pem"))
+    return RegistryClient(cluster, address, certificate=certificate, timeout=timeout)
+
+
+def addresses(cluster: "Cluster", asked: "Node") -> list[IPv4Address]:
+    """The addresses that a node's DNS has for the registry's name right now."""
+    name = cluster.spec.registry_host.partition(":")[0]
+    return [IPv4Address(record) for record in dns_client.ask(asked.ip, name, timeout=1).records]
+
+
+def trust_file(cluster: "Cluster") -> str:
+    """The file with the CAs that the registry is trusted by."""
+    file = cluster.home.folder / "pki/registry-bundle.pem"
+    if not file.exists():
+        write_private(file, cluster.authority.bundle(Plane.REGISTRY))
+    return str(file)
+
+
+def _checked(answer: requests.Response, status: int) -> requests.Response:
+    if answer.status_code != status:
+        raise RegistryError(answer)
+    return answer
+
+
+def _descriptor(type_: str, content: bytes) -> dict[str, object]:
+    return {"mediaType": type_, "digest": digest_of(content), "size": len(content)}
+
+
+def index_of(images: Sequence[Image]) -> bytes:
+    """The index that lists images."""
+    entries = [_descriptor(MANIFEST, image.manifest) for image in images]
+    return json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode()
