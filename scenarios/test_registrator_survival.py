@@ -1,7 +1,6 @@
 """What is announced is true, whatever restarts, dies or is missed; and nothing is written when nothing changed."""
 
 import time
-from typing import Any
 
 import pytest
 
@@ -41,7 +40,7 @@ def test_a_resync_that_changes_nothing_writes_nothing(
     before = _settled_writes(node)
     end = time.monotonic() + 4
     while time.monotonic() < end:
-        assert _writes(node) == before
+        assert consul_api.catalog_writes(node.consul, node.name) == before
     # And it did resync meanwhile: what only a resync notices is noticed in time.
     node.consul.agent.service.deregister(f"{by}:plain:80")
     announced.wait(node, f"{by}:plain:80", by=by, timeout=2)
@@ -201,28 +200,14 @@ def _expect(found: object, wanted: object) -> None:
         raise NotYet(str(found))
 
 
-def _writes(node: Node) -> dict[str, Any]:
-    """Which changes of the catalog made this node what it is: an index for each entry, and the newest of all."""
-    index, services = node.consul.catalog.services(consistency="consistent")
-    _, known = node.consul.catalog.node(node.name, consistency="consistent")
-    _, checks = node.consul.health.node(node.name)
-    return {
-        "catalog": index,
-        "services": {key: one["ModifyIndex"] for key, one in known["Services"].items()},
-        "checks": {one["CheckID"]: one["ModifyIndex"] for one in checks},
-        "names": sorted(services),
-    }
-
-
-def _settled_writes(node: Node) -> dict[str, Any]:
+def _settled_writes(node: Node) -> dict[str, int]:
     """The writes, once the agent has told the catalog all that it knows."""
-    last: dict[str, Any] = {}
+    last: dict[str, int] = {}
 
-    def probe() -> dict[str, Any]:
+    def probe() -> dict[str, int]:
         nonlocal last
-        before, last = last, _writes(node)
-        own = {key for key, one in node.consul.agent.services().items() if one["Meta"]}
-        if last != before or not own <= set(last["services"]):
+        before, last = last, consul_api.catalog_writes(node.consul, node.name)
+        if last != before or not {f"service:{key}" for key in node.consul.agent.services()} <= last.keys():
             raise NotYet("still written")
         return last
 

@@ -66,3 +66,18 @@ def members_alive(api: consul.Consul) -> set[str]:
     """The nodes whose gossip check passes, by a consistent read."""
     _, checks = api.health.state("passing")
     return {check["Node"] for check in checks if check["CheckID"] == "serfHealth"}
+
+
+def catalog_writes(api: consul.Consul, node: str) -> dict[str, int]:
+    """The index of the write that made each entry of a node what it is; equal while nothing was written.
+
+    Services by `service:ID`, checks by `check:ID`, and the newest write of any service of the cluster by `catalog`.
+    """
+    index, _ = api.catalog.services(consistency="consistent")
+    _, known = api.catalog.node(node, consistency="consistent")
+    _, checks = api.health.node(node)
+    return {
+        "catalog": int(index),
+        **{f"service:{key}": one["ModifyIndex"] for key, one in known["Services"].items()},
+        **{f"check:{one['CheckID']}": one["ModifyIndex"] for one in checks},
+    }
