@@ -173,6 +173,23 @@ def test_when_the_only_one_in_a_swarm_is_replaced_the_others_found_a_new_one(clu
     assert _identity(cluster)[""] != made
 
 
+def test_a_worker_that_was_removed_by_hand_joins_again(cluster: Cluster, swarm_leader: Node) -> None:
+    """Docker doesn't tell a node that its managers don't know it any more."""
+    workers = [node for node in cluster.nodes if node.server.swarm is SwarmRole.AGENT]
+    if not workers:
+        pytest.skip("needs a node that only runs tasks")
+    swarm_leader.succeed(f"docker node rm --force {workers[0].name}")
+    _joins_again(cluster, workers[0])
+
+
+@three_managers
+def test_a_manager_that_was_removed_by_hand_joins_again(cluster: Cluster, swarm_leader: Node) -> None:
+    node = next(node for node in cluster.swarm_managers if node is not swarm_leader)
+    swarm_leader.succeed(f"docker node demote {node.name}")
+    swarm_leader.wait_until_succeeds(f"docker node rm --force {node.name}")
+    _joins_again(cluster, node)
+
+
 # -- what the promises are made of -------------------------------------------------------------------------
 
 
@@ -221,6 +238,11 @@ def _replaced_once(cluster: Cluster, node: Node) -> None:
     for manager in cluster.swarm_managers:
         peers = {peer["Addr"] for peer in manager.docker.info()["Swarm"]["RemoteManagers"]}
         assert peers == managers, manager
+
+
+def _joins_again(cluster: Cluster, node: Node) -> None:
+    cluster.wait_converged()
+    assert node.succeed("docker info --format '{{.Swarm.NodeID}}'").strip() == _identity(cluster)[node.name]
 
 
 def _dissolve(cluster: Cluster) -> None:

@@ -10,8 +10,8 @@ from swarmer.node.swarm.engine import Engine, EngineError
 from swarmer.node.swarm.member import Member
 from swarmer.node.swarm.store import Store
 
-#: Seconds until what isn't ready is looked at again.
-PAUSE = 0.1
+#: Seconds until what isn't ready is looked at again: the first time, and at most.
+PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
 
 def watch(engine: Engine, changed: threading.Event) -> NoReturn:
@@ -38,16 +38,17 @@ def main() -> NoReturn:
     changed = threading.Event()
     if manages:
         threading.Thread(target=watch, args=(engine, changed), daemon=True).start()
-    last = ""
+    last, patience = "", PAUSE
     while True:
         try:
             pause = member.step()
-            last = ""
+            last, patience = "", PAUSE
         except (Refused, EngineError) as error:
             if str(error) != last:
                 last = str(error)
                 print(last, flush=True)
-            pause = PAUSE
+            pause = patience
+            patience = min(patience * 1.2, LONGEST_PAUSE)
         changed.wait(pause)
         changed.clear()
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ HEARTBEAT: Final = 2.0
 #: Seconds for which a blocking query waits at most: then what nobody announces is looked at.
 PATIENCE: Final = 2.0
 
-#: Seconds until docker's own attempts to get over an error count as fruitless.
+#: Seconds until docker's own attempts to get over a trouble count as fruitless.
 GIVE_UP: Final = 10.0
 
 
@@ -58,21 +59,17 @@ class Member:
         except EngineError as error:
             self.store.announce_trouble(str(error))
             raise
-        if membership.state != "error":
-            self._trouble_since = None
-        match membership.state:
-            case "inactive":
-                self._enter_as_manager() if self.manages else self._enter_as_worker()
-                return 0
-            case "active" if membership.manager:
-                return self._manage(membership)
-            case "error":
-                return self._get_over(membership)
-            case "active":
-                return 1.0
-            case _:  # pending: docker is at it; locked: a person has the key
-                self.store.announce_trouble(membership.error or membership.state)
-                return 0.2
+        if membership.state == "inactive":
+            self._enter_as_manager() if self.manages else self._enter_as_worker()
+            return 0
+        if membership.state == "active" and membership.manager:
+            return self._manage(membership)
+        # pending: docker is at it; error: it tries again itself; locked: a person has the key.
+        self.store.announce_trouble(membership.error or membership.state)
+        if (lost := self._lost(membership)) and self.store.has_leader():
+            self._leave(lost)
+            return 0
+        return 1.0 if membership.state == "active" else 0.2
 
     # -- getting in ----------------------------------------------------------------------------------------
 
@@ -86,6 +83,7 @@ class Member:
     def _enter_as_manager(self) -> None:
         records = self.store.records()
         name = self.facts["name"]
+        self._trouble_since = None
         if name in records.managers:
             self.store.forget_manager()  # the node's disk is new: what it held is gone
         if records.cluster and set(records.managers) - {name}:
@@ -111,11 +109,31 @@ class Member:
             if set(records.managers) - {self.facts["name"]}:
                 return
             print("founding the swarm", flush=True)
-            pool = self.known["overlay_pool"]
-            self.engine.init(self.facts["ip"], availability=self.availability, pool=pool, heartbeat=HEARTBEAT)
-            node = self.engine.membership().node
-            self.store.announce(leader=True)
-            self.store.publish(self.engine.swarm(), node, replacing=records.version, session=session)
+            with ThreadPoolExecutor(1) as pool:
+                # Docker is done once the founder itself can run tasks; others can join half a second earlier.
+                founding = pool.submit(self._init)
+                swarm = self._founded(founding)
+                self.store.announce(leader=True)
+                node = self.engine.membership().node
+                self.store.publish(swarm, node, replacing=records.version, session=session)
+                founding.result()
+
+    def _init(self) -> None:
+        pool = self.known["overlay_pool"]
+        self.engine.init(self.facts["ip"], availability=self.availability, pool=pool, heartbeat=HEARTBEAT)
+
+    def _founded(self, founding: Future[None]) -> Mapping[str, Any]:
+        """The swarm that is being founded, as soon as there is one."""
+        while True:
+            done = founding.done()
+            if done:
+                founding.result()
+            try:
+                return self.engine.swarm()
+            except EngineError:
+                if done:
+                    raise
+                time.sleep(0.02)
 
     # -- being in ------------------------------------------------------------------------------------------
 
@@ -153,17 +171,26 @@ class Member:
             self.store.record_manager(membership.node)
         return True
 
-    def _get_over(self, membership: Membership) -> float:
-        """An error of docker's: it tries again itself; only what it can't get over is left behind."""
-        if self.manages:
-            self.store.announce_trouble(membership.error)
-        now = time.monotonic()
-        if self._trouble_since is None:
-            print(f"docker has trouble with the swarm: {membership.error}", flush=True)
-            self._trouble_since = now
-        if now - self._trouble_since >= GIVE_UP:
-            self._leave(membership.error)
-        return 0.5
+    def _lost(self, membership: Membership) -> str:
+        """Why this node's place in the swarm is lost; empty while it isn't, or may yet be found again.
+
+        A node that the managers don't know any more is not told so by docker, nor one whose swarm is no more. The
+        leader records who is in the swarm; it may be a moment behind.
+        """
+        recorded = self.store.member()
+        trouble = ""
+        if recorded != membership.node:
+            trouble = f"the managers know this node as {recorded or 'none of theirs'}, not {membership.node}"
+        elif membership.state == "error":
+            trouble = membership.error
+        if not trouble:
+            self._trouble_since = None
+        elif self._trouble_since is None:
+            print(f"trouble with the swarm: {trouble}", flush=True)
+            self._trouble_since = time.monotonic()
+        elif time.monotonic() - self._trouble_since >= GIVE_UP:
+            return trouble
+        return ""
 
     def _leave(self, reason: str) -> None:
         """Leave, to join anew; only if there are others who hold the swarm's state."""
@@ -171,6 +198,7 @@ class Member:
         if not managers:
             return
         print(f"leaving the swarm, to join anew: {reason}", flush=True)
+        self._trouble_since = None
         if self.manages:
             self.store.withdraw()
             self.store.forget_manager()

@@ -1,4 +1,4 @@
-"""What the leader keeps in order: the recorded join tokens, the labels of the nodes, and that none is there twice."""
+"""What the leader keeps in order: labels, what consul knows of the swarm, and that no node is there twice."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -24,8 +24,12 @@ def keep(engine: Engine, store: Store, records: Records, nodes: Sequence[SwarmNo
     tokens = {role.lower(): token for role, token in engine.swarm()["JoinTokens"].items()}
     if tokens != records.tokens:
         store.record_tokens(tokens)
+    former = replaced(nodes)
+    present = {name(node): node["ID"] for node in nodes if name(node) and node not in former}
+    if present != records.members:
+        store.record_members(records.members, present)
     left = False
-    for node in replaced(nodes):
+    for node in former:
         left = True
         try:
             forget(engine, node)

@@ -5,6 +5,7 @@
 | `swarm/cluster` | the id of the swarm | managers |
 | `swarm/join/worker`, `swarm/join/manager` | the join tokens | all nodes the first, managers the second |
 | `swarm/managers/NODE` | the id in the swarm of each node that holds the swarm's state on its disk | managers |
+| `swarm/members/NODE` | the id in the swarm of each node, as the leader knows it | managers, and the node itself |
 | `swarm/lock` | held by the one manager that founds the swarm | managers |
 """
 
@@ -23,6 +24,9 @@ PREFIX: Final = "swarm/"
 #: Seconds after which a manager that says nothing of itself no longer counts as healthy.
 SILENCE: Final = 10
 
+#: The most operations that consul takes in one transaction.
+_LARGEST: Final = 64
+
 
 @dataclass(frozen=True)
 class Records:
@@ -33,6 +37,7 @@ class Records:
         version: of that entry, for changing it only if nobody else did; 0 where there is none.
         tokens: `worker` and `manager` to the token by which they join.
         managers: node name to node id of all that hold the swarm's state.
+        members: node name to node id of all that are in the swarm, as its leader knew it last.
         index: of this state, for waiting for another one.
     """
 
@@ -40,6 +45,7 @@ class Records:
     version: int
     tokens: Mapping[str, str]
     managers: Mapping[str, str]
+    members: Mapping[str, str]
     index: int
 
 
@@ -62,9 +68,8 @@ class Store:
             cluster=values.get("cluster", ""),
             version=versions.get("cluster", 0),
             tokens={role: values[f"join/{role}"] for role in ("worker", "manager") if f"join/{role}" in values},
-            managers={
-                key.removeprefix("managers/"): value for key, value in values.items() if key.startswith("managers/")
-            },
+            managers=_below("managers/", values),
+            members=_below("members/", values),
             index=found,
         )
 
@@ -80,6 +85,18 @@ class Store:
     def record_manager(self, node_id: str) -> None:
         """This node holds the swarm's state."""
         self._transaction([_set(f"managers/{self._node}", node_id)])
+
+    def record_members(self, known: Mapping[str, str], present: Mapping[str, str]) -> None:
+        """Exactly these nodes are in the swarm; writes what differs from what is known to be recorded."""
+        changes = [_set(f"members/{name}", node) for name, node in present.items() if known.get(name) != node]
+        changes += [_delete(f"members/{name}") for name in known if name not in present]
+        for first in range(0, len(changes), _LARGEST):
+            self._transaction(changes[first : first + _LARGEST])
+
+    def member(self) -> str:
+        """By which id the leader knows this node; empty when it doesn't."""
+        entries, _ = self._agent.read(f"kv/{PREFIX}members/{self._node}")
+        return _text(entries[0]) if entries else ""
 
     def forget_manager(self) -> None:
         """This node holds nothing of the swarm's state, or not any more."""
@@ -145,6 +162,11 @@ class Store:
         others = [row for row in rows if row["Node"]["Node"] != self._node]
         return [f"{row['Service']['Address'] or row['Node']['Address']}:{SWARM.number}" for row in others], found
 
+    def has_leader(self) -> bool:
+        """Whether a healthy manager leads the swarm."""
+        rows, _ = self._agent.read(f"health/service/{SERVICE}?passing&tag=leader")
+        return bool(rows)
+
     def announce(self, *, leader: bool) -> None:
         """This node is a healthy manager, and whether it leads."""
         if self._announced is leader:
@@ -175,6 +197,14 @@ class Store:
 
 def _text(entry: Mapping[str, Any]) -> str:
     return base64.b64decode(entry["Value"] or "").decode()
+
+
+def _below(prefix: str, values: Mapping[str, str]) -> dict[str, str]:
+    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+
+
+def _delete(key: str) -> dict[str, Any]:
+    return {"KV": {"Verb": "delete", "Key": f"{PREFIX}{key}"}}
 
 
 def _set(key: str, value: str, *, replacing: int | None = None) -> dict[str, Any]:
