@@ -8,6 +8,7 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.dns_client import ask
 from swarmer.faults import Faults
+from swarmer.services import Services
 from swarmer.spec import SwarmRole
 from swarmer.wait import NotYet, until, until_true
 
@@ -171,6 +172,25 @@ def test_when_the_only_one_in_a_swarm_is_replaced_the_others_found_a_new_one(clu
     founder.replace()
     cluster.wait_converged()
     assert _identity(cluster)[""] != made
+
+
+@three_managers
+def test_when_most_managers_lost_their_disks_the_one_left_goes_on_and_the_others_join_it(
+    cluster: Cluster, services: Services, busybox_image: str
+) -> None:
+    """Consul has survived, since the disks are those of docker alone."""
+    survivor, *lost = cluster.swarm_managers
+    services.create("survives", f"--constraint=node.hostname=={survivor.name}", busybox_image, "sleep", "100000")
+    services.wait_running("survives", 1)
+    before = _identity(cluster)
+    for node in lost:
+        node.succeed("systemctl stop docker docker.socket swarmer-swarm && rm -r /var/lib/docker/swarm")
+    for node in lost:
+        node.succeed("systemctl start docker swarmer-swarm")
+    cluster.wait_converged(timeout=150)
+    after = _identity(cluster)
+    assert (after[""], after[survivor.name]) == (before[""], before[survivor.name])
+    services.wait_running("survives", 1)
 
 
 def test_a_worker_that_was_removed_by_hand_joins_again(cluster: Cluster, swarm_leader: Node) -> None:

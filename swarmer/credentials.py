@@ -22,6 +22,9 @@ MASK: Final = "***"
 # A block that was cut off has no end; what follows its begin is then masked to the end of the text.
 _PRIVATE_KEY: Final = r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
 
+# The swarm makes its own; they come to light in what docker prints.
+_JOIN_TOKEN: Final = r"SWMTKN-1-[0-9a-z]+-[0-9a-z]+"
+
 
 @dataclass(frozen=True, repr=False)
 class Credentials:
@@ -88,7 +91,7 @@ class Credentials:
         return json.dumps(document, indent=1).encode()
 
     def mask(self, text: str) -> str:
-        """The text with every secret of this cluster, and any private key, replaced by `***`."""
+        """The text with every secret of this cluster, any private key and any join token replaced by `***`."""
         return self._secrets.sub(MASK, text)
 
     @cached_property
@@ -96,7 +99,7 @@ class Credentials:
         plain = (self.gossip_key, self.management_token, *self.tokens.values())
         spellings = {*plain, *(quote(secret, safe="") for secret in plain)}
         words = sorted(map(re.escape, spellings), key=len, reverse=True)
-        return re.compile("|".join([_PRIVATE_KEY, *words]), re.DOTALL | re.IGNORECASE)
+        return re.compile("|".join([_PRIVATE_KEY, _JOIN_TOKEN, *words]), re.DOTALL | re.IGNORECASE)
 
     def __repr__(self) -> str:
         tokens = ", ".join(f"{name}: {MASK}" for name in self.tokens)

@@ -205,5 +205,10 @@ def test_masking_takes_private_keys_out(file: Path, shape) -> None:  # type: ign
     assert "MHcC" not in masked
 
 
+def test_masking_takes_join_tokens_of_the_swarm_out(file: Path) -> None:
+    token = "SWMTKN-1-3pu6hszjas19xyp7ghgosyx9k8atbfcr8p2is99znpy26u2lkl-1awxwuwd3z9j1z3puu7rcgdbx"
+    assert Credentials.open(file, []).mask(f"join --token {token} 10.0.0.1") == "join --token *** 10.0.0.1"
+
+
 def test_between_two_keys_the_text_stays(file: Path) -> None:
     assert Credentials.open(file, []).mask(f"{PEM_KEY} and {PEM_KEY}.") == "*** and ***."

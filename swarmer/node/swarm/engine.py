@@ -87,6 +87,10 @@ class Engine:
         body = _place(address, availability) | {"DefaultAddrPool": [pool], "SubnetSize": 24, "Spec": specification}
         self.call("POST", "/swarm/init", body, timeout=CHANGE)
 
+    def go_on_alone(self, address: str, *, availability: str) -> None:
+        """Make this manager the only one of its swarm; what it knows of services and nodes stays."""
+        self.call("POST", "/swarm/init", _place(address, availability) | {"ForceNewCluster": True}, timeout=CHANGE)
+
     def join(self, address: str, *, availability: str, token: str, managers: Sequence[str]) -> None:
         """Join the swarm of these managers, `ADDRESS:PORT` each."""
         body = _place(address, availability) | {"RemoteAddrs": list(managers), "JoinToken": token}

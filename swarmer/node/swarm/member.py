@@ -21,6 +21,9 @@ PATIENCE: Final = 2.0
 #: Seconds until docker's own attempts to get over a trouble count as fruitless.
 GIVE_UP: Final = 10.0
 
+#: Seconds without a leader until the last one that holds the swarm's state goes on alone; longer than an election.
+LAST_ONE: Final = 30.0
+
 
 @dataclass
 class Member:
@@ -36,6 +39,7 @@ class Member:
     engine: Engine
     store: Store
     _trouble_since: float | None = field(default=None, init=False)
+    _alone_since: float | None = field(default=None, init=False)
 
     @property
     def manages(self) -> bool:
@@ -65,7 +69,9 @@ class Member:
         if membership.state == "active" and membership.manager:
             return self._manage(membership)
         # pending: docker is at it; error: it tries again itself; locked: a person has the key.
-        self.store.announce_trouble(membership.error or membership.state)
+        if self.manages:
+            self.store.announce_trouble(membership.error or membership.state)
+            self._go_on_alone()
         if (lost := self._lost(membership)) and self.store.has_leader():
             self._leave(lost)
             return 0
@@ -144,7 +150,9 @@ class Member:
             nodes = self.engine.nodes()
         except EngineError as error:
             self.store.announce_trouble(str(error))
+            self._go_on_alone()
             return 0.3
+        self._alone_since = None
         own = next((node for node in nodes if node["ID"] == membership.node), None)
         leader = bool(own and (own.get("ManagerStatus") or {}).get("Leader"))
         self.store.announce(leader=leader)
@@ -170,6 +178,21 @@ class Member:
         elif records.managers.get(self.facts["name"]) != membership.node:
             self.store.record_manager(membership.node)
         return True
+
+    def _go_on_alone(self) -> None:
+        """Make this manager the only one, if nobody else holds the swarm's state: the others' disks are new.
+
+        Without it, the swarm would wait for a quorum of managers that are no more.
+        """
+        records = self.store.records()
+        if not records.cluster or set(records.managers) != {self.facts["name"]}:
+            self._alone_since = None
+        elif self._alone_since is None:
+            self._alone_since = time.monotonic()
+        elif time.monotonic() - self._alone_since >= LAST_ONE:
+            print("going on as the only manager: no other one holds the swarm's state", flush=True)
+            self._alone_since = None
+            self.engine.go_on_alone(self.facts["ip"], availability=self.availability)
 
     def _lost(self, membership: Membership) -> str:
         """Why this node's place in the swarm is lost; empty while it isn't, or may yet be found again.

@@ -60,13 +60,13 @@ def replaced(nodes: Iterable[SwarmNode]) -> list[SwarmNode]:
 
 
 def forget(engine: Engine, node: SwarmNode) -> None:
-    """Take a node out of the swarm, and out of the managers' raft first if it is one of them."""
-    if node["Spec"]["Role"] == _MANAGER:
-        print(f"{name(node)} was replaced: its former self is no manager any more", flush=True)
-        engine.change(node, Role=_WORKER)
-    elif "ManagerStatus" not in node:
+    """Take a node out of the swarm, and out of the managers' raft first if it is in there."""
+    if "ManagerStatus" not in node:
         print(f"{name(node)} was replaced: its former self is forgotten", flush=True)
         engine.remove(node)
+    elif node["Spec"]["Role"] == _MANAGER:
+        print(f"{name(node)} was replaced: its former self is no manager any more", flush=True)
+        engine.change(node, Role=_WORKER)
 
 
 def name(node: SwarmNode) -> str:
