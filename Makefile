@@ -4,7 +4,7 @@ ARGS ?=
 # The stack that servers.yml names.
 STACK ?= $(shell sed -n 's/^stack *: *"\{0,1\}\([a-z]*\).*/\1/p' servers.yml)
 PYTHON ?= python3
-PYTEST := bin/as-root .venv/bin/python -m pytest
+PYTEST := .venv/bin/python -m pytest
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -13,10 +13,10 @@ help: ## show this list
 	@echo '  make scenarios STACK=vagrant                      runs them on another stack'
 
 scenarios: setup ## boot the cluster of servers.yml and prove its promises
-	$(PYTEST) scenarios --stack=$(STACK) $(ARGS)
+	bin/as-root $(if $(filter vagrant,$(STACK)),bin/with-libvirt) $(PYTEST) scenarios --stack=$(STACK) $(ARGS)
 
 test: setup ## lint, types, unit, property and harness tests of swarmer itself
-	$(PYTEST) tests $(ARGS)
+	bin/as-root $(PYTEST) tests $(ARGS)
 
 test: STACK := nspawn vagrant
 setup: ## install what is missing: apt packages, .venv, the node image

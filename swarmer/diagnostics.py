@@ -29,11 +29,13 @@ def collect(cluster: "Cluster", folder: Path) -> Path:
     Secrets of the cluster are masked in all of it.
 
     Returns:
-        The folder: one subfolder per node, and `consul.json`.
+        The folder: one subfolder per node, `consul.json`, and the logs of the tools under the stack.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(len(cluster.nodes)) as pool:
         list(pool.map(lambda node: _collect_node(node, folder / node.name), cluster.nodes))
+    for log in cluster.stack.logs():
+        (folder / log.name).write_text(cluster.credentials.mask(log.read_text(errors="replace")))
     (folder / "consul.json").write_text(json.dumps(_consul_view(cluster), indent=1))
     return folder
 

@@ -117,7 +117,7 @@ def attach(spec: Spec) -> OwnedCluster | None:
         again = f"bring it down and begin anew: `swarmer down {home.name}`"
         if ledger.spec.digest != spec.digest:
             raise SwarmerError(f"the kept cluster {home.name} was made from another servers.yml", hint=again)
-        current = image.find()
+        current = image.find(stack_class(spec.stack).image_kind)
         if current is None or current.id != ledger.image:
             raise SwarmerError(f"the kept cluster {home.name} runs another image than today's recipe", hint=again)
         if ledger.broken:
@@ -141,7 +141,7 @@ def open_kept(home: ClusterHome) -> Cluster:
         SwarmerError: there is no such cluster.
     """
     ledger = Ledger.load(home)
-    current = image.find()
+    current = image.find(stack_class(home.stack).image_kind)
     return Cluster(ledger, image=current if current and current.id == ledger.image else None)
 
 
@@ -209,7 +209,7 @@ def _own(home: ClusterHome) -> Ownership:
 
 
 def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cluster:
-    node_image = image.build(progress.say)
+    node_image = stack_class(spec.stack)(Ledger(home, spec=spec, image="")).build_image(progress.say)
     layers = [root.parent.name for root in node_image.roots]
     ledger = Ledger(home, spec=spec, image=node_image.id, layers=layers)
     cluster = Cluster(ledger, image=node_image)
@@ -223,9 +223,8 @@ def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cl
         ledger.save()
         _prepare(cluster, progress)
         with ThreadPoolExecutor(len(cluster.nodes)) as pool:
-            for server, seed in zip(spec.servers, pool.map(cluster.seed, spec.servers), strict=True):
-                cluster.stack.launch(server, seed, node_image)
-                progress.node(server.name, "launched")
+            seeds = list(zip(spec.servers, pool.map(cluster.seed, spec.servers), strict=True))
+            cluster.stack.launch_all(seeds, node_image, launched=lambda name: progress.node(name, "launched"))
             phase("launch")
             try:
                 _wait_booted(cluster, pool, progress, phase)

@@ -23,8 +23,10 @@ in_root mktirfs -o /boot/initrd.img "$version"
 mv "$root/boot/vmlinuz-$version" "$root/boot/vmlinuz"
 rm -f "$root"/boot/*"$version" "$root"/vmlinuz* "$root"/initrd.img*
 
-for unit in $(listed masked.txt); do ln -sf /dev/null "$root/etc/systemd/system/$unit"; done
-mkdir -p "$root/etc/systemd/system-generators"
+# Not in /etc, where the presets of the node would unmask some of them again.
+masks=$root/usr/local/lib/systemd/system
+mkdir -p "$masks" "$root/etc/systemd/system-generators"
+for unit in $(listed masked.txt); do ln -s /dev/null "$masks/$unit"; done
 for generator in $(listed generators.txt); do ln -sf /dev/null "$root/etc/systemd/system-generators/$generator"; done
 
 # The user of vagrant, with the key that every vagrant has. Seed data shuts it out: see sshd_config.d/10-listen.conf.

@@ -34,7 +34,7 @@ def render(spec: Spec, node: str) -> None:
       swarmer render swarm-01 --stack vagrant
     """
     server = spec.server(node)
-    found = image.find()
+    found = image.find(stack_class(spec.stack).image_kind)
     if not found:
         click.echo("note: the image isn't built yet; this is rendered for Debian's consul", err=True)
     stack = stack_class(spec.stack)(Ledger(ClusterHome(spec.stack, spec.dc), spec=spec, image=""))

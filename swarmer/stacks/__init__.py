@@ -3,10 +3,11 @@
 from swarmer.errors import HostError
 from swarmer.stacks.base import Capability, Stack
 from swarmer.stacks.nspawn import NspawnStack
+from swarmer.stacks.vagrant import VagrantStack
 
 __all__ = ["Capability", "Stack", "stack_class"]
 
-_STACKS: dict[str, type[Stack]] = {NspawnStack.name: NspawnStack}
+_STACKS: dict[str, type[Stack]] = {NspawnStack.name: NspawnStack, VagrantStack.name: VagrantStack}
 
 
 def stack_class(name: str) -> type[Stack]:

@@ -1,13 +1,14 @@
 """What every stack can do: the machines under a cluster, without knowing what runs on them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
+from swarmer import image as node_image
 from swarmer.cloudinit import SeedData
-from swarmer.image import Image
+from swarmer.image import Image, Kind
 from swarmer.ledger import Ledger, Resource
 from swarmer.spec import Server, Spec
 
@@ -25,6 +26,8 @@ class Stack(ABC):
     """Where the nodes of one cluster run. Every resource goes into the ledger before it is made."""
 
     name: ClassVar[str]
+    #: Whether nodes bring a kernel of their own.
+    image_kind: ClassVar[Kind] = Kind.CONTAINER
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -51,9 +54,24 @@ class Stack(ABC):
     def prepare(self, spec: Spec) -> list[str]:
         """Make what the nodes share, such as their network. Returns notes that a person should read once."""
 
+    def build_image(self, report: Callable[[str], None]) -> Image:
+        """The image for nodes here, built as far as it isn't there yet."""
+        return node_image.build(report, kind=self.image_kind)
+
     @abstractmethod
-    def launch(self, server: Server, seed: SeedData | None, image: Image) -> None:
-        """Make a node with an empty disk over the image, and switch it on. Without seed data it stays idle."""
+    def launch_all(
+        self, machines: Sequence[tuple[Server, SeedData]], image: Image, *, launched: Callable[[str], None]
+    ) -> None:
+        """Make the nodes of a new cluster with empty disks over the image, and switch them on.
+
+        Args:
+            machines: each with its seed data.
+            launched: is told the name of each node that was switched on.
+        """
+
+    def logs(self) -> list[Path]:
+        """What the tools under this stack have written down, for a person who looks for a failure."""
+        return []
 
     @abstractmethod
     def power_off(self, node: str) -> None:
@@ -69,7 +87,7 @@ class Stack(ABC):
 
     @abstractmethod
     def replace(self, server: Server, seed: SeedData | None, image: Image) -> None:
-        """Throw the node away, disk and all, and launch a new one in its place."""
+        """Throw the node away, disk and all, and launch a new one in its place. Without seed data it stays idle."""
 
     @abstractmethod
     def console(self, node: str) -> Path:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, ClassVar
@@ -65,7 +65,14 @@ class NspawnStack(Stack):
         unlimited = self.processes.unlimited
         return [f"memory and cpus of servers.yml are not limits here: {unlimited}"] if unlimited else []
 
-    def launch(self, server: Server, seed: SeedData | None, image: Image) -> None:
+    def launch_all(
+        self, machines: Sequence[tuple[Server, SeedData]], image: Image, *, launched: Callable[[str], None]
+    ) -> None:
+        for server, seed in machines:
+            self._launch(server, seed, image)
+            launched(server.name)
+
+    def _launch(self, server: Server, seed: SeedData | None, image: Image) -> None:
         self.ledger.intend("processes", server.name)
         folder = self.home.node(server.name)
         for part in ("root", "upper", "work", "docker"):
@@ -105,7 +112,7 @@ class NspawnStack(Stack):
     def replace(self, server: Server, seed: SeedData | None, image: Image) -> None:
         self.power_off(server.name)
         shutil.rmtree(self.home.node(server.name), ignore_errors=True)
-        self.launch(server, seed, image)
+        self._launch(server, seed, image)
 
     def console(self, node: str) -> Path:
         return self.home.node(node) / "console.log"

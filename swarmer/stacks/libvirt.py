@@ -1,0 +1,204 @@
+"""libvirt, by way of virsh: the domains, volumes and networks of a cluster, and their power."""
+
+import fcntl
+import json
+import shutil
+import tempfile
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from xml.etree import ElementTree
+
+from swarmer.cloudinit import SeedData
+from swarmer.errors import HostError
+from swarmer.files import write_private
+from swarmer.shell import run
+from swarmer.state import cache_home
+
+URI = "qemu:///system"
+
+#: The pool that vagrant-libvirt uses, and makes when it isn't there, as we do.
+POOL = "default"
+_POOL_FOLDER = Path("/var/lib/libvirt/images")
+
+#: Bytes of a seed volume; a seed takes some 60 KiB.
+_SEED_SIZE = 2**20
+
+
+def virsh(*words: str | Path, check: bool = True) -> str:
+    """What a command of virsh prints.
+
+    Raises:
+        HostError: it failed (with `check`), or libvirt doesn't answer.
+    """
+    return run(["virsh", "--quiet", "--connect", URI, *words], check=check).stdout
+
+
+def answers() -> bool:
+    """Whether a libvirt answers that we may use."""
+    return (
+        shutil.which("virsh") is not None and run(["virsh", "--connect", URI, "version"], check=False).returncode == 0
+    )
+
+
+# -- domains -----------------------------------------------------------------------------------------------
+
+
+def domains() -> list[str]:
+    """The names of all domains, switched on or not."""
+    return virsh("list", "--all", "--name").split()
+
+
+def running(domain: str) -> bool:
+    """Whether the domain is switched on."""
+    return virsh("domstate", domain, check=False).split("\n")[0] == "running"
+
+
+def start(domain: str) -> None:
+    """Switch a domain on."""
+    virsh("start", domain)
+
+
+def pull_the_plug(domain: str) -> None:
+    """Switch a domain off at once; one that is off, or isn't there, stays so."""
+    virsh("destroy", domain, check=False)
+
+
+def resident_memory(domain: str) -> int | None:
+    """Bytes of the host's memory that the domain takes."""
+    for line in virsh("dommemstat", domain, check=False).splitlines():
+        name, _, value = line.partition(" ")
+        if name == "rss":
+            return int(value) * 1024
+    return None
+
+
+def remove_domain(domain: str) -> None:
+    """Switch a domain off and forget it; it need not be there."""
+    pull_the_plug(domain)
+    if domain in domains():
+        virsh("undefine", domain, "--managed-save", "--snapshots-metadata", "--nvram")
+
+
+# -- volumes -----------------------------------------------------------------------------------------------
+
+
+def prepare_pool() -> None:
+    """Make the pool, and switch it on, where that wasn't done yet."""
+    if POOL not in virsh("pool-list", "--all", "--name").split():
+        virsh("pool-define-as", POOL, "dir", "--target", _POOL_FOLDER)
+        virsh("pool-build", POOL)
+        virsh("pool-autostart", POOL)
+    if POOL not in virsh("pool-list", "--name").split():
+        virsh("pool-start", POOL)
+
+
+def volumes() -> list[str]:
+    """The names of all volumes of the pool."""
+    virsh("pool-refresh", POOL)
+    return [line.split()[0] for line in virsh("vol-list", POOL).splitlines() if line.strip()]
+
+
+def put_box(volume: str, disk: Path) -> None:
+    """Make a volume that is a copy of a qcow2 disk, unless it is there already.
+
+    vagrant-libvirt would do so too, ten times as slowly.
+    """
+    cache_home().mkdir(parents=True, exist_ok=True)
+    with (cache_home() / "box.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if volume in volumes():
+            return
+        size = json.loads(run(["qemu-img", "info", "--output=json", disk]).stdout)["virtual-size"]
+        virsh("vol-create-as", POOL, volume, str(size), "--format", "qcow2")
+        try:
+            virsh("vol-upload", volume, disk, "--pool", POOL)
+        except BaseException:
+            virsh("vol-delete", volume, "--pool", POOL, check=False)
+            raise
+        virsh("pool-refresh", POOL)
+
+
+def put_seed(volume: str, seed: SeedData | None) -> None:
+    """Make a volume that cloud-init finds the seed data on; an empty one without."""
+    remove_volume(volume)
+    virsh("vol-create-as", POOL, volume, str(_SEED_SIZE), "--format", "raw")
+    if not seed:
+        return
+    with tempfile.TemporaryDirectory(prefix="swarmer-seed-") as folder:  # mode 0700: it holds secrets
+        files = Path(folder, "files")
+        files.mkdir()
+        for name, content in seed.files().items():
+            write_private(files / name, content)
+        disk = Path(folder, "seed.iso")
+        make_seed_disk(files, disk)
+        virsh("vol-upload", volume, disk, "--pool", POOL)
+
+
+def make_seed_disk(files: Path, disk: Path) -> None:
+    """A disk image with these files, labelled so that cloud-init's NoCloud source finds it."""
+    run(["genisoimage", "-quiet", "-volid", "cidata", "-joliet", "-rock", "-output", disk, files])
+
+
+def backing_volume(volume: str) -> tuple[str, int]:
+    """The name of the volume that another one is an overlay of, and the overlay's size in bytes."""
+    description = ElementTree.fromstring(virsh("vol-dumpxml", volume, "--pool", POOL))
+    path, capacity = description.findtext("backingStore/path"), description.findtext("capacity")
+    if not path or not capacity:
+        raise HostError(f"the volume {volume} has no volume under it, so no fresh one can be made")
+    return Path(path).name, int(capacity)
+
+
+def put_overlay(volume: str, backing: str, size: int) -> None:
+    """Make an empty overlay over another volume, in the place of an older one."""
+    remove_volume(volume)
+    words = [volume, str(size), "--format", "qcow2", "--backing-vol", backing, "--backing-vol-format", "qcow2"]
+    virsh("vol-create-as", POOL, *words)
+
+
+def remove_volume(volume: str) -> None:
+    """Remove a volume; it need not be there."""
+    if POOL in virsh("pool-list", "--name").split() and volume in volumes():
+        virsh("vol-delete", volume, "--pool", POOL)
+
+
+# -- networks ----------------------------------------------------------------------------------------------
+
+
+def define_network(name: str, bridge: str, host: IPv4Address, network: IPv4Network, *, internet: bool) -> None:
+    """Make a network with the host in it, and nobody who hands out addresses or answers names."""
+    forward = '<forward mode="nat"/>' if internet else ""
+    description = f"""
+        <network ipv6="no">
+          <name>{name}</name>
+          <bridge name="{bridge}" stp="off" delay="0"/>
+          {forward}
+          <dns enable="no"/>
+          <ip address="{host}" netmask="{network.netmask}"/>
+        </network>
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".xml") as file:
+        file.write(description)
+        file.flush()
+        virsh("net-define", file.name)
+    virsh("net-start", name)
+
+
+def remove_network(name: str) -> None:
+    """Remove a network; it need not be there."""
+    if name in virsh("net-list", "--all", "--name").split():
+        virsh("net-destroy", name, check=False)
+        virsh("net-undefine", name)
+
+
+def left_without_libvirt(domain_or_volume: str) -> str:
+    """What there still is of a domain or a volume while no libvirt answers, in words; empty for nothing."""
+    if (_POOL_FOLDER / domain_or_volume).exists():
+        return f"the file {_POOL_FOLDER / domain_or_volume}"
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(word.startswith(f"guest={domain_or_volume},".encode()) for word in words):
+            return f"the process {process.name}"
+    return ""

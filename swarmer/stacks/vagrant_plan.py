@@ -1,0 +1,100 @@
+"""What the Vagrantfile reads: all that it says of machines is decided here, once, and handed over as JSON."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, TypedDict
+
+from swarmer.image import recipe, store
+from swarmer.image.disk import Format
+from swarmer.state import ClusterHome
+
+BOX_NAME: Final = "swarmer-node"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine.
+
+    Attributes:
+        memory: MiB.
+        box: another one than the plan's.
+        seed: the volume with its seed data.
+        console: the file that its serial console goes to.
+    """
+
+    name: str
+    ip: str
+    mac: str
+    memory: int
+    cpus: int
+    box: str | None
+    seed: str
+    console: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A cluster, for the Vagrantfile.
+
+    Attributes:
+        prefix: what the names of libvirt's domains begin with.
+        network: libvirt's name of the admin network.
+        slowness: the factor by which deadlines are longer than usual; for swarmer itself.
+        boot_timeout: seconds that Vagrant waits for a machine to let it in.
+        ssh_key: the private key that opens all machines.
+    """
+
+    prefix: str
+    network: str
+    netmask: str
+    emulated: bool
+    slowness: float
+    boot_timeout: int
+    ssh_key: str
+    box: str
+    box_version: str
+    box_url: str
+    machines: Sequence[Machine]
+
+    def json(self) -> str:
+        """As the Vagrantfile reads it."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+
+class Box(TypedDict):
+    """The box, in a plan."""
+
+    box: str
+    box_version: str
+    box_url: str
+
+
+def prefix(home: ClusterHome) -> str:
+    """What the names of a cluster's domains begin with."""
+    return f"swarmer-{home.tag}-"
+
+
+def box(folder: Path) -> Box:
+    """The box of today's recipe; writes the catalog that tells Vagrant its version, and where it is."""
+    layer = recipe.disk()
+    version = box_version(layer)
+    url = f"file://{store.layer_folder(layer) / Format.BOX.file_name}"
+    catalog = {
+        "name": BOX_NAME,
+        "versions": [{"version": version, "providers": [{"name": "libvirt", "url": url}]}],
+    }
+    file = folder / "box.json"
+    file.write_text(json.dumps(catalog, indent=1) + "\n")
+    return {"box": BOX_NAME, "box_version": version, "box_url": f"file://{file}"}
+
+
+def box_version(layer: recipe.Layer) -> str:
+    """The digest as a version that Vagrant understands."""
+    return f"1.0.{int(layer.digest, 16)}"
+
+
+def box_volume() -> str:
+    """What vagrant-libvirt calls its copy of the box in the pool."""
+    return f"{BOX_NAME}_vagrant_box_image_{box_version(recipe.disk())}_box.img"
