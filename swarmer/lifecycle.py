@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from swarmer import consul_api, diagnostics, host_dns, image
+from swarmer import consul_api, diagnostics, host_dns, host_trust, image
 from swarmer.cluster import CONVERGE_TIMEOUT, Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
@@ -164,6 +164,7 @@ def destroy(ledger: Ledger) -> None:
     stack = stack_class(ledger.spec.stack)(ledger)
     stack.kill_all()
     host_dns.remove(ledger.home)
+    host_trust.remove(ledger.home)
 
     def remove(resource: Resource) -> None:
         match resource.kind:

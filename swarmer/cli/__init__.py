@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 
-from swarmer.cli import clusters, consul, dns, docker, node_image, nodes, spec
+from swarmer.cli import clusters, consul, dns, docker, node_image, nodes, registry, spec
 from swarmer.cli.common import ExplainingGroup
 
 
@@ -30,6 +30,7 @@ for command in (
     *(clusters.up, clusters.ls, clusters.status),
     *(nodes.ssh, nodes.exec_, nodes.logs),
     *(docker.docker, docker.env, docker.context, consul.consul, dns.dns),
+    *(registry.registry, registry.trust),
     *(clusters.down, clusters.gc),
     *(node_image.image, spec.render, spec.schema),
 ):

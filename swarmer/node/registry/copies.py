@@ -33,7 +33,6 @@ class Copies:
     def __init__(self, settings: Settings, peers: Peers) -> None:
         self._settings = settings
         self._peers = peers
-        self._have: set[str] = set()
         self._complete = False
         self._joined = False
         self._lost: set[str] = set()
@@ -77,7 +76,7 @@ class Copies:
 
     def get(self, wanted: Iterable[Manifest]) -> bool:
         """Get what isn't here; whether nothing is left to get."""
-        missing = [manifest for manifest in wanted if not self.has(manifest)]
+        missing = [manifest for manifest in wanted if not self._settled(manifest)]
         if missing:
             # The small step of a push that just ended is no reason to be unfit.
             self._complete = self._complete and len(missing) == 1
@@ -88,18 +87,9 @@ class Copies:
             logger.info("this node has everything that was acknowledged")
         return not left
 
-    def has(self, manifest: Manifest) -> bool:
-        """Whether it is on this node's disk, with all its blobs; or known to be lost everywhere."""
-        if manifest.key in self._have or manifest.key in self._lost:
-            return True
-        if store.has(manifest):
-            self._have.add(manifest.key)
-            return True
-        return False
-
-    def forget(self) -> None:
-        """Look at the disk anew: somebody removed something."""
-        self._have.clear()
+    def _settled(self, manifest: Manifest) -> bool:
+        """Whether there is nothing to get: it is here, or known to be lost everywhere."""
+        return store.has(manifest) or manifest.key in self._lost
 
     def _get(self, manifest: Manifest) -> bool:
         """Get one manifest from whoever has it; whether it is here now."""
@@ -138,14 +128,14 @@ class Copies:
             if manifests.digest_of(content) != digest:
                 raise OSError(f"{peer} has another content for {digest}")
             manifest = manifests.described(repository, digest, type_, content)
-            if not self.has(manifest):
+            store.touch((digest, *manifest.blobs))
+            if not store.has(manifest):
                 for child in manifest.manifests:
                     self.fetch(peer, repository, child)
                 for blob in manifest.blobs:
                     self.fetch_blob(peer, repository, blob)
                 store.put_manifest(repository, digest, type_, content)
                 store.settle()
-                self._have.add(manifest.key)
         return manifest
 
     def fetch_blob(self, peer: str, repository: str, digest: str) -> None:
@@ -157,8 +147,8 @@ class Copies:
         with self._mutex:
             lock = self._one_by_one.setdefault(f"{repository}/{digest}", threading.Lock())
         with lock:
+            store.touch([digest])
             if store.has_blob(repository, digest):
-                store.touch([digest])
                 return
             with self._peers.content(peer, f"{repository}/blobs/{digest}") as answer:
                 length = int(answer.headers["Content-Length"])
@@ -179,7 +169,6 @@ class Copies:
             Refusal: no majority could.
         """
         store.settle()
-        self._have.add(manifest.key)
         needed = self._settings.majority - 1
         reasons: dict[str, str] = {}
         waiting = sorted(self._settings.peers, key=lambda peer: self._trouble.get(peer, 0))

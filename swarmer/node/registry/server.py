@@ -76,6 +76,8 @@ class _Handler(BaseHTTPRequestHandler):
                 text = {"Content-Type": "text/plain; charset=utf-8"}
                 return Response(503 if problem else 200, f"{problem or 'the registry is well'}\n".encode(), text)
             case "/refused":
+                if "X-Refusal" not in headers:
+                    raise unavailable("another node of the registry refused it; try again")
                 raise Refusal.unpacked(headers["X-Refusal"])
             case "/failed":
                 if store.low():

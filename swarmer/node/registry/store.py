@@ -1,19 +1,21 @@
 """This node's own `docker-registry`, and the disk under it."""
 
 import ctypes
+import fcntl
 import http.client
 import json
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from swarmer.node.registry.refusal import Refusal
-from swarmer.node.registry.settings import STORE_ROOT, STORE_SOCKET
+from swarmer.node.registry.settings import FRONT_SOCKET, STORE_ROOT, STORE_SOCKET
 from swarmer.node.registry.truth import Manifest
 
 _TIMEOUT: Final = 60.0
@@ -22,6 +24,9 @@ _TREE: Final = STORE_ROOT / "docker/registry/v2"
 #: What stays free on the disk for what is there already: a twentieth of it, at most so many bytes.
 _RESERVE_PART: Final = 20
 _RESERVE_MOST: Final = 1 << 30
+
+#: Beside our socket: the same for all programs of this node.
+_SWEEP_LOCK: Final = Path(FRONT_SOCKET).with_name("sweep.lock")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -126,12 +131,24 @@ def has(manifest: Manifest) -> bool:
 
 
 def touch(digests: Iterable[str]) -> None:
-    """Protect blobs from the next garbage collection: somebody counts on them being there."""
-    for digest in digests:
-        try:
-            os.utime(data(digest))
-        except FileNotFoundError:
-            continue
+    """Protect blobs from garbage collection, which leaves what is young: somebody counts on them being there.
+
+    What is there afterwards stays for a while; what isn't has to be sent again.
+    """
+    with lock_for_sweep(exclusive=False):
+        for digest in digests:
+            try:
+                os.utime(data(digest))
+            except FileNotFoundError:
+                continue
+
+
+@contextmanager
+def lock_for_sweep(*, exclusive: bool) -> Iterator[None]:
+    """Between a look at the age of something and its removal, nobody may begin to count on it."""
+    with _SWEEP_LOCK.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        yield
 
 
 def settle() -> None:

@@ -1,0 +1,114 @@
+"""The private registry: registry gc, registry password; and trust, for this host."""
+
+from dataclasses import asdict
+
+import click
+
+from swarmer import host_trust, registry_gc
+from swarmer.cli.common import (
+    cluster_argument,
+    json_option,
+    print_json,
+    print_table,
+    size_text,
+    the_cluster,
+    working,
+)
+from swarmer.credentials import REGISTRY_PASSWORD
+from swarmer.errors import NodeError
+from swarmer.host_trust import HostTrust
+from swarmer.state import ClusterHome
+
+
+@click.group()
+def registry() -> None:
+    """Tend the private registry of a cluster.
+
+    \b
+      swarmer registry gc nspawn:dev
+      swarmer registry password nspawn:dev | docker login --username swarmer --password-stdin \\
+        registry.service.dev.nspawn:5000
+    """
+
+
+@registry.command()
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=registry_gc.GRACE,
+    show_default=True,
+    metavar="SECONDS",
+    help="Leave what is younger. Shorter than a push takes, that push may have to send something again.",
+)
+@cluster_argument
+@json_option
+def gc(home: ClusterHome | None, grace: float, as_json: bool) -> None:
+    """Remove from the disks what no image refers to any more.
+
+    Pushes and pulls may go on meanwhile. It tells what was freed on each node.
+
+    \b
+      swarmer registry gc nspawn:dev
+
+    With --json, of each node: node, blobs, uploads, bytes, kept, problem.
+    """
+    cluster = the_cluster(home)
+    with working("collecting on all nodes of the registry"):
+        freed = registry_gc.collect(cluster.registry_nodes, grace=grace)
+    if as_json:
+        print_json([asdict(each) for each in freed])
+    else:
+        rows = [
+            (each.node, str(each.blobs), str(each.uploads), size_text(each.bytes), str(each.kept), each.problem or "-")
+            for each in freed
+        ]
+        print_table(("NODE", "BLOBS FREED", "UPLOADS FREED", "SIZE", "BLOBS KEPT", "PROBLEM"), rows)
+    if failed := [f"{each.node} {each.problem}" for each in freed if each.problem]:
+        raise NodeError(f"not collected: {'; '.join(failed)}", hint="run it again when these nodes are well")
+
+
+@registry.command()
+@cluster_argument
+def password(home: ClusterHome | None) -> None:
+    """Print the password of the user `swarmer`, who may push.
+
+    \b
+      swarmer registry password nspawn:dev
+    """
+    click.echo(the_cluster(home).credentials.tokens[REGISTRY_PASSWORD])
+
+
+@click.command()
+@click.option("--undo", is_flag=True, help="Trust it no more.")
+@cluster_argument
+def trust(home: ClusterHome | None, undo: bool) -> None:
+    """Let this host trust a cluster's certificates: its docker for the registry, and the system.
+
+    docker gets the CA and the client certificate, with which it may push. Taking the cluster down undoes it too.
+
+    \b
+      swarmer trust nspawn:dev
+      docker push registry.service.dev.nspawn:5000/app
+      swarmer trust nspawn:dev --undo
+    """
+    if undo:
+        homes = [home] if home else list(host_trust.trusted())
+        undone = [made for each in homes if (made := host_trust.remove(each))]
+        for made in undone:
+            _tell("removed", made)
+        if not undone:
+            click.echo(f"this host does not trust {home.name if home else 'any cluster'}")
+        return
+    cluster = the_cluster(home)
+    made = host_trust.add(cluster.home, cluster.authority, cluster.spec.registry_host)
+    _tell("wrote", made)
+    click.echo(f"  undo it: swarmer trust {cluster.name} --undo")
+
+
+def _tell(verb: str, made: HostTrust) -> None:
+    for file in made.files:
+        click.echo(f"{verb} {file}")
+    if made.command:
+        click.echo(f"ran {' '.join(made.command)}")
+    else:
+        click.echo("this system has no store of CAs that swarmer knows; programs other than docker want ca.pem")

@@ -1,0 +1,139 @@
+"""Making this host trust the certificates of a cluster, and undoing it.
+
+docker looks for the CA of a registry, and for a client certificate, in a folder of that registry's name. Everybody
+else asks the system's store of CAs, which has its folder for additions and a command that takes them in.
+
+What is about to be written is in `trust.json` in the cluster's folder before it is written. So whatever dies in
+between, and whenever, `remove` undoes it; the removal of a cluster does so too.
+
+Sources: docker's page on certificates of registries; update-ca-certificates(8); update-ca-trust(8).
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from swarmer.errors import HostError
+from swarmer.files import write_private
+from swarmer.pki import Authority, Plane
+from swarmer.shell import run
+from swarmer.state import ClusterHome, swarmer_home
+
+_RECORD: Final = "trust.json"
+
+#: Beneath which everything is written; another one in tests.
+ROOT: Final = Path("/")
+
+#: Where docker looks.
+_DOCKER: Final = "etc/docker/certs.d"
+
+#: The folders for additional CAs, each with the command that takes them in: Debian, Fedora, Arch, SUSE.
+_STORES: Final = (
+    ("usr/local/share/ca-certificates", ("update-ca-certificates",)),
+    ("etc/pki/ca-trust/source/anchors", ("update-ca-trust",)),
+    ("etc/ca-certificates/trust-source/anchors", ("update-ca-trust",)),
+    ("etc/pki/trust/anchors", ("update-ca-certificates",)),
+)
+
+
+@dataclass(frozen=True)
+class HostTrust:
+    """What was changed on this host for one cluster.
+
+    Attributes:
+        files: that were written.
+        folders: that were made for them, outermost first.
+        command: that took the CA into the system's store; empty where there is no store that we know.
+    """
+
+    files: tuple[str, ...]
+    folders: tuple[str, ...]
+    command: tuple[str, ...]
+
+
+def add(home: ClusterHome, authority: Authority, registry_host: str, *, root: Path = ROOT) -> HostTrust:
+    """Trust a cluster. What an earlier call wrote is replaced.
+
+    Raises:
+        HostError: this user may not; nothing is left changed.
+    """
+    remove(home)
+    client = authority.client(home.folder)
+    folder = root / _DOCKER / registry_host
+    contents = {
+        folder / "ca.crt": authority.bundle(Plane.REGISTRY),
+        folder / "client.cert": client.registry_certificate.read_bytes(),
+        folder / "client.key": client.registry_key.read_bytes(),
+    }
+    command: tuple[str, ...] = ()
+    for store, takes_in in _STORES:
+        if (root / store).is_dir() and shutil.which(takes_in[0]):
+            contents[root / store / f"swarmer-{home.stack}-{home.dc}-{home.tag}.crt"] = authority.root.pem
+            command = takes_in
+            break
+    folders = [path for path in reversed((folder, *folder.parents)) if not path.exists()]
+    made = HostTrust(tuple(map(str, contents)), tuple(map(str, folders)), command)
+    home.make()
+    write_private(_record(home), json.dumps(asdict(made), indent=1) + "\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, content in contents.items():
+            write_private(file, content)
+            if file.suffix == ".crt":
+                file.chmod(0o644)
+        if command:
+            run(command)
+    except PermissionError as error:
+        remove(home)
+        raise HostError(f"only root may write {error.filename}", hint=f"`sudo swarmer trust {home.name}`") from error
+    except BaseException:
+        remove(home)
+        raise
+    return made
+
+
+def remove(home: ClusterHome) -> HostTrust | None:
+    """Undo what `add` did, as far as it did it; tells what that was, None when there is nothing to undo.
+
+    Raises:
+        HostError: this user may not.
+    """
+    record = _record(home)
+    if not record.exists():
+        return None
+    data = json.loads(record.read_text())
+    made = HostTrust(tuple(data["files"]), tuple(data["folders"]), tuple(data["command"]))
+    try:
+        present = [file for file in map(Path, made.files) if file.exists()]
+        for file in present:
+            file.unlink()
+        for folder in reversed([folder for folder in map(Path, made.folders) if folder.is_dir()]):
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        if made.command and present:
+            run(_forgetting(made.command))
+        record.unlink()
+    except PermissionError as error:
+        raise HostError(
+            f"root made this host trust {home.name}, and only root can undo it: {error.filename}",
+            hint=f"`sudo swarmer trust {home.name} --undo`, then try again",
+        ) from error
+    return made
+
+
+def trusted() -> Iterator[ClusterHome]:
+    """The clusters that this host was made to trust."""
+    for record in sorted(swarmer_home().glob(f"*/*/{_RECORD}")):
+        yield ClusterHome(record.parent.parent.name, record.parent.name)
+
+
+def _forgetting(command: tuple[str, ...]) -> tuple[str, ...]:
+    """Debian's leaves the link to a file that is gone, unless told to look closely."""
+    return (*command, "--fresh") if command[0] == "update-ca-certificates" else command
+
+
+def _record(home: ClusterHome) -> Path:
+    return home.folder / _RECORD

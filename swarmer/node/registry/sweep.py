@@ -1,0 +1,139 @@
+"""Garbage collection on one registry node: what no acknowledged manifest refers to, and nobody counts on, goes.
+
+    python3 -m swarmer.node.registry.sweep --grace 3600     prints what it freed, as JSON
+
+Safe while pushes go on: what a push counts on was written, or is touched (`store.touch`), within the grace period,
+and what is younger than that stays. Under a lock, a blob is either touched before its age is looked at, or gone
+before `docker-registry` looks whether everything is there that a manifest refers to; then that is refused, and the
+client sends the blob again.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from swarmer.node.registry.refusal import Refusal
+from swarmer.node.registry.settings import STORE_ROOT, Settings
+from swarmer.node.registry.store import lock_for_sweep
+from swarmer.node.registry.truth import Agents, Manifest, Truth
+
+#: Seconds that something may lie around before it counts as garbage.
+GRACE: Final = 3600
+
+
+Lock = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What a collection did.
+
+    Attributes:
+        blobs: contents removed, of layers, configurations and manifests.
+        uploads: uploads removed that nobody went on with.
+        bytes: that these took.
+        kept: contents that stay.
+    """
+
+    blobs: int
+    uploads: int
+    bytes: int
+    kept: int
+
+
+def live(manifests: Iterable[Manifest]) -> set[tuple[str, str]]:
+    """What acknowledged manifests need: the repository, and the digest."""
+    return {
+        (manifest.repository, digest)
+        for manifest in manifests
+        for digest in (manifest.digest, *manifest.blobs, *manifest.manifests)
+    }
+
+
+def sweep(root: Path, needed: Collection[tuple[str, str]], before: float, lock: Lock = nullcontext) -> Freed:
+    """Remove what isn't needed and was written before a time.
+
+    Args:
+        root: the tree of `docker-registry`, with `blobs` and `repositories`.
+        needed: repository and digest of all that stays.
+        before: by the clock of the files.
+        lock: held from each look at an age to the removal.
+    """
+    digests = {digest for _, digest in needed}
+    # Links first: a link without its blob would be an error, a blob without a link is just garbage.
+    for repository, digest, link in _links(root / "repositories"):
+        if (repository, digest) not in needed:
+            with lock():
+                if _old(link, before) and _old(root / _place(digest), before):
+                    shutil.rmtree(link.parent, ignore_errors=True)
+    blobs = uploads = freed = kept = 0
+    for data in sorted((root / "blobs").glob("*/*/*/data")):
+        digest = f"{data.parents[2].name}:{data.parent.name}"
+        with lock():
+            if digest in digests or not _old(data, before):
+                kept += 1
+                continue
+            freed += data.stat().st_blocks * 512
+            blobs += 1
+            shutil.rmtree(data.parent)
+    for upload in sorted((root / "repositories").glob("**/_uploads/*")):
+        files = [path for path in upload.rglob("*") if path.is_file()]
+        if all(_old(path, before) for path in (upload, *files)):
+            freed += sum(path.stat().st_blocks * 512 for path in files)
+            uploads += 1
+            shutil.rmtree(upload, ignore_errors=True)
+    return Freed(blobs, uploads, freed, kept)
+
+
+def _links(repositories: Path) -> Iterator[tuple[str, str, Path]]:
+    """Repository, digest and file of every link of a layer or a manifest."""
+    for kind in ("_layers", "_manifests/revisions"):
+        for link in sorted(repositories.glob(f"**/{kind}/*/*/link")):
+            repository = link.parents[2 + kind.count("/") + 1].relative_to(repositories)
+            yield str(repository), f"{link.parents[1].name}:{link.parent.name}", link
+
+
+def _place(digest: str) -> str:
+    algorithm, _, value = digest.partition(":")
+    return f"blobs/{algorithm}/{value[:2]}/{value}/data"
+
+
+def _old(path: Path, before: float) -> bool:
+    try:
+        return path.stat().st_mtime < before
+    except FileNotFoundError:
+        return True
+
+
+def main(arguments: list[str]) -> int:
+    """Collect on this node; 1 when it isn't known what is acknowledged."""
+    parser = argparse.ArgumentParser(description="Remove from this node's disk what the registry doesn't need.")
+    parser.add_argument("--grace", type=float, default=GRACE, help="seconds that something may lie around")
+    grace: float = parser.parse_args(arguments).grace
+    if Settings.load().shared:
+        print("the registry's content is not on this node's disk", file=sys.stderr)
+        return 1
+    started = time.time()
+    try:
+        needed = live(Truth(Agents()).manifests())
+    except Refusal as refusal:
+        print(refusal.message, file=sys.stderr)
+        return 1
+    lock = partial(lock_for_sweep, exclusive=True)
+    freed = sweep(STORE_ROOT / "docker/registry/v2", needed, started - grace, lock)
+    os.sync()
+    print(json.dumps(asdict(freed)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

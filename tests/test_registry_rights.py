@@ -1,0 +1,130 @@
+"""Who may do what at the registry."""
+
+import base64
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarmer.node.registry import access
+from swarmer.node.registry.access import Right, Shown
+from swarmer.node.registry.refusal import Refusal
+from swarmer.node.registry.settings import Settings
+
+SETTINGS = Settings(
+    name="swarm-01",
+    nodes={"swarm-01": "10.0.0.1", "swarm-02": "10.0.0.2", "swarm-03": "10.0.0.3"},
+    domain="dev.nspawn",
+    storage="filesystem",
+    organization="swarmer nspawn:dev",
+    user="swarmer",
+    password_sha256=hashlib.sha256(b"right").hexdigest(),
+    secret="secret",
+)
+NOW = 1_000_000.0
+
+
+def certificate(name: str, plane: str = "registry", verified: str = "SUCCESS", cluster: str = "nspawn:dev") -> Shown:
+    return Shown(verified, f"CN={name},O=swarmer {cluster}", f"CN={plane} CA,O=swarmer nspawn:dev")
+
+
+def basic(user: str, password: str) -> Shown:
+    return Shown(authorization=f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}")
+
+
+def bearer(token: str) -> Shown:
+    return Shown(authorization=f"Bearer {token}")
+
+
+@pytest.mark.parametrize(
+    ("shown", "right"),
+    [
+        (Shown(), Right.NONE),
+        (certificate("swarmer-client"), Right.PUSH),
+        (certificate("swarm-01.node.dev.nspawn"), Right.PULL),
+        (certificate("swarm-01.node.other.nspawn"), Right.NONE),
+        (certificate("swarm-01"), Right.NONE),
+        (certificate("swarmer-client", plane="consul"), Right.NONE),
+        (certificate("swarmer-client", plane="root"), Right.NONE),
+        (certificate("swarmer-client", verified="FAILED:expired"), Right.NONE),
+        (certificate("swarmer-client", verified="NONE"), Right.NONE),
+        (certificate("swarmer-client", cluster="nspawn:other"), Right.NONE),
+        (basic("swarmer", "right"), Right.PUSH),
+    ],
+)
+def test_what_certificates_and_passwords_allow(shown: Shown, right: Right) -> None:
+    assert access.right_of(shown, SETTINGS, NOW) is right
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        basic("swarmer", "wrong"),
+        basic("someone", "right"),
+        basic("", ""),
+        Shown(authorization="Basic ?"),
+        Shown(authorization="Basic"),
+        Shown(authorization="Digest x"),
+        bearer(""),
+        bearer("a.b"),
+        bearer("a.b.c"),
+        bearer("ä.ö"),
+    ],
+)
+def test_wrong_credentials_are_an_error_not_nothing(shown: Shown) -> None:
+    with pytest.raises(Refusal) as refused:
+        access.right_of(shown, SETTINGS, NOW)
+    assert refused.value.status == 401
+
+
+@pytest.mark.parametrize("right", Right)
+def test_a_token_is_good_for_its_time_and_on_all_nodes(right: Right) -> None:
+    token = access.token(right, SETTINGS, NOW)
+    for later in (0, access.TOKEN_LIFETIME - 1):
+        assert access.right_of(bearer(token), SETTINGS, NOW + later) is right
+    with pytest.raises(Refusal, match="too old"):
+        access.right_of(bearer(token), SETTINGS, NOW + access.TOKEN_LIFETIME)
+
+
+@given(st.data())
+def test_a_token_that_was_changed_is_refused(data: st.DataObject) -> None:
+    token = access.token(Right.PULL, SETTINGS, NOW)
+    at = data.draw(st.integers(0, len(token) - 1))
+    letter = data.draw(st.sampled_from("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.="))
+    changed = token[:at] + letter + token[at + 1 :]
+    if changed != token:
+        with pytest.raises(Refusal):
+            access.right_of(bearer(changed), SETTINGS, NOW)
+
+
+def test_the_better_of_certificate_and_credentials_counts() -> None:
+    node = certificate("swarm-02.node.dev.nspawn")
+    both = Shown(node.verified, node.subject, node.issuer, basic("swarmer", "right").authorization)
+    assert access.right_of(both, SETTINGS, NOW) is Right.PUSH
+    assert access.node_of(both, SETTINGS) == "swarm-02"
+    assert access.node_of(certificate("swarmer-client"), SETTINGS) is None
+
+
+def test_the_unknown_get_401_with_a_challenge_and_the_known_403() -> None:
+    with pytest.raises(Refusal) as refused:
+        access.check(Right.PULL, Shown(), SETTINGS, NOW, "host:5000")
+    assert refused.value.status == 401
+    assert refused.value.headers["WWW-Authenticate"] == (
+        'Bearer realm="https://host:5000/token",service="registry.service.dev.nspawn"'
+    )
+    with pytest.raises(Refusal) as refused:
+        access.check(Right.PUSH, certificate("swarm-01.node.dev.nspawn"), SETTINGS, NOW, "host:5000")
+    assert (refused.value.status, refused.value.code) == (403, "DENIED")
+
+
+def test_no_secret_is_shown() -> None:
+    assert "secret" not in repr(SETTINGS).replace("secrets", "")
+    assert SETTINGS.password_sha256 not in repr(SETTINGS)
+
+
+@given(st.integers(1, 9))
+def test_two_majorities_have_a_node_in_common(count: int) -> None:
+    nodes = {f"n{number}": f"10.0.0.{number}" for number in range(count)}
+    majority = Settings("n0", nodes, "d", "filesystem", "o", "u", "p", "s").majority
+    assert 2 * majority > count >= majority
