@@ -40,10 +40,10 @@ class Token:
 
 
 def write_rules(agent: Agent, datacenter: str, tokens: Iterable[Token]) -> None:
-    """Write the policies and the tokens that are not there, the agents' own first: the rest can wait for them."""
+    """Write the policies and the tokens that are not there, in the order in which they are waited for."""
     policies = {policy["Name"] for policy in agent.call("GET", "acl/policies")}
     present = {token["Description"] for token in agent.call("GET", "acl/tokens")}
-    for token in sorted(tokens, key=lambda token: token.service != "agent"):
+    for token in sorted(tokens, key=lambda token: (token.service != "agent", not token.service.startswith("swarm"))):
         policy = f"swarmer-{token.name.replace('/', '-')}"
         if policy not in policies:
             agent.call("PUT", "acl/policy", {"Name": policy, "Description": token.name, "Rules": token.rules})

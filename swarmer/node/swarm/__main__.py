@@ -11,7 +11,7 @@ from swarmer.node.swarm.member import Member
 from swarmer.node.swarm.store import Store
 
 #: Seconds until what isn't ready is looked at again: the first time, and at most.
-PAUSE, LONGEST_PAUSE = 0.05, 1.0
+PAUSE, LONGEST_PAUSE = 0.05, 0.25
 
 
 def watch(engine: Engine, changed: threading.Event) -> NoReturn:
