@@ -27,6 +27,7 @@ class Inventory:
         self.containers: dict[str, Inspection] = {}
         self.complete = False
         self._summaries: dict[str, object] = {}
+        self._dead: dict[str, int] = {}
 
     def look_at(self, identities: Iterable[str]) -> None:
         """Inspect some containers anew.
@@ -52,18 +53,29 @@ class Inventory:
                 self._summaries[identity] = state
         self.complete = True
 
-    def drop_dead(self) -> bool:
-        """Forget containers whose process is gone, while docker can't be asked; whether there were any.
-
-        A docker engine that is stopped stops its containers after it has closed its API.
-        """
-        dead = [
-            identity
+    def processes(self) -> dict[str, int]:
+        """The first process of each container that is one of this machine, by container ID."""
+        return {
+            identity: inspection["State"]["Pid"]
             for identity, inspection in self.containers.items()
-            if (pid := inspection["State"].get("Pid")) and inspection.get("seen") and not _process_exists(pid)
-        ]
+            if inspection.get("seen")
+        }
+
+    def drop_dead(self, identities: Iterable[str] | None = None) -> bool:
+        """Forget containers whose process is gone, before docker says so; whether there were any.
+
+        A docker engine cleans up behind a container before it tells of its end, and one that is stopped stops its
+        containers after it has closed its API.
+
+        Args:
+            identities: the containers that may be; all by default.
+        """
+        processes = self.processes()
+        suspects = set(processes) if identities is None else processes.keys() & set(identities)
+        dead = {identity for identity in suspects if not _process_exists(processes[identity])}
         for identity in dead:
             self._forget(identity)
+            self._dead[identity] = processes[identity]
         return bool(dead)
 
     def _inspect(self, identity: str) -> None:
@@ -72,12 +84,20 @@ class Inventory:
             inspection: dict[str, Any] = self.engine.ask("inspect_container", identity)
         except Missing:
             self._forget(identity)
+            self._dead.pop(identity, None)
             return
         if not inspection["State"].get("Running") and not self.with_ended:
             self._forget(identity)
+            self._dead.pop(identity, None)
+            return
+        # Docker hasn't noticed the end of the process yet, which we saw.
+        pid = inspection["State"].get("Pid") or 0
+        if self._dead.pop(identity, 0) == pid and pid and not _process_exists(pid):
+            self._forget(identity)
+            self._dead[identity] = pid
             return
         # Processes of an engine on another machine, or in another process namespace, can't be seen.
-        inspection["seen"] = _process_exists(inspection["State"].get("Pid") or 0)
+        inspection["seen"] = _process_exists(pid)
         self.containers[inspection["Id"]] = inspection
 
     def _forget(self, identity: str) -> None:
@@ -102,4 +122,11 @@ def summary(item: Mapping[str, Any]) -> object:
 
 
 def _process_exists(pid: int) -> bool:
-    return pid > 0 and Path(f"/proc/{pid}").exists()
+    """Whether a process is there and has not ended; one that nobody has asked for its exit status yet has."""
+    if pid <= 0:
+        return False
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in (b"Z", b"X")

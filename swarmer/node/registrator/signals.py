@@ -10,22 +10,25 @@ class Changes:
 
     Attributes:
         containers: IDs of containers.
+        ended: IDs of containers whose process has ended, before docker said so.
         everything: compare all with docker's list.
         swarm: ask for the services of the swarm.
         consul: the agent was away, or what it shares has changed.
     """
 
     containers: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
     everything: bool = False
     swarm: bool = False
     consul: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.containers or self.everything or self.swarm or self.consul)
+        return bool(self.containers or self.ended or self.everything or self.swarm or self.consul)
 
     def add(self, other: "Changes") -> None:
         """Join other changes to these."""
         self.containers |= other.containers
+        self.ended |= other.ended
         self.everything |= other.everything
         self.swarm |= other.swarm
         self.consul |= other.consul

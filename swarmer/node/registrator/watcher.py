@@ -13,6 +13,7 @@ from swarmer.node.registrator.catalog import Catalog, Unreachable, reported_ids
 from swarmer.node.registrator.commands import Commands
 from swarmer.node.registrator.engine import DockerAway
 from swarmer.node.registrator.events import EventStream
+from swarmer.node.registrator.exits import Exits
 from swarmer.node.registrator.hosts import host_address
 from swarmer.node.registrator.inventory import Inventory
 from swarmer.node.registrator.options import Options
@@ -110,6 +111,7 @@ class Registrator:
         self.events = EventStream(options.docker, self.signals)
         self.watch = LabelWatch(connect(), self.client, self.signals)
         self.swarm = SwarmWatch(options.docker, self.signals)
+        self.exits = Exits(self.signals)
         self.commands = Commands(options.docker, self.signals)
         self.host_address = ""
         self._todo = Changes(everything=True, swarm=True)
@@ -165,6 +167,7 @@ class Registrator:
         self.watch.start()
         self.swarm.start()
         self.commands.start()
+        self.exits.start()
         now = time.monotonic()
         self._resync.at = now + self._resync.period
         while True:
@@ -177,6 +180,9 @@ class Registrator:
             self._todo.add(Changes(everything=True, swarm=True))
         needed = any([self._retry.due(now), self._beat.due(now), bool(self._todo)])
         try:
+            if self._take_ended():
+                # Before docker is asked: it answers for a container only when it has cleaned up behind it.
+                self._agree(now)
             if self.events.connected.is_set():
                 self._look()
             elif self._dead.due(now):
@@ -187,6 +193,12 @@ class Registrator:
         except (DockerAway, Unreachable) as error:
             logger.warning("%s: %s; trying again", type(error).__name__, error)
             self._retry.at = now + self._backoff.next()
+
+    def _take_ended(self) -> bool:
+        """Forget the containers whose process has ended; whether there were any."""
+        ended, self._todo.ended = self._todo.ended, set()
+        # What has failed may have to stay, and only docker knows the exit status.
+        return self.options.deregister_always and self.inventory.complete and self.inventory.drop_dead(ended)
 
     def _pause(self) -> float:
         """Seconds until something is due."""
@@ -205,6 +217,8 @@ class Registrator:
         if self._todo.swarm:
             self.swarm.wake()
         self._todo = Changes(consul=self._todo.consul)
+        if self.options.deregister_always:
+            self.exits.follow(self.inventory.processes())
 
     def _agree(self, now: float) -> None:
         """Make consul hold what the inventory calls for."""
