@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from swarmer.node.registrator.addresses import Inspection
 from swarmer.node.registrator.engine import Engine, Missing
-from swarmer.node.registrator.services import Inspection
 
 
 class Inventory:

@@ -1,5 +1,6 @@
 """What happened since the main loop last looked: filled by threads, emptied by the loop, never larger than needed."""
 
+import math
 import threading
 from dataclasses import dataclass, field
 
@@ -53,6 +54,26 @@ class Signals:
             self._condition.wait_for(lambda: bool(self._changes), timeout)
             changes, self._changes = self._changes, Changes()
             return changes
+
+
+@dataclass
+class Timer:
+    """Something that is due again and again.
+
+    Attributes:
+        period: seconds.
+        at: when it is due next, on the monotonic clock.
+    """
+
+    period: float
+    at: float = math.inf
+
+    def due(self, now: float) -> bool:
+        """Whether it is due; if so, it starts anew."""
+        if now < self.at:
+            return False
+        self.at = now + self.period
+        return True
 
 
 class Backoff:

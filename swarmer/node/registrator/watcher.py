@@ -4,8 +4,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,20 +17,12 @@ from swarmer.node.registrator.hosts import host_address
 from swarmer.node.registrator.inventory import Inventory
 from swarmer.node.registrator.options import Options
 from swarmer.node.registrator.plan import Plan, difference
-from swarmer.node.registrator.services import (
-    OWNER,
-    SWARM_SERVICE_ID,
-    Inspection,
-    Service,
-    distinct,
-    failed,
-    services_of,
-    shared_network,
-)
+from swarmer.node.registrator.services import OWNER, Service, failed
 from swarmer.node.registrator.shared_labels import LabelWatch
-from swarmer.node.registrator.signals import Backoff, Changes, Signals
-from swarmer.node.registrator.swarm import SwarmService, announced_labels, mesh_services_of
+from swarmer.node.registrator.signals import Backoff, Changes, Signals, Timer
+from swarmer.node.registrator.swarm import announced_labels
 from swarmer.node.registrator.swarm_watch import SwarmWatch
+from swarmer.node.registrator.wanted import wanted
 
 logger = logging.getLogger(__name__)
 
@@ -43,55 +34,6 @@ MOST_OFTEN: Final = 1.0
 
 #: Seconds until the next try of what consul refused.
 REFUSED_PAUSE: Final = 5.0
-
-
-def wanted(
-    containers: Mapping[str, Inspection],
-    swarm_services: Iterable[SwarmService],
-    options: Options,
-    *,
-    host_address: str,
-    labels: Mapping[str, Mapping[str, str]],
-) -> list[Service]:
-    """All services that this node should have, with distinct IDs, sorted by ID.
-
-    Args:
-        containers: ID to inspection.
-        labels: ID of a swarm service to its labels.
-    """
-    found: list[Service] = []
-    for container in sorted(containers.values(), key=lambda container: (container.get("Created", ""), container["Id"])):
-        own = container["Config"].get("Labels") or {}
-        found += services_of(
-            container,
-            options,
-            host_address=host_address,
-            network_container=containers.get(shared_network(container)),
-            service_labels=labels.get(own.get(SWARM_SERVICE_ID, "")),
-        )
-    for service in swarm_services:
-        found += mesh_services_of(service, options, host_address=host_address)
-    return distinct(found)
-
-
-@dataclass
-class Timer:
-    """Something that is due again and again.
-
-    Attributes:
-        period: seconds.
-        at: when it is due next, on the monotonic clock.
-    """
-
-    period: float
-    at: float = math.inf
-
-    def due(self, now: float) -> bool:
-        """Whether it is due; if so, it starts anew."""
-        if now < self.at:
-            return False
-        self.at = now + self.period
-        return True
 
 
 class Registrator:
