@@ -110,6 +110,11 @@ def test_whatever_the_service_its_ports_have_distinct_ids_and_an_address(
         assert one.name
 
 
+def test_a_port_of_the_mesh_has_another_name_than_the_ports_of_the_hosts() -> None:
+    (found,) = announced(swarm_service(port(8443, 443), port(8080, 80, mode="host")))
+    assert (found.name, found.port) == ("shop-443", 8443)
+
+
 # -- shared labels -----------------------------------------------------------------------------------------
 
 

@@ -24,14 +24,14 @@ def mesh_services_of(service: SwarmService, options: Options, *, host_address: s
     specification = service["Spec"]
     container = (specification.get("TaskTemplate") or {}).get("ContainerSpec") or {}
     variables, own = environment(container.get("Env")), container.get("Labels") or {}
-    ports = (service.get("Endpoint") or {}).get("Ports") or ()
-    mesh = [port for port in ports if port.get("PublishMode", "ingress") == "ingress" and port.get("PublishedPort")]
+    ports = [port for port in (service.get("Endpoint") or {}).get("Ports") or () if port.get("PublishedPort")]
+    mesh = [port for port in ports if port.get("PublishMode", "ingress") == "ingress"]
     found = []
     for port in sorted(mesh, key=lambda port: (port["PublishedPort"], port.get("Protocol") or "")):
         exposed, published = int(port["TargetPort"]), int(port["PublishedPort"])
         protocol = port.get("Protocol") or "tcp"
         metadata = attributes(exposed, variables, own, specification.get("Labels") or {})
-        name = service_name(metadata, specification["Name"], exposed, group=len(mesh) > 1, options=options)
+        name = service_name(metadata, specification["Name"], exposed, group=len(ports) > 1, options=options)
         if not name:
             continue
         suffix = "" if protocol == "tcp" else f":{protocol}"
