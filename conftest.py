@@ -9,6 +9,7 @@ pytest_plugins = (
     "fixtures.nodes",
     "fixtures.busybox",
     "fixtures.registry",
+    "fixtures.registry_s3",
     "fixtures.containers",
     "fixtures.registrator",
     "fixtures.services",

@@ -115,6 +115,8 @@ class RegistryClient:
             session.verify = self._trust
             session.cert = self._certificate
             session.trust_env = False
+            # As every client does: a registry may hide a manifest from who doesn't name its type.
+            session.headers["Accept"] = f"{MANIFEST}, {INDEX}"
             self._sessions.own = session
         own: requests.Session = self._sessions.own
         return own

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
+from swarmer import registry_s3
 from swarmer.credentials import REGISTRY_PASSWORD, REGISTRY_SECRET, Credentials
 from swarmer.pki import Authority, Plane, organization, registry_client, registry_identity
 from swarmer.ports import REGISTRY
@@ -17,6 +18,8 @@ from swarmer.spec import Server, Spec
 
 #: Where the seed data puts it on a registry node.
 FOLDER: Final = "/etc/swarmer/registry"
+
+_CONFIGURATION: Final = f"{FOLDER}/config.yml"
 
 #: Who may push, with the password of the cluster.
 USER: Final = "swarmer"
@@ -49,7 +52,8 @@ def files(spec: Spec, server: Server, authority: Authority, credentials: Credent
         f"{FOLDER}/client.pem": (client.certificate.decode(), _PUBLIC),
         f"{FOLDER}/client-key.pem": (client.key.decode(), _PRIVATE),
         f"{FOLDER}/nginx.conf": (_nginx(spec, server), _PUBLIC),
-        f"{FOLDER}/environment": (_environment(credentials), _PRIVATE),
+        f"{FOLDER}/environment": (_environment(spec, credentials), _PRIVATE),
+        **_configuration(spec),
         f"{FOLDER}/registry.json": (_settings(spec, server, credentials), _PRIVATE),
     }
 
@@ -59,9 +63,19 @@ def _nginx(spec: Spec, server: Server) -> str:
     return f"listen {server.ip}:{REGISTRY.number} ssl;\nserver_name {name};\nproxy_ssl_name {name};\n"
 
 
-def _environment(credentials: Credentials) -> str:
-    """The same on all nodes, and after a restart: an upload that has begun can go on."""
-    return f"REGISTRY_HTTP_SECRET={_derived(credentials, 'uploads')}\n"
+def _environment(spec: Spec, credentials: Credentials) -> str:
+    """Of docker-registry. Its secret is the same on all nodes, and after a restart: an upload can go on."""
+    variables = {"REGISTRY_HTTP_SECRET": _derived(credentials, "uploads")}
+    if spec.registry.storage == "s3":
+        variables |= {"CONFIGURATION": _CONFIGURATION, **registry_s3.environment(spec.registry)}
+    return "".join(f"{name}={value}\n" for name, value in variables.items())
+
+
+def _configuration(spec: Spec) -> Files:
+    """The configuration that replaces the image's."""
+    if spec.registry.storage == "filesystem":
+        return {}
+    return {_CONFIGURATION: (registry_s3.configuration(spec.registry), _PUBLIC)}
 
 
 def _settings(spec: Spec, server: Server, credentials: Credentials) -> str:
@@ -69,7 +83,7 @@ def _settings(spec: Spec, server: Server, credentials: Credentials) -> str:
         "name": server.name,
         "nodes": {node.name: str(node.ip) for node in spec.registry_nodes},
         "domain": spec.domain,
-        "storage": "filesystem",
+        "storage": spec.registry.storage,
         "organization": organization(spec.name),
         "user": USER,
         "password_sha256": hashlib.sha256(credentials.tokens[REGISTRY_PASSWORD].encode()).hexdigest(),

@@ -171,6 +171,31 @@ class Server(_Value):
     )
 
 
+class Registry(_Value):
+    """Where the private registry keeps its content."""
+
+    storage: Literal["filesystem", "s3"] = Field(
+        default="filesystem",
+        description="`filesystem`: on the disks of the consul servers, with copies; `s3`: in one bucket for all.",
+        examples=["s3"],
+    )
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = Field(
+        default=None, description="The bucket, which has to be there.", examples=["images-of-dev"]
+    )
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")] | None = Field(
+        default=None, description="The region of the bucket.", examples=["eu-west-1"]
+    )
+    endpoint: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]+)?$")] | None = Field(
+        default=None, description="Where S3 is, if not at AWS.", examples=["https://s3.example.org"]
+    )
+    credentials: Annotated[str, Field(pattern=r"^\S+$")] | None = Field(
+        default=None,
+        description="A file of mode 0600 with access key and secret, in the format of AWS' own tools. Without it, the "
+        "nodes' instance role is used.",
+        examples=["~/.aws/credentials"],
+    )
+
+
 class Spec(_Value):
     """One cluster, called `STACK:DC`."""
 
@@ -193,9 +218,15 @@ class Spec(_Value):
         default=False, description="Whether nodes reach more than each other and the host.", examples=[True]
     )
 
+    registry: Registry = Field(
+        default_factory=Registry,
+        description="The storage of the private registry; the nodes' disks where it is left out.",
+        examples=[{"storage": "s3", "bucket": "images-of-dev", "region": "eu-west-1"}],
+    )
+
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        if flaws := [*_placement_flaws(self), *_role_flaws(self)]:
+        if flaws := [*_placement_flaws(self), *_role_flaws(self), *_registry_flaws(self.registry)]:
             raise BrokenRulesError(*flaws)
         return self
 
@@ -311,6 +342,16 @@ def _role_flaws(spec: Spec) -> Iterator[Flaw]:
         yield Flaw(("servers", voters[-1], "consul"), message, hint)
     if not spec.managers:
         yield Flaw(at, "no node is a swarm manager", "give one of them `swarm: both`")
+
+
+def _registry_flaws(registry: Registry) -> Iterator[Flaw]:
+    given = [key for key in ("bucket", "region", "endpoint", "credentials") if getattr(registry, key) is not None]
+    if registry.storage == "filesystem" and given:
+        message = f"{given[0]} of the registry means nothing on the nodes' disks"
+        yield Flaw(("registry", given[0]), message, f"remove `{given[0]}`, or choose `storage: s3`")
+    for key in ("bucket", "region"):
+        if registry.storage == "s3" and key not in given:
+            yield Flaw(("registry",), f"{key} of the registry is missing", f"name the {key} that `storage: s3` uses")
 
 
 def advice(spec: Spec) -> list[str]:

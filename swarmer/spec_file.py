@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from itertools import count
@@ -24,6 +24,7 @@ from swarmer.spec import (
     BrokenRulesError,
     ConsulRole,
     Flaw,
+    Registry,
     Server,
     Spec,
     SwarmRole,
@@ -34,7 +35,8 @@ Place = tuple[str | int, ...]
 
 # `servers`, an index, `labels`, a label: nothing legal lies deeper, and an alias may contain itself.
 DEEPEST: Final = 4
-CHOICES: Final = {"consul": [*ConsulRole], "swarm": [*SwarmRole], "stack": [*STACKS]}
+STORAGES: Final = ("filesystem", "s3")
+CHOICES: Final = {"storage": [*STORAGES], "consul": [*ConsulRole], "swarm": [*SwarmRole], "stack": [*STACKS]}
 NAME_HINT: Final = "it takes a-z, 0-9 and inner dashes, with a letter, 63 characters at most: "
 WANTED: Final = {
     "memory": ("no number of MiB from 256 on", "write digits only, such as 3072"),
@@ -46,6 +48,11 @@ WANTED: Final = {
         "not fit for a label",
         'write text to text, as in {disk: ssd, row: "1"}; names have no blanks',
     ),
+    "registry": ("no description of a storage", "write it as in {storage: s3, bucket: images, region: eu-west-1}"),
+    "bucket": ("no name of a bucket", "it takes a-z, 0-9, dots and inner dashes"),
+    "region": ("no name of a region", "write it as in eu-west-1"),
+    "endpoint": ("no address of an S3", "write it as in https://s3.example.org, without a path"),
+    "credentials": ("no name of a file", "name the file with the access key, such as ~/.aws/credentials"),
     "servers": (
         "nothing that servers are made of",
         "begin each server with a dash, then its `key: value` lines",
@@ -268,16 +275,22 @@ def _explained(error: ValidationError, content: Mapping[str, Any]) -> Iterator[F
             continue
         at: Place = tuple(part for part in detail["loc"] if part != "[key]")
         *owner, key = at
-        subject, fields = _subject(at, content), (Server if owner else Spec).model_fields
+        model = Registry if owner == ["registry"] else Server if owner else Spec
+        subject, fields = _subject(at, content), model.model_fields
         if detail["type"] == "missing":
             example = json.dumps((fields[str(key)].examples or [""])[0])
             yield Flaw(at, f"{subject} is missing", f"add `{key}: {example}`")
         elif detail["type"] == "extra_forbidden":
-            yield Flaw(at, f"{subject} is unknown", nearest(str(key), list(dict.fromkeys([*fields, "box"]))))
+            yield Flaw(at, f"{subject} is unknown", nearest(str(key), _known(fields, owner)))
         else:
             value = detail["input"] if "[key]" in detail["loc"] else _value(at, content)
             wanted, hint = _wanted(at, value)
             yield Flaw(at, f"{subject} is {_described(value)}, {wanted}", hint)
+
+
+def _known(fields: Iterable[str], owner: Sequence[str | int]) -> list[str]:
+    """The keys that may stand somewhere: `box` in a server, and for all of them."""
+    return list(fields) if owner == ["registry"] else list(dict.fromkeys([*fields, "box"]))
 
 
 def _value(at: Place, content: Any) -> Any:
@@ -290,7 +303,7 @@ def _value(at: Place, content: Any) -> Any:
 def _wanted(at: Place, value: Any) -> tuple[str, str]:
     """What should stand there instead of `value`, and how to get there."""
     match _key(at):
-        case "consul" | "swarm" | "stack" as key:
+        case "consul" | "swarm" | "stack" | "storage" as key:
             choices = CHOICES[key]
             return f"not one of {', '.join(choices)}", nearest(str(value), choices)
         case "name" | "dc":
@@ -309,7 +322,7 @@ def _wanted(at: Place, value: Any) -> tuple[str, str]:
 def _key(at: Place) -> str:
     """The key of the cluster or of a server that `at` is in."""
     match at:
-        case (_, _, key, *_) | (key, *_):
+        case ("registry", key) | (_, _, key, *_) | (key, *_):
             return str(key)
         case _:
             return ""
@@ -319,6 +332,8 @@ def _subject(at: Place, content: Mapping[str, Any]) -> str:
     match at:
         case (_, int(index)):
             return f"server {index + 1}"
+        case ("registry", key):
+            return f"{key} of the registry"
         case (_, int(index), *keys):
             name = content["servers"][index].get("name") if keys != ["name"] else None
             owner = name if isinstance(name, str) and re.match(NAME_PATTERN, name) else f"server {index + 1}"

@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from swarmer.spec import NAME_PATTERN, PRIVATE_BLOCKS, STACKS, ConsulRole, Server, Spec, SwarmRole
+from swarmer.spec import NAME_PATTERN, PRIVATE_BLOCKS, STACKS, ConsulRole, Registry, Server, Spec, SwarmRole
 
 MOST_SERVERS = 12
 
@@ -16,6 +16,18 @@ host_names = st.one_of(
 label_names = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,20}[A-Za-z0-9])?", fullmatch=True)
 label_values = st.text(st.characters(exclude_categories=("C", "Z")), max_size=30)
 labels = st.dictionaries(label_names, label_values, max_size=4)
+
+
+registries = st.one_of(
+    st.just(Registry()),
+    st.builds(
+        Registry,
+        storage=st.just("s3"),
+        bucket=st.from_regex(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", fullmatch=True),
+        region=st.sampled_from(["eu-west-1", "us-gov-east-1"]),
+        endpoint=st.none() | st.just("http://192.168.1.1:9000"),
+    ),
+)
 
 
 @st.composite
@@ -71,6 +83,7 @@ def specs(draw: st.DrawFn, max_servers: int = MOST_SERVERS) -> Spec:
         dc=draw(host_names),
         servers=servers,
         internet=draw(st.booleans()),
+        registry=draw(registries),
     )
 
 

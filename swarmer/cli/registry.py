@@ -15,7 +15,7 @@ from swarmer.cli.common import (
     working,
 )
 from swarmer.credentials import REGISTRY_PASSWORD
-from swarmer.errors import NodeError
+from swarmer.errors import NodeError, SwarmerError
 from swarmer.host_trust import HostTrust
 from swarmer.state import ClusterHome
 
@@ -53,6 +53,11 @@ def gc(home: ClusterHome | None, grace: float, as_json: bool) -> None:
     With --json, of each node: node, blobs, uploads, bytes, kept, problem.
     """
     cluster = the_cluster(home)
+    if cluster.spec.registry.storage == "s3":
+        raise SwarmerError(
+            f"the content of {cluster.name} is in the bucket {cluster.spec.registry.bucket}, not on the nodes",
+            hint="stop pushes, then run `docker-registry garbage-collect /etc/swarmer/registry/config.yml` on one node",
+        )
     with working("collecting on all nodes of the registry"):
         freed = registry_gc.collect(cluster.registry_nodes, grace=grace)
     if as_json:

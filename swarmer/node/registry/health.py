@@ -6,6 +6,7 @@ from typing import Final
 
 from swarmer.node.consul_agent import Agent, Refused, own_token
 from swarmer.node.registry import store
+from swarmer.node.registry.bucket import Bucket
 from swarmer.node.registry.copies import Copies
 from swarmer.node.registry.settings import Settings
 from swarmer.node.registry.truth import LOCK, Agents
@@ -36,13 +37,14 @@ class Health:
         self._settings = settings
         self._copies = copies
         self._agents = agents
+        self._bucket = Bucket()
 
     def problem(self) -> str:
         """Why this node can't answer; empty when it can."""
+        if self._copies is None:
+            return self._bucket.problem()
         if problem := store.answers():
             return problem
-        if self._copies is None:
-            return ""
         if not self._copies.joined:
             return "this node does not have everything yet that was acknowledged"
         if time.monotonic() - self._agents.contact > _CUT_OFF:

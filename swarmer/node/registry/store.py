@@ -84,7 +84,7 @@ def answers() -> str:
         reply = ask("GET", "/v2/")
     except OSError as error:
         return f"docker-registry doesn't answer: {error}"
-    return "" if reply.status == 200 else reply.body.decode(errors="replace").strip()
+    return "" if reply.status == 200 else f"docker-registry can't use its disk: {reply.status}"
 
 
 def put_manifest(repository: str, digest: str, type_: str, content: bytes) -> None:

@@ -1,0 +1,113 @@
+"""With its content in a bucket, every node of the registry serves and takes images, and any of them may be lost."""
+
+import stat
+from collections.abc import Callable
+
+import pytest
+
+from fixtures.registry_load import Pushing
+from fixtures.registry_s3 import BUCKET, S3
+from swarmer import registry_client
+from swarmer.cluster import Cluster
+from swarmer.faults import Faults
+from swarmer.registry_client import Image, RegistryClient
+from swarmer.wait import NotYet, until
+
+
+@pytest.fixture
+def clients(s3_cluster: Cluster) -> list[RegistryClient]:
+    """One for each registry node."""
+    return [registry_client.pusher(s3_cluster, node.ip) for node in s3_cluster.registry_nodes]
+
+
+def test_every_node_takes_images_and_every_node_has_them(clients: list[RegistryClient], s3: S3) -> None:
+    images = {f"by-{number}": Image.random(300_000, layers=2) for number in range(len(clients))}
+    for client, (tag, image) in zip(clients, images.items(), strict=True):
+        client.push("in/bucket", tag, image)
+    for client in clients:
+        assert client.get("/v2/in/bucket/tags/list").json() == {"name": "in/bucket", "tags": sorted(images)}
+        assert "in/bucket" in client.get("/v2/_catalog").json()["repositories"]
+        for tag, image in images.items():
+            assert client.pull("in/bucket", tag) == image
+    stored = s3.objects()
+    for image in images.values():
+        for digest in (image.digest, *image.blobs):
+            assert any(digest.removeprefix("sha256:") in name and name.endswith("/data") for name in stored)
+
+
+def test_an_upload_begun_at_one_node_goes_on_at_another(clients: list[RegistryClient]) -> None:
+    image = Image.random(10_000)
+    for digest, content in image.blobs.items():
+        first, second, third = (clients * 3)[:3]
+        begun = first.ask("POST", "/v2/wandering/blobs/uploads/").headers["Location"]
+        sent = second.ask("PATCH", begun, data=content)
+        assert sent.status_code == 202
+        assert third.ask("PUT", sent.headers["Location"], params={"digest": digest}).status_code == 201
+    clients[-1].put_manifest("wandering", "1", image.manifest)
+    assert clients[0].pull("wandering", "1") == image
+
+
+def test_while_any_node_is_killed_pushes_go_on_and_nothing_is_lost(
+    s3_cluster: Cluster, clients: list[RegistryClient]
+) -> None:
+    faults = Faults(s3_cluster)
+    for number, node in enumerate(s3_cluster.registry_nodes):
+        with Pushing(clients, f"killed-{number}") as pushing:
+            pushing.wait_for_more()
+            with faults.power_off(node):
+                pushing.wait_for_more()
+            pushing.wait_for_more()
+        assert pushing.improper == []
+        for push in pushing.acknowledged:
+            assert clients[number].pull(push.repository, push.tag) == push.image
+
+
+def test_credentials_are_for_root_alone(s3_cluster: Cluster, s3: S3) -> None:
+    for node in s3_cluster.registry_nodes:
+        readable = node.succeed(
+            "find /var/lib/cloud /run/cloud-init /etc/swarmer /etc/docker /var/log -type f -perm /o+r -exec cat {} +"
+        )
+        assert s3.secret not in readable
+        assert s3.secret in node.succeed("cat /etc/swarmer/registry/environment")
+        mode = int(node.succeed("stat -c %a /etc/swarmer/registry/environment"), 8)
+        assert stat.S_IMODE(mode) == 0o600
+        # Nor in the arguments of a process, nor for who isn't root in its environment.
+        assert s3.secret not in node.succeed("ps axww -o args")
+    assert s3.secret not in s3_cluster.home.ledger.read_text()
+
+
+def test_wrong_credentials_make_the_check_critical_and_say_why(
+    s3_cluster: Cluster, clients: list[RegistryClient], record_property: Callable[[str, object], None]
+) -> None:
+    node = s3_cluster.registry_nodes[-1]
+    environment = "/etc/swarmer/registry/environment"
+    node.succeed(
+        f"cp -p {environment} /root/kept && sed -i 's/^\\(AWS_SECRET_ACCESS_KEY\\)=.*/\\1=wrong/' {environment}"
+    )
+    try:
+        node.succeed("systemctl restart docker-registry")
+
+        def probe() -> str:
+            check = node.consul.agent.checks()["registry"]
+            if check["Status"] != "critical" or "SignatureDoesNotMatch" not in check["Output"]:
+                raise NotYet(f"{check['Status']}: {check['Output']}")
+            return str(check["Output"])
+
+        record_property("said", until("the check to be critical, with the reason", probe, timeout=30))
+
+        def gone() -> None:
+            found = registry_client.addresses(s3_cluster, s3_cluster.nodes[0])
+            if node.ip in found or not found:
+                raise NotYet(str(found))
+
+        until("its address to go from DNS", gone, timeout=10)
+        clients[0].push("meanwhile", "1", Image.random())
+    finally:
+        node.succeed(f"mv /root/kept {environment} && systemctl restart docker-registry")
+    s3_cluster.wait_converged()
+
+
+def test_the_nodes_use_the_bucket_of_the_file(s3_cluster: Cluster) -> None:
+    for node in s3_cluster.registry_nodes:
+        assert BUCKET in node.succeed("cat /etc/swarmer/registry/config.yml")
+        assert node.succeed("find /var/lib/docker-registry -type f") == ""

@@ -1,0 +1,65 @@
+"""The configuration of `docker-registry` for content in a bucket, and the credentials for it.
+
+It is that of `image/rootfs/etc/docker/registry/config.yml` with another storage.
+
+Sources: the distribution project's page on its S3 driver; AWS' page on the file of credentials.
+"""
+
+import configparser
+import json
+import stat
+from pathlib import Path
+from typing import Any, Final
+
+from ruamel.yaml import YAML
+
+from swarmer.errors import SwarmerError
+from swarmer.image.recipe import RECIPE
+from swarmer.spec import Registry
+
+_LITERAL: Final = RECIPE / "rootfs/etc/docker/registry/config.yml"
+
+#: What the file is to have, and how the program wants it in its environment.
+_KEYS: Final = {"aws_access_key_id": "AWS_ACCESS_KEY_ID", "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY"}
+
+
+def configuration(registry: Registry) -> str:
+    """The configuration file, as JSON, which is YAML too. No secret is in it."""
+    document: dict[str, Any] = YAML(typ="safe", pure=True).load(_LITERAL)  # pyright: ignore[reportUnknownMemberType]
+    del document["storage"]["filesystem"]
+    # swarmer-registry looks itself, and can tell why.
+    del document["health"]
+    driver: dict[str, Any] = {"bucket": registry.bucket, "region": registry.region, "rootdirectory": "/"}
+    if registry.endpoint:
+        driver |= {"regionendpoint": registry.endpoint, "secure": registry.endpoint.startswith("https:")}
+    document["storage"]["s3"] = driver
+    return json.dumps(document, indent=1) + "\n"
+
+
+def environment(registry: Registry) -> dict[str, str]:
+    """The access key and its secret; empty where the instance role is used.
+
+    Raises:
+        SwarmerError: the file can't be read, or others can read it.
+    """
+    if registry.credentials is None:
+        return {}
+    file = Path(registry.credentials).expanduser()
+    try:
+        if stat.S_IMODE(file.stat().st_mode) & 0o077:
+            raise SwarmerError(f"others may read the credentials {file}", hint=f"`chmod 600 {file}`")
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.read_string(file.read_text())
+        section = parser["default"]
+        return {variable: section[key] for key, variable in _KEYS.items()}
+    except OSError as error:
+        raise SwarmerError(
+            f"the credentials {file} can't be read: {error.strerror}",
+            hint="mend `credentials` of `registry` in servers.yml, or remove it to use the instance role",
+        ) from error
+    # The cause is left out: it may quote the file.
+    except (configparser.Error, KeyError, UnicodeDecodeError):
+        raise SwarmerError(
+            f"the credentials {file} don't have a section [default] with {' and '.join(_KEYS)}",
+            hint="write it in the format of AWS' own tools",
+        ) from None
