@@ -47,14 +47,19 @@ class Way:
     Attributes:
         target: the address that nginx passes it to.
         authorization: the header that goes with it.
+        digest: of a blob on this node's disk, which nginx can send by itself.
     """
 
     target: str
     authorization: str = ""
+    digest: str = ""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return {"X-Target": self.target, "X-Bearer": self.authorization}
+        headers = {"X-Target": self.target, "X-Bearer": self.authorization}
+        if self.digest:
+            headers |= {"X-File": f"/{store.place(self.digest)}", "X-Digest": self.digest}
+        return headers
 
 
 class Gate:
@@ -98,6 +103,8 @@ class Gate:
             return Way(self._at(node) + call.uri, f"Bearer {access.token(right, settings, now)}")
         if right is Right.PUSH:
             self._prepare(request, call)
+        if call.kind is Kind.BLOB and call.method == "GET" and store.has_blob(call.repository, call.reference):
+            return Way(_STORE + call.uri, digest=call.reference)
         return Way((_STORE if call.kind in (Kind.BLOB, Kind.UPLOADS, Kind.UPLOAD) else _FRONT) + call.uri)
 
     def _of_peer(self, call: Call, shown: Shown) -> Way:

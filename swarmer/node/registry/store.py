@@ -187,8 +187,13 @@ def full(detail: str) -> Refusal:
 
 def data(digest: str) -> Path:
     """The file with the content of a blob or a manifest."""
+    return _TREE / "blobs" / place(digest)
+
+
+def place(digest: str) -> str:
+    """Where that is, among all contents."""
     algorithm, _, value = digest.partition(":")
-    return _TREE / "blobs" / algorithm / value[:2] / value / "data"
+    return f"{algorithm}/{value[:2]}/{value}/data"
 
 
 def _link(repository: str, kind: str, digest: str) -> Path:

@@ -23,7 +23,7 @@ from typing import Final
 
 from swarmer.node.registry.refusal import Refusal
 from swarmer.node.registry.settings import STORE_ROOT, Settings
-from swarmer.node.registry.store import lock_for_sweep
+from swarmer.node.registry.store import lock_for_sweep, place
 from swarmer.node.registry.truth import Agents, Manifest, Truth
 
 #: Seconds that something may lie around before it counts as garbage.
@@ -73,7 +73,7 @@ def sweep(root: Path, needed: Collection[tuple[str, str]], before: float, lock: 
     for repository, digest, link in _links(root / "repositories"):
         if (repository, digest) not in needed:
             with lock():
-                if _old(link, before) and _old(root / _place(digest), before):
+                if _old(link, before) and _old(root / "blobs" / place(digest), before):
                     shutil.rmtree(link.parent, ignore_errors=True)
     blobs = uploads = freed = kept = 0
     for data in sorted((root / "blobs").glob("*/*/*/data")):
@@ -100,11 +100,6 @@ def _links(repositories: Path) -> Iterator[tuple[str, str, Path]]:
         for link in sorted(repositories.glob(f"**/{kind}/*/*/link")):
             repository = link.parents[2 + kind.count("/") + 1].relative_to(repositories)
             yield str(repository), f"{link.parents[1].name}:{link.parent.name}", link
-
-
-def _place(digest: str) -> str:
-    algorithm, _, value = digest.partition(":")
-    return f"blobs/{algorithm}/{value[:2]}/{value}/data"
 
 
 def _old(path: Path, before: float) -> bool:
