@@ -2,10 +2,12 @@
 
 import itertools
 import shlex
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from swarmer import netem
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError, PromiseBroken
@@ -115,6 +117,46 @@ class Faults:
             for node, senders in drops:
                 _prove_reachable(node, senders)
         self.cluster.wait_converged()
+
+    @contextmanager
+    def bad_link(self, side: Iterable[Node], other: Iterable[Node], link: netem.Link) -> Iterator[None]:
+        """Delay, lose or reorder the packets between two sets of nodes, in both directions; needs `netem`.
+
+        The harness's own connections are on neither side, and stay good.
+        """
+        side, other = list(side), list(other)
+        try:
+            for node in side:
+                netem.worsen(node, other, link)
+            for node in other:
+                netem.worsen(node, side, link)
+            yield
+        finally:
+            for node in [*side, *other]:
+                netem.mend(node)
+        self.cluster.wait_converged()
+
+    @contextmanager
+    def clock(self, node: Node, *, ahead: float) -> Iterator[None]:
+        """Put a node's clock forward by `ahead` seconds, or back by a negative number; needs `clock`.
+
+        Afterwards it is set by the harness's own clock.
+        """
+        node.succeed(f"date --set=@{time.time() + ahead:.3f}")
+        try:
+            yield
+        finally:
+            if node.running:
+                node.succeed(f"date --set=@{time.time():.3f}")
+                wrong = clock_error(node)
+                if abs(wrong) > 5:
+                    raise PromiseBroken(f"the clock of {node.name} is still {wrong:.1f} s ahead")
+        self.cluster.wait_converged()
+
+
+def clock_error(node: Node) -> float:
+    """Seconds by which a node's clock is ahead of ours, give or take the time that asking takes."""
+    return float(node.succeed("date +%s.%N")) - time.time()
 
 
 def _drop(node: Node, senders: list[Node], table: str) -> None:

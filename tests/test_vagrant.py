@@ -1,0 +1,90 @@
+"""The stack vagrant, on one real virtual machine: made by Vagrant, gone without a trace, however the run ended."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import PROMISES, REPOSITORY, servers_yml, traces, wait_for
+
+NETWORK = "10.97.8"
+
+#: Seconds. An emulated machine boots in one minute on an idle computer of two cores, and in several on a busy one.
+RUN = 1200
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A person's SWARMER_HOME; nothing of its cluster may be left on this machine afterwards."""
+    home = tmp_path / "home"
+    description = servers_yml(NETWORK).replace("memory: 1024, cpus: 2", "memory: 1024, cpus: 1")
+    (tmp_path / "servers.yml").write_text(description)
+    yield home
+    assert not traces(home, NETWORK)
+    assert not _machines(home)
+
+
+def _start(home: Path, *words: str) -> subprocess.Popen[str]:
+    """A command beside `servers.yml`, with a libvirt at hand."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.Popen(
+        [str(REPOSITORY / "bin/with-libvirt"), sys.executable, "-m", *words],
+        cwd=home.parent,
+        env={**environment, "SWARMER_HOME": str(home), "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _promises(name: str) -> list[str]:
+    options = ["--stack=vagrant", f"--rootdir={REPOSITORY}", "-c", str(REPOSITORY / "pytest.ini")]
+    return ["pytest", str(PROMISES / name), *options, "-p", "no:cacheprovider"]
+
+
+def _machines(home: Path) -> list[str]:
+    """The processes of this home's machines."""
+    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.splitlines()
+    return [line for line in listing if "qemu-system" in line and str(home) in line]
+
+
+def test_a_run_on_a_virtual_machine_keeps_its_promises_and_leaves_nothing(home: Path) -> None:
+    run = _start(home, *_promises("machine.py"))
+    output, _ = run.communicate(timeout=RUN)
+    assert run.returncode == 0, output
+    assert "5 passed" in output
+    assert not (home / "vagrant/harness/ledger.json").exists()
+    assert not (home / "vagrant/harness/vagrant").exists()
+
+
+def test_after_kill_9_the_garbage_collection_removes_what_is_left(home: Path) -> None:
+    run = _start(home, *_promises("machine.py"))
+    wait_for("machine", lambda: _machines(home), timeout=RUN)
+    run.send_signal(signal.SIGKILL)
+    run.communicate(timeout=60)
+    assert (home / "vagrant/harness/ledger.json").exists()
+    collection = _start(home, "swarmer", "gc")
+    output, _ = collection.communicate(timeout=120)
+    assert "removed what a dead run left of vagrant:harness" in output
+    assert not (home / "vagrant/harness/ledger.json").exists()
+    assert not (home / "vagrant/harness/vagrant").exists()
+
+
+def test_without_a_libvirt_the_way_to_start_one_is_told(home: Path) -> None:
+    environment = {**os.environ, "SWARMER_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
+    words = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        'mkdir -p /run/libvirt; mount -t tmpfs tmpfs /run/libvirt; exec "$@"',
+        "sh",
+    ]
+    words += [sys.executable, "-m", "swarmer", "up", "--stack=vagrant"]
+    refused = subprocess.run(words, cwd=home.parent, env=environment, capture_output=True, text=True, timeout=120)
+    assert refused.returncode == 1
+    assert "no libvirt answers on this machine" in refused.stderr
+    assert "virtlogd -d && libvirtd -d" in refused.stderr
