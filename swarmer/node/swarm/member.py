@@ -19,7 +19,7 @@ HEARTBEAT: Final = 2.0
 PATIENCE: Final = 2.0
 
 #: Seconds until docker's own attempts to get over a trouble count as fruitless.
-GIVE_UP: Final = 10.0
+GIVE_UP: Final = 15.0
 
 #: Seconds without a leader until the last one that holds the swarm's state goes on alone; longer than an election.
 LAST_ONE: Final = 30.0
@@ -68,11 +68,14 @@ class Member:
             return 0
         if membership.state == "active" and membership.manager:
             return self._manage(membership)
-        # pending: docker is at it; error: it tries again itself; locked: a person has the key.
         if self.manages:
             self.store.announce_trouble(membership.error or membership.state)
+        if membership.state == "locked":
+            return 1.0  # a person has the key
+        # Left are pending, where docker is at it, and error, where it tries again itself.
+        if self.manages:
             self._go_on_alone()
-        if (lost := self._lost(membership)) and self.store.has_leader():
+        if lost := self._lost(membership):
             self._leave(lost)
             return 0
         return 1.0 if membership.state == "active" else 0.2
@@ -114,6 +117,8 @@ class Member:
             records = self.store.records()
             if set(records.managers) - {self.facts["name"]}:
                 return
+            if self.store.managers()[0]:
+                raise Refused("there are managers of a swarm; they are to tell of it")
             print("founding the swarm", flush=True)
             with ThreadPoolExecutor(1) as pool:
                 # Docker is done once the founder itself can run tasks; others can join half a second earlier.
@@ -198,11 +203,13 @@ class Member:
         """Why this node's place in the swarm is lost; empty while it isn't, or may yet be found again.
 
         A node that the managers don't know any more is not told so by docker, nor one whose swarm is no more. The
-        leader records who is in the swarm; it may be a moment behind.
+        leader records who is in the swarm; it may be a moment behind. While there is none, time doesn't count.
         """
         recorded = self.store.member()
         trouble = ""
-        if recorded != membership.node:
+        if not self.store.has_leader():
+            pass
+        elif recorded != membership.node:
             trouble = f"the managers know this node as {recorded or 'none of theirs'}, not {membership.node}"
         elif membership.state == "error":
             trouble = membership.error
