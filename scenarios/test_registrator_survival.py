@@ -99,6 +99,20 @@ def test_a_restart_of_docker_neither_loses_nor_leaves_a_service(
     assert node.main_pid("swarmer-registrator") == pid
 
 
+def test_a_killed_docker_neither_loses_nor_leaves_a_service(
+    node: Node, announced: Announced, run_container: DockerRun, faults: Faults
+) -> None:
+    run_container(node, f"--name back {WEB} --restart=always")
+    run_container(node, "--name over -p 8081:80")
+    announced.wait(node, f"{node.name}:over:80")
+    with faults.kill(node, "docker"):
+        pass
+    announced.wait_gone(node, f"{node.name}:over:80", timeout=AFTER_RESTART)
+    announced.wait(node, f"{node.name}:back:80", timeout=AFTER_RESTART)
+    run_container(node, "--name new -p 8082:80")
+    announced.wait(node, f"{node.name}:new:80")
+
+
 def test_while_docker_is_stopped_nothing_of_it_is_announced(
     node: Node, announced: Announced, run_container: DockerRun
 ) -> None:
