@@ -17,7 +17,7 @@ from swarmer import lifecycle
 from swarmer.errors import SwarmerError
 from swarmer.spec_file import load
 
-PHASES = ("launch", "ssh", "cloud-init", "converged", "teardown")
+PHASES = ("launch", "ssh", "cloud-init", "consul", "converged", "teardown")
 MEMORY = "MiB per node"
 
 

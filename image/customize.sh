@@ -1,11 +1,11 @@
 #!/bin/sh
 # Turns the plain Debian tree ROOT into the node image. Runs in a mount namespace of its own.
-#   customize.sh ROOT ROOTFS
+#   customize.sh ROOT
 set -eu
-root=$1 rootfs=$2
+here=$(dirname "$(readlink -f "$0")") root=$1
 
 # Git keeps only the executable bit; everything else is root's and readable.
-tar -C "$rootfs" --owner=0 --group=0 --mode=u=rwX,go=rX -cf - . | tar -C "$root" -xf -
+tar -C "$here/rootfs" --owner=0 --group=0 --mode=u=rwX,go=rX -cf - . | tar -C "$root" -xf -
 
 mount -t proc proc "$root/proc"
 in_root() { env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 chroot "$root" "$@"; }
@@ -13,6 +13,10 @@ in_root() { env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 chroot "$root
 # Exactly the units of the preset start, whatever packages enabled.
 rm -rf "$root"/etc/systemd/system/*.wants
 in_root systemctl preset-all --quiet
+# Not in /etc, where presets would unmask them.
+masks=$root/usr/local/lib/systemd/system
+mkdir -p "$masks"
+sed '/^#/d; /^$/d' "$here/masked.txt" | while read -r unit; do ln -s /dev/null "$masks/$unit"; done
 
 in_root python3 -m compileall -q /usr/lib/python3/dist-packages
 umount "$root/proc"

@@ -82,7 +82,7 @@ def test_an_image_without_seed_data_stays_idle(cluster: Cluster) -> None:
     node = cluster.nodes[-1]
     node.power_off()
     cluster.stack.replace(node.server, None, cluster.image)
-    until_true(f"a login prompt of {node.name}", lambda: "login:" in node.console(), timeout=60)
+    until_true(f"the end of {node.name}'s boot", lambda: "multi-user.target" in node.console(), timeout=60)
     console = node.console()
     with pytest.raises(OSError):
         socket.create_connection((str(node.ip), SSH.number), timeout=2)

@@ -103,3 +103,24 @@ def test_rpc_refuses_plain_connections(consul_servers: list[Node]) -> None:
             connection.sendall(b"\x00")  # the first byte of an RPC connection without TLS
             connection.settimeout(5)
             assert connection.recv(1) == b""
+
+
+def test_lost_rules_are_written_again_and_no_server_is_content_before(
+    consul: py_consul.Consul, consul_leader: Node, consul_followers: list[Node]
+) -> None:
+    def tokens() -> dict[str, str]:
+        return {token.get("Description", ""): token.get("AccessorID", "") for token in consul.acl.tokens.list()}
+
+    before = tokens()
+    lost = f"{consul_leader.name}/registrator"
+    consul.acl.tokens.delete(before[lost])
+    for follower in consul_followers:
+        follower.succeed("systemctl restart --no-block swarmer-acl")
+        follower.wait_until_succeeds(
+            "journalctl --unit swarmer-acl --lines 1 --output cat | grep -q 'to be written by the leader'"
+        )
+        assert follower.execute("systemctl is-active swarmer-acl").stdout.strip() == "activating"
+    consul_leader.succeed("systemctl restart swarmer-acl")
+    assert tokens().keys() == before.keys()
+    for follower in consul_followers:
+        follower.wait_for_unit("swarmer-acl")

@@ -32,7 +32,8 @@ class Cluster:
     so nodes are asked for anew, not kept.
 
     Attributes:
-        phases: name of a phase to seconds since the launch began: `launch`, `ssh`, `cloud-init`, `converged`.
+        phases: name of a phase to seconds since the launch began: `launch`, `ssh`, `cloud-init`, `consul`,
+            `converged`.
         notes: what a person should read once.
         listeners: called with each node that has booted.
     """

@@ -32,6 +32,21 @@ def wait_converged(cluster: "Cluster", *, timeout: float) -> None:
     )
 
 
+def wait_consul(cluster: "Cluster", *, timeout: float) -> None:
+    """Wait until consul alone is whole; the other planes may still be coming up.
+
+    Raises:
+        GaveUp: it wasn't within `timeout` seconds.
+    """
+    until(
+        f"consul of {cluster.name}",
+        lambda: check_consul(cluster),
+        timeout=timeout,
+        interval=0.05,
+        pardon=consul_api.Unavailable,
+    )
+
+
 def check_converged(cluster: "Cluster") -> None:
     """Look once whether every node booted clean, consul and the swarm have a leader and all their members, and the
     registry answers every node by its name.

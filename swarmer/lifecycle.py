@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from swarmer import consul_api, diagnostics, host_dns, host_trust, image
+from swarmer import consul_api, diagnostics, health, host_dns, host_trust, image
 from swarmer.cluster import CONVERGE_TIMEOUT, Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
@@ -234,6 +234,8 @@ def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cl
                 raise
         phase("cloud-init")
         progress.say("waiting for the cluster to converge")
+        health.wait_consul(cluster, timeout=CONVERGE_TIMEOUT)
+        phase("consul")
         cluster.wait_converged(timeout=CONVERGE_TIMEOUT)
         phase("converged")
         progress.say(f"{cluster.name} has converged")

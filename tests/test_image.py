@@ -57,7 +57,7 @@ def test_it_is_known_by_the_content_of_its_recipe(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(recipe, "REPOSITORY", tmp_path)
     monkeypatch.setattr(recipe, "RECIPE", tmp_path / "image")
     (tmp_path / "image/rootfs/etc").mkdir(parents=True)
-    for name in ("base.sh", "packages.txt", "customize.sh", "node-requirements.txt", "rootfs/etc/motd"):
+    for name in ("base.sh", "packages.txt", "customize.sh", "masked.txt", "node-requirements.txt", "rootfs/etc/motd"):
         (tmp_path / "image" / name).write_text(name)
 
     first_base, first_node = recipe.layers()

@@ -117,7 +117,7 @@ def _node(folder: Path, report: Report) -> dict[str, str]:
     script = """
         tar -C "$PACKAGES" --owner=0 --group=0 --mode=u=rwX,go=rX -cf - . \\
             | tar -C "$MERGED/usr/lib/python3/dist-packages" -xf -
-        sh "$RECIPE/customize.sh" "$MERGED" "$RECIPE/rootfs"
+        sh "$RECIPE/customize.sh" "$MERGED"
     """
     _on_top(folder, script, {"PACKAGES": str(packages)}, report)
     shutil.rmtree(packages)

@@ -25,6 +25,9 @@ CONSUL_SUITE = "bullseye"
 #: Files of this package that nodes run or read, relative to the repository.
 NODE_MODULES = ("swarmer/__init__.py", "swarmer/ports.py", "swarmer/node")
 
+#: What else the layer `node` is made from.
+NODE_FILES = ("customize.sh", "masked.txt", "node-requirements.txt", "rootfs")
+
 #: What the layer `machine` is made from.
 MACHINE_FILES = ("install.sh", "packages.txt", "masked.txt", "generators.txt", "rootfs", "vagrant.pub")
 
@@ -104,7 +107,7 @@ def layers(kind: Kind = Kind.CONTAINER) -> list[Layer]:
     if kind is Kind.MACHINE:
         files = [RECIPE / "machine" / name for name in MACHINE_FILES]
         stack.append(Layer("machine", digest(*files, salt="+".join(map(str, stack)))))
-    own = [RECIPE / "rootfs", RECIPE / "customize.sh", RECIPE / "node-requirements.txt"]
+    own = [RECIPE / name for name in NODE_FILES]
     own += [REPOSITORY / module for module in NODE_MODULES]
     below = "+".join(str(layer) for layer in stack)
     stack.append(Layer("node", digest(*own, salt=below)))

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from swarmer.node.consul_agent import SEED, Agent, Refused, own_token
 
@@ -39,19 +40,24 @@ class Token:
         return (POLICIES / f"{self.service}.hcl").read_text().replace("{{node}}", self.node)
 
 
-def write_rules(agent: Agent, datacenter: str, tokens: Iterable[Token]) -> None:
-    """Write the policies and the tokens that are not there, in the order in which they are waited for."""
-    policies = {policy["Name"] for policy in agent.call("GET", "acl/policies")}
+def missing(agent: Agent, tokens: Iterable[Token]) -> list[Token]:
+    """The tokens that consul doesn't know yet, in the order in which they are waited for."""
     present = {token["Description"] for token in agent.call("GET", "acl/tokens")}
-    for token in sorted(tokens, key=lambda token: (token.service != "agent", not token.service.startswith("swarm"))):
+    absent = [token for token in tokens if token.name not in present]
+    return sorted(absent, key=lambda token: (token.service != "agent", not token.service.startswith("swarm")))
+
+
+def write_rules(agent: Agent, datacenter: str, tokens: Iterable[Token]) -> None:
+    """Write these tokens, each with its policy; a policy may be there already, of a try that was cut short."""
+    policies = {policy["Name"] for policy in agent.call("GET", "acl/policies")}
+    for token in tokens:
         policy = f"swarmer-{token.name.replace('/', '-')}"
         if policy not in policies:
             agent.call("PUT", "acl/policy", {"Name": policy, "Description": token.name, "Rules": token.rules})
-        if token.name not in present:
-            definition = {"SecretID": token.secret, "Description": token.name, "Policies": [{"Name": policy}]}
-            if token.service == "agent":
-                definition["NodeIdentities"] = [{"NodeName": token.node, "Datacenter": datacenter}]
-            agent.call("PUT", "acl/token", definition)
+        definition = {"SecretID": token.secret, "Description": token.name, "Policies": [{"Name": policy}]}
+        if token.service == "agent":
+            definition["NodeIdentities"] = [{"NodeName": token.node, "Datacenter": datacenter}]
+        agent.call("PUT", "acl/token", definition)
 
 
 def bring_into_force(agent: Agent, token: str) -> None:
@@ -62,22 +68,33 @@ def bring_into_force(agent: Agent, token: str) -> None:
 
 
 def main() -> int:
-    """Until this node's token is in force: if it leads, write the rules; then try."""
+    """Until this node's token is in force, and, on a server, all rules are written, by whichever server leads.
+
+    No server ends earlier: the leader may lose its office while it writes, and the next one has to go on.
+    """
     node = json.loads((SEED / "node.json").read_text())
     secrets_file = SEED / "acl.json"
-    rules = json.loads(secrets_file.read_text()) if secrets_file.exists() else None
+    rules: dict[str, Any] = json.loads(secrets_file.read_text()) if secrets_file.exists() else {}
+    tokens = [Token(**row) for row in rules.get("tokens", ())]
     token = own_token("agent")
     own = Agent(token)
-    management = Agent(rules["management"]) if rules else None
+    management = Agent(rules.get("management", ""))
+    in_force = False
     last = ""
     while True:
         try:
             leader = own.call("GET", "status/leader")
-            if management and rules and leader.split(":")[0] == node["ip"]:
-                write_rules(management, node["dc"], [Token(**row) for row in rules["tokens"]])
-            if leader:
+            absent = missing(management, tokens) if leader and tokens else []
+            if leader and leader.split(":")[0] == node["ip"]:
+                write_rules(management, node["dc"], absent)
+                absent = []
+            if leader and not in_force:
                 bring_into_force(own, token)
+                in_force = True
+            if in_force and not absent:
                 return 0
+            if absent:
+                raise Refused(f"{len(absent)} tokens are to be written by the leader, {leader}")
         except Refused as error:
             if str(error) != last:
                 last = str(error)

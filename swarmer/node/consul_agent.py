@@ -76,6 +76,17 @@ class Agent:
             raise Refused(f"{method} {path}: {answer.status} {answer.text.decode(errors='replace').strip()}")
         return answer.json()
 
+    def knows_us(self) -> bool:
+        """Whether consul is there and accepts our token.
+
+        One who waits for that while a cluster forms is cheaper than many who are refused.
+        """
+        try:
+            self.call("GET", "acl/token/self")
+        except Refused:
+            return False
+        return True
+
     def read(self, path: str, *, index: int = 0, wait: float = 0) -> tuple[Any, int]:
         """What consul has, None where there is nothing, and the index of that state.
 

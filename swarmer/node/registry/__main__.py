@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from swarmer.node.consul_agent import Refused
+from swarmer.node.consul_agent import Agent, Refused, own_token
 from swarmer.node.registry import health
 from swarmer.node.registry.copies import Copies
 from swarmer.node.registry.front import Front
@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 #: nginx's, whose workers may use our socket.
 _GROUP = "www-data"
 
+#: Seconds until a consul that doesn't know our token yet is asked again.
+_PAUSE = 0.1
+
 
 def main() -> int:
     """Run until a signal ends it."""
@@ -39,15 +42,18 @@ def main() -> int:
     front = Front(settings, Truth(agents), leadership, copies, peers)
     Path(FRONT_SOCKET).unlink(missing_ok=True)
     serve(FRONT_SOCKET, grp.getgrnam(_GROUP).gr_gid, Gate(settings, leadership, peers), front, look)
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    signal.signal(signal.SIGINT, lambda *_: ended.set())
+    agent = Agent(own_token("registry"))
+    while not agent.knows_us():
+        if ended.wait(_PAUSE):
+            return 0
     _start(look.watch)
     if copies and leadership:
         _start(copies.follow)
         _start(leadership.watch)
         _start(leadership.run)
-
-    ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    signal.signal(signal.SIGINT, lambda *_: ended.set())
     ended.wait()
     if leadership:
         try:
