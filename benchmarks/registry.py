@@ -7,7 +7,8 @@ Prints percentiles over the trials:
     power-off    from the leader's hard power-off to the end of the next pull by name, and of the next push
     kill         the same, from kill -9 of docker-registry on the leader
     push, pull   of an image in four layers of random content, by docker on a node; and the ratio to a docker-registry
-                 without anything around it, plain HTTP on loopback of that node, on the same disk
+                 without anything around it, plain HTTP on loopback of that node, on the same disk. Pulls begin once
+                 every registry node has its copy.
 
 A pull by name asks a node's DNS for the addresses, and tries them in the order of the answer, each for half a second.
 With --json, every single trial is written to a file.
@@ -33,7 +34,7 @@ from swarmer.credentials import REGISTRY_PASSWORD
 from swarmer.errors import SwarmerError
 from swarmer.registry_client import Image, RegistryError, Unavailable
 from swarmer.spec_file import load
-from swarmer.wait import until
+from swarmer.wait import until, until_true
 
 REPOSITORY: Final = "benchmark"
 
@@ -172,10 +173,24 @@ def transport(cluster: Cluster, node: Node, size: int, number: int) -> Trial:
         trial[f"push {place}"] = timed(node, f"docker push --quiet {name}")
         node.succeed(f"docker rmi {name}")
     node.succeed("docker rmi benchmark")
+    until_all_have_it(cluster)
     for place, name in places[::-1] if number % 2 else places:
+        node.succeed("sync", timeout=300)
         trial[f"pull {place}"] = timed(node, f"docker pull --quiet {name}")
         node.succeed(f"docker rmi {name}", timeout=300)
     return trial
+
+
+def until_all_have_it(cluster: Cluster) -> None:
+    """Wait for the copies beyond the majority, which are made after the answer, by and by."""
+
+    def amounts() -> set[str]:
+        return {
+            node.succeed("find /var/lib/docker-registry -path '*/blobs/*' -name data -size +0 | sort | sha256sum")
+            for node in cluster.registry_nodes
+        }
+
+    until_true("every registry node to have the same content", lambda: len(amounts()) == 1, timeout=60)
 
 
 def timed(node: Node, command: str) -> float:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any, Final
 
 from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
@@ -40,6 +41,7 @@ class Copies:
         self._one_by_one: dict[str, threading.Lock] = {}
         self._mutex = threading.Lock()
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="copy")
+        self._fetchers = ThreadPoolExecutor(4, thread_name_prefix="fetch")
 
     @property
     def complete(self) -> bool:
@@ -132,8 +134,8 @@ class Copies:
             if not store.has(manifest):
                 for child in manifest.manifests:
                     self.fetch(peer, repository, child)
-                for blob in manifest.blobs:
-                    self.fetch_blob(peer, repository, blob)
+                # Some side by side: one alone would keep one processor busy, here and at the peer.
+                list(self._fetchers.map(partial(self.fetch_blob, peer, repository), manifest.blobs))
                 store.put_manifest(repository, digest, type_, content)
                 store.settle()
         return manifest
