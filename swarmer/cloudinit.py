@@ -13,7 +13,8 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarStri
 
 from swarmer import consul_config, docker_config, node_dns, registry_config
 from swarmer.credentials import Credentials, consul_tokens
-from swarmer.pki import Authority, Plane, consul_identity
+from swarmer.pki import Authority, Plane
+from swarmer.pki_identities import consul_identity
 from swarmer.spec import ConsulRole, Server, Spec
 from swarmer.ssh import KeyPair
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network
 from typing import Any, Final
 
-from swarmer.pki import Authority, Plane, docker_identity
+from swarmer.pki import Authority, Plane
+from swarmer.pki_identities import docker_identity
 from swarmer.ports import DOCKER
 from swarmer.spec import Server, Spec, SwarmRole
 

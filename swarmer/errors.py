@@ -1,5 +1,8 @@
 """The errors a person sees. Each is one sentence, and a hint that tells the way out."""
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 
 class SwarmerError(Exception):
     """Something a person can act on; shown without a traceback.
@@ -32,3 +35,9 @@ class NodeError(SwarmerError):
 
 class PromiseBroken(AssertionError):
     """The cluster did not do what was promised; the harness itself is fine."""
+
+
+def nearest(word: str, choices: Sequence[str]) -> str:
+    """A hint that names the choice most like `word`, or else all of them."""
+    close = get_close_matches(word.lower(), choices, n=1)
+    return f"did you mean `{close[0]}`?" if close else f"choose from {', '.join(choices)}"

@@ -12,7 +12,8 @@ from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
 from swarmer.ledger import Ledger, Ownership, Resource
 from swarmer.progress import Progress, Silent
-from swarmer.spec import Spec, advice
+from swarmer.spec import Spec
+from swarmer.spec_rules import advice
 from swarmer.ssh import end_connections
 from swarmer.stacks import stack_class
 from swarmer.state import ClusterHome, cluster_homes

@@ -12,7 +12,9 @@ from typing import Final
 
 from swarmer import registry_s3
 from swarmer.credentials import REGISTRY_PASSWORD, REGISTRY_SECRET, Credentials
-from swarmer.pki import Authority, Plane, organization, registry_client, registry_identity
+from swarmer.pki import Authority, Plane
+from swarmer.pki_identities import registry_client, registry_identity
+from swarmer.pki_issuer import organization
 from swarmer.ports import REGISTRY
 from swarmer.spec import Server, Spec
 

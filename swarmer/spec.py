@@ -1,18 +1,15 @@
 """The spec: what `servers.yml` promises, as immutable values that can't be wrong.
 
 Every rule about names, addresses and roles holds for a `Spec` that exists, also for one that was derived
-from another. How the file is read, and its flaws are told, is in `spec_file`.
+from another. The rules are in `spec_rules`; how the file is read, and its flaws are told, in `spec_file`.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
-from itertools import islice
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import (
@@ -27,8 +24,9 @@ from pydantic import (
     model_validator,
 )
 
-from swarmer.errors import SpecError
+from swarmer.errors import SpecError, nearest
 from swarmer.ports import REGISTRY
+from swarmer.spec_rules import BrokenRulesError, Flaw, placement_flaws, registry_flaws, role_flaws
 
 Stack = Literal["nspawn", "vagrant", "aws"]
 STACKS: Final[tuple[Stack, ...]] = get_args(Stack)
@@ -54,29 +52,6 @@ class SwarmRole(StrEnum):
     BOTH = "both"
 
 
-@dataclass(frozen=True)
-class Flaw:
-    """One thing wrong with a spec.
-
-    Attributes:
-        at: the keys and indexes that lead to it, as in `("servers", 1, "ip")`.
-        message: what is wrong, one sentence.
-        hint: the way out.
-    """
-
-    at: tuple[str | int, ...]
-    message: str
-    hint: str
-
-
-class BrokenRulesError(ValueError):
-    """Values that are readable one by one break the rules of a cluster."""
-
-    def __init__(self, *flaws: Flaw) -> None:
-        super().__init__("\n".join(f"{flaw.message}; {flaw.hint}" for flaw in flaws))
-        self.flaws = flaws
-
-
 class Labels(Mapping[str, str]):
     """A mapping that can't be changed, and can be hashed."""
 
@@ -97,12 +72,6 @@ class Labels(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return repr(self._items)
-
-
-def nearest(word: str, choices: Sequence[str]) -> str:
-    """A hint that names the choice most like `word`, or else all of them."""
-    close = get_close_matches(word.lower(), choices, n=1)
-    return f"did you mean `{close[0]}`?" if close else f"choose from {', '.join(choices)}"
 
 
 def _digits(value: object) -> int:
@@ -226,7 +195,7 @@ class Spec(_Value):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        if flaws := [*_placement_flaws(self), *_role_flaws(self), *_registry_flaws(self.registry)]:
+        if flaws := [*placement_flaws(self), *role_flaws(self), *registry_flaws(self.registry)]:
             raise BrokenRulesError(*flaws)
         return self
 
@@ -299,72 +268,6 @@ class Spec(_Value):
 
     def _changed(self, **changes: Any) -> Self:
         return self.model_validate(self.model_dump() | changes)
-
-
-def _placement_flaws(spec: Spec) -> Iterator[Flaw]:
-    network = spec.admin_network
-    reserved = {
-        network.network_address: "the network's own address",
-        network.broadcast_address: "the network's broadcast address",
-        spec.host_address: "the host's own address",
-    }
-    taken = {server.ip for server in spec.servers}
-    free = next((ip for ip in islice(network.hosts(), 1, None) if ip not in taken), None)
-    elsewhere = f"{free} is free" if free else f"{network} is full: take a larger admin_network"
-    names: set[str] = set()
-    owners: dict[IPv4Address, str] = {}
-    for index, (name, ip) in enumerate((server.name, server.ip) for server in spec.servers):
-        at = ("servers", index, "ip")
-        if name in names:
-            hint = "nodes are told apart by their host names: give this one another"
-            yield Flaw(("servers", index, "name"), f"a second server is called {name}", hint)
-        if ip in owners:
-            yield Flaw(at, f"{name} has the address of {owners[ip]}, {ip}", elsewhere)
-        if ip not in network:
-            yield Flaw(at, f"{name} has an address outside {network}, {ip}", elsewhere)
-        elif ip in reserved:
-            yield Flaw(at, f"{name} has {reserved[ip]}, {ip}", elsewhere)
-        names.add(name)
-        owners.setdefault(ip, name)
-
-
-def _role_flaws(spec: Spec) -> Iterator[Flaw]:
-    at = ("servers",)
-    voters = [index for index, server in enumerate(spec.servers) if server.consul is ConsulRole.SERVER]
-    if not spec.servers:
-        yield Flaw(at, "there are no servers", "list one at least, better three")
-        return
-    if not voters:
-        yield Flaw(at, "no node is a consul server", "give an odd number of them `consul: server`")
-    elif len(voters) % 2 == 0:
-        message = f"{spec.servers[voters[-1]].name} makes the number of consul servers even, {len(voters)}"
-        hint = "an odd number survives as many losses: make one more a `consul: server`, or one less"
-        yield Flaw(("servers", voters[-1], "consul"), message, hint)
-    if not spec.managers:
-        yield Flaw(at, "no node is a swarm manager", "give one of them `swarm: both`")
-
-
-def _registry_flaws(registry: Registry) -> Iterator[Flaw]:
-    given = [key for key in ("bucket", "region", "endpoint", "credentials") if getattr(registry, key) is not None]
-    if registry.storage == "filesystem" and given:
-        message = f"{given[0]} of the registry means nothing on the nodes' disks"
-        yield Flaw(("registry", given[0]), message, f"remove `{given[0]}`, or choose `storage: s3`")
-    for key in ("bucket", "region"):
-        if registry.storage == "s3" and key not in given:
-            yield Flaw(("registry",), f"{key} of the registry is missing", f"name the {key} that `storage: s3` uses")
-
-
-def advice(spec: Spec) -> list[str]:
-    """What is allowed but unwise, one sentence each."""
-    sentences: list[str] = []
-    managers = len(spec.managers)
-    if len(spec.servers) < 3:
-        sentences.append("one consul server below three nodes: for development only")
-    elif len(spec.consul_servers) == 1:
-        sentences.append("one consul server: its loss stops the cluster; of three, any one may be lost")
-    if managers % 2 == 0:
-        sentences.append(f"{managers} swarm managers survive no more losses than {managers - 1}")
-    return sentences
 
 
 def for_worker(spec: Spec, worker: int) -> Spec:

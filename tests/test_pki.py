@@ -20,10 +20,11 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from swarmer import pki
+from swarmer import pki, pki_issuer
 from swarmer.errors import SwarmerError
 from swarmer.files import write_private
-from swarmer.pki import Authority, Identity, Plane, consul_identity, docker_identity, registry_identity
+from swarmer.pki import Authority, Identity, Plane
+from swarmer.pki_identities import consul_identity, docker_identity, registry_identity
 
 ADDRESS = IPv4Address("10.7.0.11")
 WHERE = {"node": "core-1", "dc": "dev", "stack": "nspawn"}
@@ -188,8 +189,8 @@ def test_no_ca_can_sign_more_cas_than_meant(authority: Authority) -> None:
 
 def test_no_certificate_outlives_its_ca(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     authority = Authority.open(folder, "nspawn:dev")
-    later = pki.now() + timedelta(days=300)
-    monkeypatch.setattr(pki, "now", lambda: later)
+    later = pki_issuer.now() + timedelta(days=300)
+    monkeypatch.setattr(pki_issuer, "now", lambda: later)
     leaf, (issuer,) = chain(registry_identity(authority, **WHERE, ip=ADDRESS))
     assert leaf.not_valid_after_utc == issuer.not_valid_after_utc
 
@@ -254,7 +255,8 @@ def test_an_interrupted_creation_is_finished(
         write_private(path, data)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pki, "write_private", die_at)
+        for module in (pki, pki_issuer):
+            patch.setattr(module, "write_private", die_at)
         Authority.open(folder, "nspawn:dev")
     before = content(folder)
     authority = Authority.open(folder, "nspawn:dev")
@@ -316,8 +318,8 @@ def test_another_clusters_folder_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize("days", [-1, 366])
 def test_a_ca_whose_time_is_not_now_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch, days: int) -> None:
     Authority.open(folder, "nspawn:dev")
-    then = pki.now() + timedelta(days=days)
-    monkeypatch.setattr(pki, "now", lambda: then)
+    then = pki_issuer.now() + timedelta(days=days)
+    monkeypatch.setattr(pki_issuer, "now", lambda: then)
     with pytest.raises(SwarmerError, match="which is not now"):
         Authority.open(folder, "nspawn:dev")
 
@@ -391,12 +393,12 @@ def test_an_unusable_client_certificate_is_renewed(folder: Path, harm: Callable[
 
 
 def test_a_client_certificate_is_renewed_a_month_before_its_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = pki.now()
+    start = pki_issuer.now()
     at = {"day": 0}
-    monkeypatch.setattr(pki, "now", lambda: start + timedelta(days=at["day"]))
+    monkeypatch.setattr(pki_issuer, "now", lambda: start + timedelta(days=at["day"]))
     authority = Authority.open(folder, "nspawn:dev")
     with monkeypatch.context() as patch:
-        patch.setattr(pki, "LIFETIME", timedelta(days=100))
+        patch.setattr(pki_issuer, "LIFETIME", timedelta(days=100))
         authority.client(folder)
     renewed = []
     for at["day"] in (69, 70, 71, 340, 360):

@@ -16,8 +16,10 @@ from ruamel.yaml import YAML
 from strategies import documents, specs
 
 from swarmer.errors import SpecError
-from swarmer.spec import ConsulRole, Server, Spec, SwarmRole, advice, for_worker
-from swarmer.spec_file import json_schema, load, resized
+from swarmer.spec import ConsulRole, Server, Spec, SwarmRole, for_worker
+from swarmer.spec_file import load, resized
+from swarmer.spec_rules import advice
+from swarmer.spec_schema import json_schema
 
 ORIGINAL = """\
 admin_network: 192.168.101.0/24

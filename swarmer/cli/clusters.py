@@ -20,7 +20,8 @@ from swarmer.cli.common import (
 from swarmer.errors import SwarmerError
 from swarmer.ledger import Ledger
 from swarmer.progress import progress
-from swarmer.spec import Spec, advice
+from swarmer.spec import Spec
+from swarmer.spec_rules import advice
 from swarmer.state import ClusterHome, cluster_homes
 from swarmer.status import State, listing, look
 

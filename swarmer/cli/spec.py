@@ -5,13 +5,14 @@ from pathlib import Path
 
 import click
 
-from swarmer import image, spec_file
+from swarmer import image
 from swarmer.cli.common import print_json, spec_options
 from swarmer.cloudinit import seed_data
 from swarmer.credentials import Credentials, token_names
 from swarmer.ledger import Ledger
 from swarmer.pki import Authority
 from swarmer.spec import Spec
+from swarmer.spec_schema import json_schema
 from swarmer.ssh import KeyPair
 from swarmer.stacks import stack_class
 from swarmer.state import ClusterHome
@@ -61,4 +62,4 @@ def schema() -> None:
     \b
       swarmer schema > servers.schema.json
     """
-    print_json(spec_file.json_schema())
+    print_json(json_schema())

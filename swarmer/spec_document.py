@@ -1,0 +1,142 @@
+"""A YAML file as plain values, with the line of each, and what is wrong with them as YAML."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
+
+from swarmer.errors import SpecError
+from swarmer.spec_rules import Flaw
+from swarmer.spec_schema import json_schema
+
+Place = tuple[str | int, ...]
+
+# `servers`, an index, `labels`, a label: nothing legal lies deeper, and an alias may contain itself.
+DEEPEST: Final = 4
+
+
+@dataclass(frozen=True)
+class _Odd:
+    """A scalar that means nothing here, such as 1.5 or 0x10, or one with a tag of its own."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass
+class Document:
+    """The plain values of a file, the line of each, and what is wrong with them as YAML."""
+
+    lines: dict[Place, int] = field(default_factory=lambda: {(): 1})
+    flaws: list[Flaw] = field(default_factory=list)
+    content: dict[str, Any] = field(default_factory=dict)
+
+    def line(self, at: Place) -> int:
+        """The line of a value, or of what is around it."""
+        return self.lines[at] if at in self.lines else self.line(at[:-1])
+
+
+def parse(path: Path) -> Document:
+    """Read a file of `key: value` lines.
+
+    Raises:
+        SpecError: it isn't there, is no text, or is no YAML of that kind.
+    """
+    text = ""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        root = YAML(typ="safe", pure=True).compose(text)  # pyright: ignore[reportUnknownMemberType]
+    except OSError as error:
+        hint = "name another file with --servers"
+        raise SpecError(f"{path}: {(error.strerror or str(error)).lower()}", hint=hint) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise SpecError(f"{path}:{line}: this is no text in UTF-8", hint="save it as UTF-8") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        hint = "mind the indentation, the colons and the quotes there and just above"
+        raise SpecError(f"{path}:{line}: this is no YAML: {error.problem}", hint=hint) from None
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise SpecError(f"{path}:{line}: a character here can't stand in YAML", hint="remove it") from None
+    except RecursionError:
+        raise SpecError(f"{path}:1: this is nested too deeply", hint="two levels are all it takes") from None
+    if not isinstance(root, MappingNode):
+        fault = "the file is empty" if root is None else "this is no file of `key: value` lines"
+        keys = ", ".join(json_schema()["required"])
+        raise SpecError(f"{path}:1: {fault}", hint=f"it takes {keys} and servers; see `swarmer schema`")
+    document = Document()
+    document.content = _plain_mapping(root, document, ())
+    return document
+
+
+def _plain(node: Any, document: Document, at: Place) -> Any:
+    document.lines.setdefault(at, node.start_mark.line + 1)
+    match node:
+        case MappingNode():
+            return _plain_mapping(node, document, at) if len(at) < DEEPEST else {}
+        case SequenceNode():
+            items = node.value if len(at) < DEEPEST else []
+            return [_plain(item, document, (*at, index)) for index, item in enumerate(items)]
+        case _:
+            return _plain_scalar(node)
+
+
+def _plain_mapping(node: MappingNode, document: Document, at: Place) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        key = _plain_scalar(key_node) if isinstance(key_node, ScalarNode) else _Odd("a list or a mapping")
+        name = "servers" if (at, key) == ((), "nodes") else str(key)
+        place = (*at, name)
+        document.lines[place] = key_node.start_mark.line + 1
+        if not isinstance(key, str):
+            hint = "put it in quotes, if it is meant as a key"
+            document.flaws.append(Flaw(place, f"a key is {described(key)}, no text", hint))
+            continue
+        if name in content:
+            hint = "keep one; `nodes` is the older name of `servers`" if name == "servers" else "keep one"
+            document.flaws.append(Flaw(place, f"`{key}` is there twice", hint))
+        content[name] = _plain(value_node, document, place)
+    return content
+
+
+def _plain_scalar(node: ScalarNode) -> str | int | bool | _Odd | None:
+    text: str = node.value
+    match str(node.tag).removeprefix("tag:yaml.org,2002:"):
+        case "str" | "timestamp" | "merge":  # YAML 1.2 has no timestamps
+            return text
+        case "int" if re.fullmatch(r"[0-9]{1,9}", text):
+            return int(text)
+        case "bool" if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        case "null":
+            return None
+        case _:
+            return _Odd(text)
+
+
+def described(value: object) -> str:
+    """A value of the file, as a sentence names it."""
+    match value:
+        case None | "":
+            return "empty"
+        case bool():
+            return f"`{str(value).lower()}`"
+        case int():
+            return f"the number {value}"
+        case str():
+            return repr(value if len(value) <= 80 else f"{value[:80]}…")
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case _:
+            return str(value)
