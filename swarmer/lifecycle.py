@@ -83,7 +83,7 @@ def launch(spec: Spec, progress: Progress | None = None, *, runs: Path = Path("r
         PromiseBroken: the nodes didn't converge.
     """
     home = ClusterHome(spec.stack, spec.dc)
-    ownership = _own(home)
+    ownership = own(home)
     try:
         if home.ledger.exists():
             ledger = Ledger.load(home)
@@ -108,7 +108,7 @@ def attach(spec: Spec) -> OwnedCluster | None:
     home = ClusterHome(spec.stack, spec.dc)
     if not home.ledger.exists():
         return None
-    ownership = _own(home)
+    ownership = own(home)
     try:
         ledger = Ledger.load(home)
         if not ledger.kept:
@@ -153,7 +153,7 @@ def down(home: ClusterHome) -> None:
         SwarmerError: there is none, or a living process runs it.
     """
     ledger = Ledger.load(home)
-    ownership = _own(home)
+    ownership = own(home)
     try:
         destroy(ledger)
     finally:
@@ -200,7 +200,12 @@ def collect_garbage() -> list[str]:
     return collected
 
 
-def _own(home: ClusterHome) -> Ownership:
+def own(home: ClusterHome) -> Ownership:
+    """Make this process the one that runs the cluster.
+
+    Raises:
+        SwarmerError: another living process runs it.
+    """
     ownership = Ownership(home)
     if not ownership.acquire():
         raise SwarmerError(
@@ -210,23 +215,28 @@ def _own(home: ClusterHome) -> Ownership:
     return ownership
 
 
-def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cluster:
+def planned(spec: Spec, home: ClusterHome, progress: Progress) -> Cluster:
+    """A cluster of which nothing is made yet but its image, on a machine that can run it."""
     node_image = stack_class(spec.stack)(Ledger(home, spec=spec, image="")).build_image(progress.say)
     layers = [root.parent.name for root in node_image.roots]
-    ledger = Ledger(home, spec=spec, image=node_image.id, layers=layers)
-    cluster = Cluster(ledger, image=node_image)
+    cluster = Cluster(Ledger(home, spec=spec, image=node_image.id, layers=layers), image=node_image)
     cluster.stack.preflight(spec)
+    return cluster
+
+
+def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cluster:
+    cluster = planned(spec, home, progress)
+    ledger = cluster.ledger
     start = time.monotonic()
 
     def phase(name: str) -> None:
         cluster.phases[name] = round(time.monotonic() - start, 3)
 
     try:
-        ledger.save()
-        _prepare(cluster, progress)
+        prepare(cluster, progress)
         with ThreadPoolExecutor(len(cluster.nodes)) as pool:
             seeds = list(zip(spec.servers, pool.map(cluster.seed, spec.servers), strict=True))
-            cluster.stack.launch_all(seeds, node_image, launched=lambda name: progress.node(name, "launched"))
+            cluster.stack.launch_all(seeds, cluster.image, launched=lambda name: progress.node(name, "launched"))
             phase("launch")
             try:
                 _wait_booted(cluster, pool, progress, phase)
@@ -249,8 +259,10 @@ def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cl
     return cluster
 
 
-def _prepare(cluster: Cluster, progress: Progress) -> None:
+def prepare(cluster: Cluster, progress: Progress) -> None:
+    """Make what all nodes share: certificates, keys, their network."""
     home, spec, ledger = cluster.home, cluster.spec, cluster.ledger
+    ledger.save()
     authority = cluster.authority
     if authority.client(home.folder).renewed:
         progress.say(f"the client certificates in {home.folder} were renewed")

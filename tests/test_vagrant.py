@@ -1,6 +1,7 @@
 """The stack vagrant, on one real virtual machine: made by Vagrant, gone without a trace, however the run ended."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -71,6 +72,43 @@ def test_after_kill_9_the_garbage_collection_removes_what_is_left(home: Path) ->
     assert "removed what a dead run left of vagrant:harness" in output
     assert not (home / "vagrant/harness/ledger.json").exists()
     assert not (home / "vagrant/harness/vagrant").exists()
+
+
+def test_vagrant_up_by_hand_makes_the_cluster_and_vagrant_destroy_leaves_nothing(home: Path) -> None:
+    script = """
+        cd "$1/vagrant"
+        vagrant up
+        vagrant status | grep -E 'node-1 +running'
+        vagrant ssh node-1 -c 'echo "this is $(hostname)"'
+        until swarmer status vagrant:harness; do sleep 2; done
+        ls "$SWARMER_HOME/vagrant/harness/client.pem"
+        vagrant up | grep 'already running'
+        vagrant destroy --force
+    """
+    run = _run_by_hand(home, script)
+    assert "this is node-1" in run, run
+    assert "vagrant:harness (kept): has converged" in run, run
+    assert "removed vagrant:harness" in run, run
+    assert not (home / "vagrant/harness/ledger.json").exists()
+    assert not (home / "vagrant/harness/vagrant").exists()
+    assert not (REPOSITORY / "vagrant/.vagrant").exists()
+
+
+def test_vagrant_status_and_validate_make_nothing(home: Path) -> None:
+    run = _run_by_hand(home, 'cd "$1/vagrant"; vagrant validate; vagrant status')
+    assert "Vagrantfile validated successfully" in run
+    assert re.search("node-1 +not created", run)
+    assert not list(home.glob("*/*/*"))
+
+
+def _run_by_hand(home: Path, script: str) -> str:
+    """What a person's commands in a shell print; none may fail."""
+    environment = {**os.environ, "SWARMER_HOME": str(home), "SWARMER_SERVERS": str(home.parent / "servers.yml")}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    words = [str(REPOSITORY / "bin/with-libvirt"), "timeout", str(RUN), "sh", "-euc", script, "sh", str(REPOSITORY)]
+    run = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert run.returncode == 0, run.stdout
+    return run.stdout
 
 
 def test_without_a_libvirt_the_way_to_start_one_is_told(home: Path) -> None:

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 
-from swarmer.cli import clusters, consul, dns, docker, node_image, nodes, registry, spec
+from swarmer.cli import clusters, consul, dns, docker, node_image, nodes, plan, registry, spec
 from swarmer.cli.common import ExplainingGroup
 
 
@@ -32,7 +32,7 @@ for command in (
     *(docker.docker, docker.env, docker.context, consul.consul, dns.dns),
     *(registry.registry, registry.trust),
     *(clusters.down, clusters.gc),
-    *(node_image.image, spec.render, spec.schema),
+    *(node_image.image, spec.render, plan.plan, spec.schema),
 ):
     cli.add_command(command)
 

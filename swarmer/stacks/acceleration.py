@@ -51,6 +51,10 @@ class Acceleration:
         return round(max(1.0, self.boot_seconds / _USUAL) * (crowd if self.emulated else 1.0), 1)
 
 
+#: For a plan of machines that nobody makes yet.
+UNKNOWN: Final = Acceleration("tcg", _USUAL)
+
+
 def probed(image: Image) -> Acceleration:
     """How virtual machines run here; found out once for each boot of this machine, and each kernel.
 

@@ -36,10 +36,11 @@ class VagrantStack(Stack):
     def __init__(self, ledger: Ledger) -> None:
         super().__init__(ledger)
         self.folder = self.home.folder / "vagrant"
-        self._plan = self.folder / "plan.json"
-        self._vagrant = VagrantCalls(plan=self._plan, state=self.folder / "state", log=self.folder / "vagrant.log")
-        if self._plan.exists():
-            wait.be_patient(float(json.loads(self._plan.read_text())["slowness"]))
+        self.plan_file = self.folder / "plan.json"
+        self._state = self.folder / "state"
+        self._vagrant = VagrantCalls(plan=self.plan_file, state=self._state, log=self.folder / "vagrant.log")
+        if self.plan_file.exists():
+            wait.be_patient(float(json.loads(self.plan_file.read_text())["slowness"]))
 
     # -- what it offers ------------------------------------------------------------------------------------
 
@@ -82,7 +83,8 @@ class VagrantStack(Stack):
         assert current
         found = acceleration.probed(current)
         wait.be_patient(found.slowness(len(spec.servers)))
-        self._write_plan(spec, found)
+        write_private(self.plan_file, self.plan(spec, found).json())
+        vagrant_plan.write_catalog(self._catalog)
         if not found.emulated:
             return []
         return [
@@ -97,6 +99,19 @@ class VagrantStack(Stack):
         *,
         launched: Callable[[str], None],
     ) -> None:
+        self.make_disks(machines)
+        waiting = {server.name for server, _ in machines}
+
+        def said(line: str) -> None:
+            name = line.strip().removeprefix("==> ").split(":")[0]
+            if name in waiting and "Starting domain" in line:
+                waiting.discard(name)
+                launched(name)
+
+        self._vagrant.up(deadline=_UP_TIMEOUT * wait.slowness, said=said)
+
+    def make_disks(self, machines: Sequence[tuple[Server, SeedData]]) -> None:
+        """All that these machines need besides the network, so that `vagrant up` can make them."""
         self.ledger.intend("box", vagrant_plan.box_volume())
         libvirt.put_box(vagrant_plan.box_volume(), node_image.disk(lambda _: None))
         for server, seed in machines:
@@ -107,15 +122,10 @@ class VagrantStack(Stack):
             self.home.node(server.name).mkdir(mode=0o700, exist_ok=True)
             self.console(server.name).touch(mode=0o644)
             libvirt.put_seed(self._seed(server.name), seed)
-        waiting = {server.name for server, _ in machines}
 
-        def said(line: str) -> None:
-            name = line.strip().removeprefix("==> ").split(":")[0]
-            if name in waiting and "Starting domain" in line:
-                waiting.discard(name)
-                launched(name)
-
-        self._vagrant.up(deadline=_UP_TIMEOUT * wait.slowness, said=said)
+    def made(self, node: str) -> bool:
+        """Whether the machine is there, switched on or not."""
+        return self._domain(node) in libvirt.domains()
 
     # -- one node ------------------------------------------------------------------------------------------
 
@@ -205,7 +215,12 @@ class VagrantStack(Stack):
     def _console_before(self, node: str) -> Path:
         return self.home.node(node) / "console-before.log"
 
-    def _write_plan(self, spec: Spec, found: acceleration.Acceleration) -> None:
+    @property
+    def _catalog(self) -> Path:
+        return self.folder / "box.json"
+
+    def plan(self, spec: Spec, found: acceleration.Acceleration) -> vagrant_plan.Plan:
+        """What the Vagrantfile is told; nothing of it need be there yet."""
         machines = [
             vagrant_plan.Machine(
                 name=server.name,
@@ -219,7 +234,10 @@ class VagrantStack(Stack):
             )
             for server in spec.servers
         ]
-        plan = vagrant_plan.Plan(
+        return vagrant_plan.Plan(
+            cluster=self.home.name,
+            file=str(self.plan_file),
+            state=str(self._state),
             prefix=vagrant_plan.prefix(self.home),
             network=self._network,
             netmask=str(spec.admin_network.netmask),
@@ -228,9 +246,10 @@ class VagrantStack(Stack):
             boot_timeout=int(_UP_TIMEOUT * wait.slowness),
             ssh_key=str(self.home.ssh / "id_ed25519"),
             machines=machines,
-            **vagrant_plan.box(self.folder),
+            box=vagrant_plan.BOX_NAME,
+            box_version=vagrant_plan.box_version(),
+            box_url=f"file://{self._catalog}",
         )
-        write_private(self._plan, plan.json())
 
 
 _START = (

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final
 
 from swarmer.image import recipe, store
 from swarmer.image.disk import Format
@@ -39,6 +39,9 @@ class Plan:
     """A cluster, for the Vagrantfile.
 
     Attributes:
+        cluster: `STACK:DC`.
+        file: where this is written once the cluster is prepared.
+        state: the folder for what Vagrant knows of the machines.
         prefix: what the names of libvirt's domains begin with.
         network: libvirt's name of the admin network.
         slowness: the factor by which deadlines are longer than usual; for swarmer itself.
@@ -46,6 +49,9 @@ class Plan:
         ssh_key: the private key that opens all machines.
     """
 
+    cluster: str
+    file: str
+    state: str
     prefix: str
     network: str
     netmask: str
@@ -63,38 +69,26 @@ class Plan:
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
-class Box(TypedDict):
-    """The box, in a plan."""
-
-    box: str
-    box_version: str
-    box_url: str
-
-
 def prefix(home: ClusterHome) -> str:
     """What the names of a cluster's domains begin with."""
     return f"swarmer-{home.tag}-"
 
 
-def box(folder: Path) -> Box:
-    """The box of today's recipe; writes the catalog that tells Vagrant its version, and where it is."""
-    layer = recipe.disk()
-    version = box_version(layer)
-    url = f"file://{store.layer_folder(layer) / Format.BOX.file_name}"
+def write_catalog(file: Path) -> None:
+    """Tell Vagrant the version of today's box, and where it is."""
+    url = f"file://{store.layer_folder(recipe.disk()) / Format.BOX.file_name}"
     catalog = {
         "name": BOX_NAME,
-        "versions": [{"version": version, "providers": [{"name": "libvirt", "url": url}]}],
+        "versions": [{"version": box_version(), "providers": [{"name": "libvirt", "url": url}]}],
     }
-    file = folder / "box.json"
     file.write_text(json.dumps(catalog, indent=1) + "\n")
-    return {"box": BOX_NAME, "box_version": version, "box_url": f"file://{file}"}
 
 
-def box_version(layer: recipe.Layer) -> str:
-    """The digest as a version that Vagrant understands."""
-    return f"1.0.{int(layer.digest, 16)}"
+def box_version() -> str:
+    """The digest of today's disk as a version that Vagrant understands."""
+    return f"1.0.{int(recipe.disk().digest, 16)}"
 
 
 def box_volume() -> str:
     """What vagrant-libvirt calls its copy of the box in the pool."""
-    return f"{BOX_NAME}_vagrant_box_image_{box_version(recipe.disk())}_box.img"
+    return f"{BOX_NAME}_vagrant_box_image_{box_version()}_box.img"

@@ -1,0 +1,84 @@
+"""Clusters whose machines a person makes by `vagrant up` and unmakes by `vagrant destroy`; swarmer prepares them."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from swarmer import lifecycle
+from swarmer.cluster import Cluster
+from swarmer.errors import SwarmerError
+from swarmer.ledger import Ledger
+from swarmer.progress import Progress
+from swarmer.spec import Spec
+from swarmer.stacks.acceleration import UNKNOWN
+from swarmer.stacks.vagrant import VagrantStack
+from swarmer.state import ClusterHome
+
+
+def plan(spec: Spec) -> str:
+    """What the Vagrantfile is told, as JSON: of the cluster as it was prepared, or else as it would be.
+
+    Raises:
+        SwarmerError: the spec isn't one for Vagrant.
+    """
+    home = _home(spec)
+    stack = VagrantStack(Ledger(home, spec=spec, image=""))
+    if home.ledger.exists() and stack.plan_file.exists():
+        return stack.plan_file.read_text()
+    return stack.plan(spec, UNKNOWN).json()
+
+
+def prepare(spec: Spec, progress: Progress) -> str:
+    """Make all that `vagrant up` needs to make the machines that aren't there yet; returns the plan, as JSON.
+
+    The cluster is kept, as nobody runs it: `lifecycle.down` removes it with its machines.
+
+    Raises:
+        SwarmerError: this machine can't run it, a living process runs it, or it was made from another spec.
+    """
+    home = _home(spec)
+    ownership = lifecycle.own(home)
+    try:
+        cluster = _kept(spec, home) or _new(spec, home, progress)
+        stack = cluster.stack
+        assert isinstance(stack, VagrantStack)
+        missing = [node for node in cluster.nodes if not stack.made(node.name)]
+        if missing:
+            progress.say(f"making the seed data of {', '.join(node.name for node in missing)}")
+            with ThreadPoolExecutor() as pool:
+                seeds = list(pool.map(cluster.seed, [node.server for node in missing]))
+            stack.make_disks(list(zip([node.server for node in missing], seeds, strict=True)))
+        return stack.plan_file.read_text()
+    finally:
+        ownership.release()
+
+
+def _home(spec: Spec) -> ClusterHome:
+    if spec.stack != VagrantStack.name:
+        raise SwarmerError(f"Vagrant makes no nodes of the stack {spec.stack}", hint="add --stack vagrant")
+    return ClusterHome(spec.stack, spec.dc)
+
+
+def _kept(spec: Spec, home: ClusterHome) -> Cluster | None:
+    """The cluster that was prepared before; None when there is none, or only what a dead run left."""
+    if not home.ledger.exists():
+        return None
+    ledger = Ledger.load(home)
+    if not ledger.kept:
+        lifecycle.destroy(ledger)
+        return None
+    if ledger.spec.digest != spec.digest:
+        raise SwarmerError(
+            f"the cluster {home.name} was made from another servers.yml",
+            hint=f"bring it down and begin anew: `vagrant destroy` or `swarmer down {home.name}`",
+        )
+    return lifecycle.open_kept(home)
+
+
+def _new(spec: Spec, home: ClusterHome, progress: Progress) -> Cluster:
+    cluster = lifecycle.planned(spec, home, progress)
+    try:
+        lifecycle.prepare(cluster, progress)
+        cluster.ledger.keep(True)
+    except BaseException:
+        lifecycle.destroy(cluster.ledger)
+        raise
+    return cluster
