@@ -36,7 +36,7 @@ def up(spec: Spec) -> None:
 
     \b
       swarmer up
-      swarmer up --servers examples/five.yml
+      swarmer up --servers staging.yml
       swarmer up --size 1
     """
     home = ClusterHome(spec.stack, spec.dc)
