@@ -38,7 +38,7 @@ def registry() -> None:
     default=registry_gc.GRACE,
     show_default=True,
     metavar="SECONDS",
-    help="Leave what is younger. Shorter than a push takes, that push may have to send something again.",
+    help="Leave what is younger. While pushes go on, this must be longer than a push takes.",
 )
 @cluster_argument
 @json_option

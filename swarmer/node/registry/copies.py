@@ -37,6 +37,7 @@ class Copies:
         self._complete = False
         self._joined = False
         self._lost: set[str] = set()
+        self._touched: set[str] = set()
         self._trouble: dict[str, float] = {}
         self._one_by_one: dict[str, threading.Lock] = {}
         self._mutex = threading.Lock()
@@ -78,19 +79,26 @@ class Copies:
 
     def get(self, wanted: Iterable[Manifest]) -> bool:
         """Get what isn't here; whether nothing is left to get."""
-        missing = [manifest for manifest in wanted if not self._settled(manifest)]
+        known = list(wanted)
+        missing = [manifest for manifest in known if not self._settled(manifest)]
+        self._touched = {manifest.key for manifest in known}
         if missing:
             # The small step of a push that just ended is no reason to be unfit.
             self._complete = self._complete and len(missing) == 1
-        left = [manifest for manifest in missing if not self._get(manifest)]
-        self._complete = not left
+        got = list(self._pool.map(self._get, missing))
+        if missing:
+            store.settle()
+        self._complete = all(got)
         if self._complete and not self._joined:
             self._joined = True
             logger.info("this node has everything that was acknowledged")
-        return not left
+        return self._complete
 
     def _settled(self, manifest: Manifest) -> bool:
         """Whether there is nothing to get: it is here, or known to be lost everywhere."""
+        if manifest.key not in self._touched:
+            # It may be here as garbage, which a collection that began before the push is about to remove.
+            store.touch((manifest.digest, *manifest.blobs))
         return store.has(manifest) or manifest.key in self._lost
 
     def _get(self, manifest: Manifest) -> bool:
@@ -115,7 +123,9 @@ class Copies:
     # -- fetching ------------------------------------------------------------------------------------------
 
     def fetch(self, peer: str, repository: str, digest: str) -> Manifest:
-        """Get a manifest and everything that it consists of from a peer, onto this node's disk.
+        """Get a manifest and everything that it consists of from a peer.
+
+        It is on the disk after `store.settle`, also when it was here: who wrote it may have been killed before that.
 
         Raises:
             Refusal: the peer doesn't have it, or there is no room here.
@@ -137,7 +147,6 @@ class Copies:
                 # Some side by side: one alone would keep one processor busy, here and at the peer.
                 list(self._fetchers.map(partial(self.fetch_blob, peer, repository), manifest.blobs))
                 store.put_manifest(repository, digest, type_, content)
-                store.settle()
         return manifest
 
     def fetch_blob(self, peer: str, repository: str, digest: str) -> None:
@@ -202,7 +211,7 @@ class Copies:
         if done < needed:
             told = "; ".join(f"{peer}: {reason}" for peer, reason in reasons.items())
             logger.warning("%s@%s has no majority: %s", manifest.repository, manifest.digest, told)
-            if any("507" in reason or "full" in reason for reason in reasons.values()):
+            if any("is full" in reason for reason in reasons.values()):
                 raise store.full(f"no majority of the nodes has room: {told}")
             raise unavailable(f"only {done + 1} of {len(self._settings.nodes)} registry nodes could take it: {told}")
 

@@ -163,7 +163,7 @@ class Front:
         """Make a change, if this node still leads now; consul looks whether it does then.
 
         Raises:
-            Refusal: it doesn't.
+            Refusal: it doesn't, or another change came between.
         """
         with self._one_change:
             if self._session() != session:
@@ -172,7 +172,8 @@ class Front:
                 change()
             except Fenced as fenced:
                 logger.warning("a change came too late: %s", fenced)
-                raise unavailable("the registry got another leader meanwhile; try again") from fenced
+                reason = "the registry got another leader meanwhile, or an earlier change came late; try again"
+                raise unavailable(reason) from fenced
 
     def _copy(self, body: bytes) -> Response:
         """A leader wants this node to have something."""
@@ -185,6 +186,7 @@ class Front:
         if source not in self._settings.peers or not call.by_digest or not self._copies:
             raise Refusal(400, "MANIFEST_INVALID", f"{source} has nothing to copy from")
         self._copies.fetch(source, call.repository, call.reference)
+        store.settle()
         return _json({})
 
 

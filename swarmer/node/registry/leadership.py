@@ -101,12 +101,14 @@ class Leadership:
                 time.sleep(_RETRY)
                 continue
             index = answer.index
-            holder = holder_of(answer)
-            with self._known:
-                if holder != self._seen:
-                    logger.info("the registry is led by %s", holder or "nobody")
-                self._seen = holder
-                self._known.notify_all()
+            self._learn(holder_of(answer))
+
+    def _learn(self, holder: str | None) -> None:
+        with self._known:
+            if holder != self._seen:
+                logger.info("the registry is led by %s", holder or "nobody")
+            self._seen = holder
+            self._known.notify_all()
 
     # -- leading -------------------------------------------------------------------------------------------
 
@@ -118,6 +120,9 @@ class Leadership:
             except Refused as refused:
                 logger.debug("%s", refused)
                 pause = _RETRY
+                if time.monotonic() - self._contact > LOCK_DELAY:
+                    # Whoever led can't prove it any more either, if consul has lost its leader with it.
+                    self._learn(None)
             time.sleep(pause)
 
     def resign(self) -> None:
@@ -135,6 +140,8 @@ class Leadership:
         if answer.status not in (200, 404):
             raise Refused(f"{answer.status} {answer.text.decode(errors='replace')}")
         self._contact = time.monotonic()
+        # A question that waits for news hangs for ten seconds when consul loses its leader; this one doesn't.
+        self._learn(holder_of(answer))
         entry: Mapping[str, Any] = answer.json()[0] if answer.status == 200 else {}
         session = str(entry.get("Session", ""))
         if session and session == self._session:

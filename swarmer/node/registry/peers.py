@@ -33,11 +33,13 @@ class Peers:
 
         Raises:
             Refusal: it doesn't have that.
-            OSError: it doesn't answer.
+            OSError: it doesn't answer, or can't tell.
         """
         with self._asked(peer, method, f"/peer/v2/{path}", None, _READ_TIMEOUT) as answer:
+            if answer.status == 404:
+                raise Refusal(404, "BLOB_UNKNOWN", f"{peer} has no {path}")
             if answer.status != 200:
-                raise Refusal(404, "BLOB_UNKNOWN", f"{peer} has no {path}: {answer.status}")
+                raise OSError(f"{peer} answered {answer.status} for {path}")
             yield answer
 
     def copy(self, peer: str, repository: str, digest: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from swarmer.node.registry import manifests, store
 from swarmer.node.registry.access import Shown
+from swarmer.node.registry.calls import Kind, parse
 from swarmer.node.registry.front import Front, Response
 from swarmer.node.registry.gate import Gate, Request
 from swarmer.node.registry.health import Health
@@ -80,12 +81,27 @@ class _Handler(BaseHTTPRequestHandler):
                     raise unavailable("another node of the registry refused it; try again")
                 raise Refusal.unpacked(headers["X-Refusal"])
             case "/failed":
-                if store.low():
-                    raise store.full("the upload did not fit")
+                self._make_room()
                 raise Refusal(500, "UNKNOWN", "the node's docker-registry had an error; its journal tells more")
+            case "/gone":
+                self._make_room()
+                raise unavailable("a part of the registry is down; try again")
             case _:
                 type_ = headers.get("Content-Type", "")
                 return self.front.answer(self.command, self.path, self._shown(), headers["Host"], type_, body)
+
+    def _make_room(self) -> None:
+        """After an error: if it is because the disk is full, what came of that upload must not keep it full.
+
+        Raises:
+            Refusal: it is.
+        """
+        if not store.low():
+            return
+        call = parse(self.headers["X-Method"], self.headers["X-Uri"])
+        if call.kind is Kind.UPLOAD:
+            store.drop_upload(call.repository, call.reference)
+        raise store.full("the upload did not fit")
 
     def _gate(self) -> Response:
         """For nginx: headers that say where to pass a request, or 403 and what to tell the client instead."""

@@ -5,8 +5,10 @@ import fcntl
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,8 +27,13 @@ _TREE: Final = STORE_ROOT / "docker/registry/v2"
 _RESERVE_PART: Final = 20
 _RESERVE_MOST: Final = 1 << 30
 
+_UPLOAD: Final = re.compile(r"[0-9a-f-]+")
+
 #: Beside our socket: the same for all programs of this node.
 _SWEEP_LOCK: Final = Path(FRONT_SOCKET).with_name("sweep.lock")
+
+#: Nobody may take for damaged what is just being written.
+_one_manifest = threading.Lock()
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -94,7 +101,11 @@ def put_manifest(repository: str, digest: str, type_: str, content: bytes) -> No
         Refusal: it isn't, or the manifest is wrong.
         OSError: no answer.
     """
-    reply = ask("PUT", f"/v2/{repository}/manifests/{digest}", content, {"Content-Type": type_})
+    with _one_manifest:
+        if _size(data(digest)) != len(content):
+            # `docker-registry` writes manifests in place, and takes for whole what a power cut left of one.
+            data(digest).unlink(missing_ok=True)
+        reply = ask("PUT", f"/v2/{repository}/manifests/{digest}", content, {"Content-Type": type_})
     if reply.status != 201:
         raise reply.refusal()
 
@@ -118,14 +129,14 @@ def put_blob(repository: str, digest: str, content: Any, length: int) -> None:
 
 def has_blob(repository: str, digest: str) -> bool:
     """Whether the blob is on this disk, and the repository knows it."""
-    return _link(repository, "_layers", digest).exists() and data(digest).exists()
+    return _size(_link(repository, "_layers", digest)) > 0 and data(digest).exists()
 
 
 def has(manifest: Manifest) -> bool:
     """Whether a manifest and every blob of it is on this disk. What an index lists is asked for one by one."""
     return (
-        _link(manifest.repository, "_manifests/revisions", manifest.digest).exists()
-        and data(manifest.digest).exists()
+        _size(_link(manifest.repository, "_manifests/revisions", manifest.digest)) > 0
+        and _size(data(manifest.digest)) == manifest.size
         and all(has_blob(manifest.repository, blob) for blob in manifest.blobs)
     )
 
@@ -180,9 +191,18 @@ def low() -> bool:
     return usage.free < min(usage.total // _RESERVE_PART, _RESERVE_MOST)
 
 
+def drop_upload(repository: str, upload: str) -> None:
+    """Remove what came of an upload so far."""
+    if _UPLOAD.fullmatch(upload):
+        shutil.rmtree(_TREE / "repositories" / repository / "_uploads" / upload, ignore_errors=True)
+
+
 def full(detail: str) -> Refusal:
-    """What a client is told when there is no room."""
-    return Refusal(507, "DENIED", f"the disk of the registry is full: {detail}; `swarmer registry gc` may free some")
+    """What a client is told when there is no room.
+
+    By 507, which says just that, `docker push` would show no message, and would fill the disk five times more.
+    """
+    return Refusal(412, "DENIED", f"the disk of the registry is full: {detail}; `swarmer registry gc` may free some")
 
 
 def data(digest: str) -> Path:
@@ -194,6 +214,14 @@ def place(digest: str) -> str:
     """Where that is, among all contents."""
     algorithm, _, value = digest.partition(":")
     return f"{algorithm}/{value[:2]}/{value}/data"
+
+
+def _size(path: Path) -> int:
+    """In bytes; 0 where there is no file, or what a power cut left of one."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _link(repository: str, kind: str, digest: str) -> Path:

@@ -2,10 +2,13 @@
 
     registry/manifests/NAME@DIGEST    the manifest exists; its type, and what it consists of
     registry/tags/NAME:TAG            the digest that a tag stands for
+    registry/changed                  written with every change of these
 
 Reads are consistent: consul's leader makes sure that it still leads before it answers. A node that is cut off gets
 no answer, so it can't tell anything old. Changes are transactions that fail when the lock has gone to somebody else
-in the meantime, however long the one who makes them was asleep.
+in the meantime, however long the one who makes them was asleep. They also fail when another change came between: consul
+may hold a transaction for seconds, as during an election, when its sender has given up already and tried again. What
+comes so late must not undo what was acknowledged since.
 
 Sources: the HTTP API of consul, `kv` and `txn`.
 """
@@ -26,6 +29,7 @@ from swarmer.node.registry.refusal import unavailable
 LOCK: Final = "registry/leader"
 _MANIFESTS: Final = "registry/manifests/"
 _TAGS: Final = "registry/tags/"
+_CHANGED: Final = "registry/changed"
 
 #: Seconds that a client waits while consul elects its leader, rather than to get an error.
 PATIENCE: Final = 6.0
@@ -36,7 +40,7 @@ _STEPS: Final = 60
 
 
 class Fenced(Exception):
-    """The lock isn't held by the session that the change was made for."""
+    """The lock isn't held by the session that the change was made for, or another change came between."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ class Truth:
         """Make a manifest known, and let a tag stand for it.
 
         Raises:
-            Fenced: the session doesn't hold the lock any more; nothing has changed.
+            Fenced: the session doesn't hold the lock any more, or an earlier change came late; nothing has changed.
             Refusal: consul doesn't answer; whether anything has changed isn't known.
         """
         steps = [_set(manifest.key, {**asdict(manifest)})]
@@ -173,7 +177,9 @@ class Truth:
     def _change(self, session: str, steps: Sequence[dict[str, Any]]) -> None:
         held = {"KV": {"Verb": "check-session", "Key": LOCK, "Session": session}}
         for start in range(0, len(steps), _STEPS):
-            batch = [held, *steps[start : start + _STEPS]]
+            last = self._read(_CHANGED)
+            turn = {"KV": {"Verb": "cas", "Key": _CHANGED, "Index": last[0]["ModifyIndex"] if last else 0, "Value": ""}}
+            batch = [held, turn, *steps[start : start + _STEPS]]
             try:
                 answer = self._agents.ask("PUT", "txn", batch)
             except Refused as refused:

@@ -1,0 +1,149 @@
+"""What was acknowledged stays what it is, also when consul carries out an earlier change late."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarmer.node.consul_agent import Answer, Refused
+from swarmer.node.registry.refusal import Refusal
+from swarmer.node.registry.truth import LOCK, Agents, Fenced, Manifest, Truth
+
+TAGS = ("one", "two")
+DIGESTS = [f"sha256:{letter * 64}" for letter in "abc"]
+
+
+@dataclass
+class Consul:
+    """Consul's KV, as far as transactions need it: they may be held back, and be carried out after their answer is due.
+
+    Attributes:
+        slow: hold the next transaction back; who sent it gets no answer.
+    """
+
+    holder: str = "session"
+    slow: bool = False
+    index: int = 1
+    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    held_back: list[list[dict[str, Any]]] = field(default_factory=list)
+
+    def ask(self, method: str, path: str, body: Any = None) -> Answer:
+        if method == "GET":
+            key, _, options = unquote(path).removeprefix("kv/").partition("?")
+            many = "recurse" in options
+            found = [entry for name, entry in self.entries.items() if name == key or (many and name.startswith(key))]
+            return Answer(200 if found else 404, {}, json.dumps(found).encode() if found else b"")
+        assert path == "txn"
+        if self.slow:
+            self.held_back.append(body)
+            raise Refused("timed out")
+        return Answer(200 if self.carry_out(body) else 409, {}, b"{}")
+
+    def carry_out(self, steps: list[dict[str, Any]]) -> bool:
+        """All of it or nothing."""
+        entries = dict(self.entries)
+        for step in (each["KV"] for each in steps):
+            key, verb = step["Key"], step["Verb"]
+            index = entries[key]["ModifyIndex"] if key in entries else 0
+            match verb:
+                case "check-session":
+                    assert key == LOCK
+                    if step["Session"] != self.holder:
+                        return False
+                case "cas" | "set":
+                    if verb == "cas" and step["Index"] != index:
+                        return False
+                    entries[key] = {"Key": key, "Value": step["Value"], "ModifyIndex": self.index + 1}
+                case "delete":
+                    entries.pop(key, None)
+                case _:
+                    raise NotImplementedError(verb)
+        self.index += 1
+        self.entries = entries
+        return True
+
+
+def manifest(digest: str) -> Manifest:
+    return Manifest("app", digest, "type", 1)
+
+
+def truth_of(consul: Consul) -> Truth:
+    agents = Agents()
+    agents = Agents()
+    setattr(agents, "ask", consul.ask)  # noqa: B010
+    return Truth(agents)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["push", "delete tag", "delete", "late push", "late delete tag", "late delete", "catch up"]),
+        st.sampled_from(DIGESTS),
+        st.sampled_from(TAGS),
+    ),
+    max_size=30,
+)
+
+
+@given(STEPS)
+def test_nothing_sent_before_undoes_what_is_acknowledged(steps: list[tuple[str, str, str]]) -> None:
+    consul = Consul()
+    truth = truth_of(consul)
+    since: list[Any] = []
+    for what, digest, tag in steps:
+        if what == "catch up":
+            # Of all that was sent since the last acknowledged change, one may still come true; nothing older.
+            done = [late for late in consul.held_back if consul.carry_out(late)]
+            assert len(done) <= 1
+            assert all(late in since for late in done)
+            consul.held_back.clear()
+            since.clear()
+            continue
+        consul.slow = what.startswith("late ")
+        try:
+            match what.removeprefix("late "):
+                case "push":
+                    truth.acknowledge("session", manifest(digest), tag)
+                    assert truth.digest_of("app", tag) == digest
+                case "delete tag":
+                    truth.forget_tag("session", "app", tag)
+                    assert truth.digest_of("app", tag) is None
+                case _:
+                    truth.forget("session", "app", digest)
+                    assert digest not in truth.tags("app").values()
+        except Refusal:
+            since.append(consul.held_back[-1])
+        else:
+            since.clear()
+
+
+def test_a_tag_that_moved_on_does_not_go_back() -> None:
+    consul = Consul()
+    truth = truth_of(consul)
+    old, new = map(manifest, DIGESTS[:2])
+    consul.slow = True
+    with pytest.raises(Refusal, match="isn't known"):
+        truth.acknowledge("session", old, "latest")
+    consul.slow = False
+    truth.acknowledge("session", old, "latest")
+    truth.acknowledge("session", new, "latest")
+    assert not consul.carry_out(consul.held_back[0])
+    assert truth.digest_of("app", "latest") == new.digest
+
+
+def test_who_lost_the_lock_changes_nothing() -> None:
+    consul = Consul(holder="another")
+    truth = truth_of(consul)
+    changes: tuple[Callable[[], None], ...] = (
+        lambda: truth.acknowledge("session", manifest(DIGESTS[0]), "latest"),
+        lambda: truth.forget_tag("session", "app", "latest"),
+        lambda: truth.forget("session", "app", DIGESTS[0]),
+    )
+    for change in changes:
+        with pytest.raises(Fenced):
+            change()
+    assert not consul.entries
