@@ -7,6 +7,7 @@ answer as it is.
 import hashlib
 import json
 import secrets
+import socket
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urljoin
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
 
 from swarmer import dns_client
 from swarmer.files import write_private
@@ -33,6 +36,15 @@ _LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 #: What a registry that is down, cut off or without a leader makes the client raise.
 Unavailable = (requests.RequestException,)
 
+#: Let the kernel end a connection whose other side says nothing for three seconds.
+_NOTICE_SILENCE: Final = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 3000),
+]
+
 Certificate = tuple[str, str]
 Timeout = float | tuple[float, float]
 
@@ -42,12 +54,14 @@ class RegistryError(Exception):
 
     Attributes:
         status: of HTTP.
-        codes: of the distribution spec.
+        codes: of the distribution spec; a HEAD has none.
+        method: that was refused.
     """
 
     def __init__(self, answer: requests.Response) -> None:
         self.status = answer.status_code
         self.codes = codes(answer)
+        self.method = answer.request.method
         super().__init__(f"{answer.request.method} {answer.request.path_url}: {answer.status_code} {answer.text[:300]}")
 
 
@@ -89,6 +103,15 @@ def codes(answer: requests.Response) -> list[str]:
         return []
 
 
+class _NoticesSilence(HTTPAdapter):
+    """Gives up a connection whose other side is gone, rather than to wait for its answer."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        """With these options for each connection."""
+        options["socket_options"] = [*HTTPConnection.default_socket_options, *_NOTICE_SILENCE]
+        super().init_poolmanager(*arguments, **options)
+
+
 class RegistryClient:
     """Talks to one node of the registry.
 
@@ -115,6 +138,7 @@ class RegistryClient:
             session.verify = self._trust
             session.cert = self._certificate
             session.trust_env = False
+            session.mount("https://", _NoticesSilence())
             # As every client does: a registry may hide a manifest from who doesn't name its type.
             session.headers["Accept"] = f"{MANIFEST}, {INDEX}"
             self._sessions.own = session
@@ -143,8 +167,11 @@ class RegistryClient:
             requests.RequestException: it didn't answer.
         """
         for digest, content in image.blobs.items():
-            if self.ask("HEAD", f"/v2/{repository}/blobs/{digest}").status_code != 200:
+            asked = self.ask("HEAD", f"/v2/{repository}/blobs/{digest}")
+            if asked.status_code == 404:
                 self.push_blob(repository, digest, content)
+            else:
+                _checked(asked, 200)
         return self.put_manifest(repository, reference, image.manifest)
 
     def push_blob(self, repository: str, digest: str, content: bytes) -> None:
