@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from swarmer.node.registrator.addresses import shared_network
-from swarmer.node.registrator.options import Options, parse
+from swarmer.node.registrator.command_line import parse
+from swarmer.node.registrator.options import Options
 from swarmer.node.registrator.services import Service, services_of
 from swarmer.node.registrator.swarm import announced_labels, mesh_services_of
 

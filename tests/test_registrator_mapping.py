@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from registrator_strategies import CONTAINER_ID, Inspection, container, containers, metadata
 
+from swarmer.node.registrator.command_line import parse
 from swarmer.node.registrator.metadata import MAX_META_PAIRS, MAX_META_VALUE
-from swarmer.node.registrator.options import Options, parse
+from swarmer.node.registrator.options import Options
 from swarmer.node.registrator.services import CONTAINER, OWNER, Service, distinct, failed, image_name, services_of
 
 HOST = "192.168.1.10"

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmer.node.registrator.options import Options, UsageError, parse
+from swarmer.node.registrator.command_line import UsageError, parse
+from swarmer.node.registrator.options import Options
 
 URI = "consul://127.0.0.1:8500"
 

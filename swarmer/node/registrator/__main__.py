@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from swarmer.node.registrator.catalog import Unreachable, connect
-from swarmer.node.registrator.options import UsageError, parse
+from swarmer.node.registrator.command_line import UsageError, parse
 from swarmer.node.registrator.watcher import Registrator
 
 
