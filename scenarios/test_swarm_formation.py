@@ -6,6 +6,7 @@ import pytest
 from swarmer import consul_api, docker_api, health
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
+from swarmer.credentials import consul_tokens
 from swarmer.dns_client import ask
 from swarmer.faults import Faults
 from swarmer.services import Services
@@ -25,9 +26,9 @@ def test_every_node_is_in_the_swarm_in_the_role_of_the_spec(cluster: Cluster) ->
     assert members == {node.name: roles[node.server.swarm] for node in cluster.nodes}
 
 
-def test_labels_of_the_spec_are_labels_of_the_nodes(cluster: Cluster) -> None:
+def test_roles_and_labels_of_the_spec_are_labels_of_the_nodes(cluster: Cluster) -> None:
     labels = {member.name: member.labels for member in health.swarm_members(cluster)}
-    assert labels == {node.name: dict(node.server.labels) for node in cluster.nodes}
+    assert labels == {node.name: {"swarm": str(node.server.swarm), **node.server.labels} for node in cluster.nodes}
 
 
 def test_consul_names_the_healthy_managers_and_the_leader(cluster: Cluster) -> None:
@@ -52,14 +53,11 @@ def test_a_manager_whose_engine_is_dead_is_not_named(cluster: Cluster, swarm_lea
 
 def test_join_tokens_are_read_by_who_needs_them_only(cluster: Cluster) -> None:
     for node in cluster.nodes:
-        manages = node.server.swarm is not SwarmRole.AGENT
-        readable = {"swarm-manager": {"worker", "manager"}} if manages else {"swarm-worker": {"worker"}}
-        for service in ("agent", "registrator", "registry"):
-            readable[service] = set()
-        for service, roles in readable.items():
-            token = cluster.credentials.tokens[f"{node.name}/{service}"]
-            api = consul_api.client(cluster.home, node.ip, token=token)
-            assert {role for role in ("worker", "manager") if _reads(api, f"swarm/join/{role}")} == roles, service
+        readable = {"swarm-manager": {"worker", "manager"}, "swarm-worker": {"worker"}}
+        for service, name in consul_tokens(node.server).items():
+            roles = _readable_join_tokens(cluster, node, cluster.credentials.tokens[name])
+            assert roles == readable.get(service, set()), name
+        assert _readable_join_tokens(cluster, node, "") == set(), f"whoever asks {node.name} without a token"
 
 
 def test_a_rotated_join_token_is_recorded_and_the_former_one_is_refused(
@@ -221,6 +219,12 @@ def _identity(cluster: Cluster) -> dict[str, str]:
         return {member.name: member.id for member in members} | {"": str(cluster.swarm_leader().docker.swarm.id)}
 
     return until("a swarm with a leader", probe, timeout=30, pardon=docker_api.Unavailable)
+
+
+def _readable_join_tokens(cluster: Cluster, node: Node, token: str) -> set[str]:
+    """The roles whose join token an agent hands out to who has a token of consul."""
+    api = consul_api.client(cluster.home, node.ip, token=token)
+    return {role for role in ("worker", "manager") if _reads(api, f"swarm/join/{role}")}
 
 
 def _reads(api: py_consul.Consul, key: str) -> bool:

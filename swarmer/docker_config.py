@@ -68,7 +68,7 @@ def _swarm(spec: Spec) -> dict[str, Any]:
     """
     return {
         "overlay_pool": str(overlay_pool(spec.admin_network)),
-        "labels": {peer.name: dict(peer.labels) for peer in spec.servers},
+        "labels": {peer.name: peer.node_labels for peer in spec.servers},
     }
 
 

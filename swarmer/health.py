@@ -179,7 +179,7 @@ def _swarm_flaw(member: docker_api.Member, server: Server) -> str:
         return member.reachability
     if member.availability != availability:
         return f"{member.availability}, not {availability}"
-    missing = {name: value for name, value in server.labels.items() if member.labels.get(name) != value}
+    missing = {name: value for name, value in server.node_labels.items() if member.labels.get(name) != value}
     return f"without the labels {missing}" if missing else ""
 
 

@@ -20,7 +20,7 @@ class Constraint:
     """What a node must be, or must not: the classic swarm's `-e constraint:KEY==VALUE`.
 
     Attributes:
-        key: `node` for its name, else one of its labels in `servers.yml`.
+        key: `node` for its name, else one of its labels in the swarm, as `servers.yml` makes them.
         equal: whether the value is asked for, or ruled out.
     """
 
@@ -30,7 +30,7 @@ class Constraint:
 
     def admits(self, node: Node) -> bool:
         """Whether a container may run on this node."""
-        found = node.name if self.key == "node" else node.server.labels.get(self.key)
+        found = node.name if self.key == "node" else node.server.node_labels.get(self.key)
         return (found == self.value) is self.equal
 
 

@@ -139,6 +139,11 @@ class Server(_Value):
         default=None, description="The node's vagrant box.", examples=["yanndegat/swarmer"]
     )
 
+    @property
+    def node_labels(self) -> dict[str, str]:
+        """Its labels in the swarm: `labels`, and its role as `swarm`, unless one of them has that name."""
+        return {"swarm": str(self.swarm), **self.labels}
+
 
 class Registry(_Value):
     """Where the private registry keeps its content."""
