@@ -13,5 +13,6 @@ pytest_plugins = (
     "fixtures.containers",
     "fixtures.registrator",
     "fixtures.services",
+    "fixtures.commands",
     "fixtures.report",
 )

@@ -1,19 +1,11 @@
 """Containers are announced in consul, each under the name, address, tags and checks that it asks for."""
 
-import pytest
-
 from fixtures.containers import DockerRun
 from fixtures.registrator import Announced, StartRegistrator, until_answer
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 
 WEB = "-p 8080:80"
-
-
-@pytest.fixture
-def node(cluster: Cluster) -> Node:
-    """The node that the containers of a scenario run on."""
-    return cluster.nodes[-1]
 
 
 # -- ports and addresses -----------------------------------------------------------------------------------

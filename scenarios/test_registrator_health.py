@@ -12,12 +12,6 @@ from swarmer.wait import NotYet, until
 WEB = "-p 8080:80"
 
 
-@pytest.fixture
-def node(cluster: Cluster) -> Node:
-    """The node that the containers of a scenario run on."""
-    return cluster.nodes[-1]
-
-
 def test_a_port_that_answers_passes_its_http_check(
     cluster: Cluster, node: Node, announced: Announced, run_container: DockerRun
 ) -> None:

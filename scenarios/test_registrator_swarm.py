@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from fixtures.registrator import SOON, Announced
+from fixtures.registrator import SOON, Announced, StartRegistrator
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.dns_client import ask
 from swarmer.services import Services
 from swarmer.spec import SwarmRole
-from swarmer.wait import NotYet, until
+from swarmer.wait import NotYet, until, until_equal
 
 SLEEP = ("sleep", "1000000")
 
@@ -75,10 +75,34 @@ def test_a_task_on_a_node_that_manages_nothing_is_announced_with_the_services_la
     service = _only(announced, worker, "shop", timeout=TASK)
     assert service["Tags"] == ["blue"]
     services.update("front", "--label-add=SERVICE_TAGS=green")
-    until("the new tag", lambda: _expect(_only(announced, worker, "shop")["Tags"], ["green"]), timeout=SOON)
+    until_equal("its tags", lambda: _only(announced, worker, "shop")["Tags"], ["green"], timeout=SOON)
     services.docker("service", "rm", "front")
-    _until_announced(announced, worker, set())
-    until("the end of its labels", lambda: _expect(_shared(cluster), set()), timeout=SOON)
+    announced.wait_exactly(worker, set(), timeout=TASK)
+    until_equal("the services whose labels are shared", lambda: _shared(cluster), set(), timeout=SOON)
+
+
+def test_with_internal_a_task_is_announced_at_its_address_in_its_overlay_network(
+    announced: Announced,
+    services: Services,
+    start_registrator: StartRegistrator,
+    swarm_managers: list[Node],
+    busybox_image: str,
+) -> None:
+    node = swarm_managers[-1]
+    services.make("network", "inside-net", "--driver=overlay", "inside-net")
+    services.create(
+        "inside",
+        "--network=inside-net",
+        "--publish=mode=host,target=80,published=8090",
+        f"--constraint=node.hostname=={node.name}",
+        busybox_image,
+        *SLEEP,
+    )
+    outside = _only(announced, node, "inside", timeout=TASK)
+    assert (outside["Address"], outside["Port"]) == (str(node.ip), 8090)
+    service = _only(announced, node, "inside", by=start_registrator(node, "-internal"))
+    (task,) = (task for task in services.tasks("inside") if task.running)
+    assert ((service["Address"],), service["Port"]) == (task.addresses, 80)
 
 
 def test_a_port_that_every_node_forwards_is_announced_by_all_managers(
@@ -102,7 +126,7 @@ def test_a_port_that_every_node_forwards_is_announced_by_all_managers(
         assert node in swarm_managers or not announced.on(node)
     name = f"site.service.{cluster.spec.domain}"
     everybody = {str(node.ip) for node in swarm_managers}
-    until(name, lambda: _expect(set(ask(swarm_managers[0].ip, name).records), everybody), timeout=SOON)
+    until_equal(name, lambda: set(ask(swarm_managers[0].ip, name).records), everybody, timeout=SOON)
 
 
 def test_a_service_without_a_running_task_is_not_announced(
@@ -112,7 +136,8 @@ def test_a_service_without_a_running_task_is_not_announced(
     for replicas in (1, 0, 1):
         services.update("scaled", f"--replicas={replicas}")
         for node in swarm_managers:
-            _until_announced(announced, node, {f"{node.name}:scaled@mesh:8091"} if replicas else set())
+            wanted = {f"{node.name}:scaled@mesh:8091"} if replicas else set()
+            announced.wait_exactly(node, wanted, timeout=TASK)
 
 
 @pytest.mark.needs_managers(3)
@@ -148,11 +173,11 @@ def test_managers_without_a_quorum_go_on_announcing(
         node.wait_until_succeeds("docker node ls", timeout=60)
 
 
-def _only(announced: Announced, node: Node, name: str, *, timeout: float = SOON) -> dict[str, Any]:
-    """The one service that a node announces, once it has the name."""
+def _only(announced: Announced, node: Node, name: str, *, by: str = "", timeout: float = SOON) -> dict[str, Any]:
+    """The one service that a registrator announces on a node, once it has the name."""
 
     def probe() -> dict[str, Any]:
-        found = list(announced.on(node).values())
+        found = list(announced.on(node, by=by).values())
         if [one["Service"] for one in found] != [name]:
             raise NotYet(f"announced are {[one['Service'] for one in found]}")
         return dict(found[0])
@@ -160,16 +185,7 @@ def _only(announced: Announced, node: Node, name: str, *, timeout: float = SOON)
     return until(f"{name} on {node.name}", probe, timeout=timeout)
 
 
-def _until_announced(announced: Announced, node: Node, wanted: set[str]) -> None:
-    until(f"{wanted or 'nothing'} on {node.name}", lambda: _expect(set(announced.on(node)), wanted), timeout=TASK)
-
-
 def _shared(cluster: Cluster) -> set[str]:
     """The services whose labels the managers share."""
     _, keys = cluster.consul.kv.get("registrator/swarm/", keys=True, consistency="consistent")
     return set(keys or ())
-
-
-def _expect(found: object, wanted: object) -> None:
-    if found != wanted:
-        raise NotYet(str(found))

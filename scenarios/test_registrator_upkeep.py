@@ -17,12 +17,6 @@ WEB = "-p 8080:80"
 UNTIL_TOLD = "sh -c 'until test -e /end; do sleep 0.1; done; exit {}'"
 
 
-@pytest.fixture
-def node(cluster: Cluster) -> Node:
-    """The node that the containers of a scenario run on."""
-    return cluster.nodes[-1]
-
-
 def registrator(node: Node, arguments: str, *, but: str = "", limit: int = 20) -> Result:
     """Run a registrator for at most `limit` seconds with the environment of the node's own, `but` some variables."""
     variables = " ".join(pair for pair in environment(node) if not but or not pair.startswith(but))

@@ -12,6 +12,7 @@ from swarmer.wait import NotYet, until
 
 if TYPE_CHECKING:
     from swarmer.cluster import Cluster
+    from swarmer.cluster_node import Node
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,16 @@ class Services:
                 counted[task.node] = counted.get(task.node, 0) + 1
         return counted
 
+    def containers(self, node: "Node", name: str, *, ended: bool = False) -> list[str]:
+        """The containers of a service that run on a node, as the node itself knows them.
+
+        Args:
+            ended: those as well that run no more.
+        """
+        which = ("--all",) if ended else ()
+        label = f"label=com.docker.swarm.service.name={name}"
+        return node.succeed(quoted("docker", "ps", *which, "--quiet", "--filter", label)).split()
+
     def wait_running(self, name: str, fits: int | Callable[[dict[str, int]], bool], *, timeout: float = 60) -> float:
         """Wait until as many tasks run as expected, or where they run fits; seconds that it took."""
         start = time.monotonic()
@@ -120,8 +131,7 @@ class Services:
         names = [name for kind, name in self._made if kind == "service"]
         for node in self.cluster.nodes:
             for name in names:
-                label = f"label=com.docker.swarm.service.name={name}"
-                if left := node.succeed(quoted("docker", "ps", "--all", "--quiet", "--filter", label)).split():
+                if left := self.containers(node, name, ended=True):
                     raise NotYet(f"{len(left)} containers of {name} on {node.name}")
 
     def _remove(self, kind: str, name: str) -> None:

@@ -91,6 +91,24 @@ def until(
     return Wait(what, probe, timeout, interval, pardon)()
 
 
+def until_equal(
+    what: str,
+    look: Callable[[], object],
+    expected: object,
+    *,
+    timeout: float,
+    interval: float = 0.1,
+    pardon: tuple[type[Exception], ...] = (),
+) -> None:
+    """Wait until `look()` finds exactly what is expected; what it found last is shown when it never does."""
+
+    def probe() -> None:
+        if (found := look()) != expected:
+            raise NotYet(f"{found!r}, not {expected!r}")
+
+    until(what, probe, timeout=timeout, interval=interval, pardon=pardon)
+
+
 def until_true(what: str, condition: Callable[[], object], *, timeout: float, interval: float = 0.1) -> None:
     """Wait until `condition()` is true; its last value is shown when it never is."""
 

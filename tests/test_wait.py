@@ -5,7 +5,7 @@ from itertools import count
 import pytest
 
 from swarmer import wait
-from swarmer.wait import GaveUp, Hopeless, NotYet, until, until_true
+from swarmer.wait import GaveUp, Hopeless, NotYet, until, until_equal, until_true
 
 
 def test_it_looks_again_until_the_awaited_is_there() -> None:
@@ -53,6 +53,13 @@ def test_errors_are_pardoned_only_where_that_was_said() -> None:
 def test_a_condition_shows_its_last_value() -> None:
     with pytest.raises(GaveUp, match=r"last seen: \[\]"):
         until_true("members", list, timeout=0)
+
+
+def test_what_was_found_instead_of_the_expected_is_shown() -> None:
+    looks = count(1)
+    until_equal("the third look", lambda: next(looks), 3, timeout=60, interval=0)
+    with pytest.raises(GaveUp, match=r"last seen: \{1\}, not \{2\}"):
+        until_equal("two", lambda: {1}, {2}, timeout=0)
 
 
 def test_every_deadline_grows_with_the_slowness_of_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
