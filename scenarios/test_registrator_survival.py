@@ -1,6 +1,9 @@
 """What is announced is true, whatever restarts, dies or is missed; and nothing is written when nothing changed."""
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -11,18 +14,12 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.dns_client import ask
 from swarmer.faults import Faults
-from swarmer.wait import NotYet, until
+from swarmer.wait import NotYet, until, until_equal
 
 WEB = "-p 8080:80"
 
 #: Seconds for what has to wait for consul or docker to be up again first.
 AFTER_RESTART = 15.0
-
-
-@pytest.fixture
-def node(cluster: Cluster) -> Node:
-    """The node that the containers of a scenario run on."""
-    return cluster.nodes[-1]
 
 
 def test_a_resync_that_changes_nothing_writes_nothing(
@@ -136,12 +133,7 @@ def test_a_restart_of_consul_loses_nothing(
     node.succeed("docker rm -f goes")
     run_container(node, "--name comes -p 8082:80")
     node.succeed("systemctl start consul")
-    until(
-        "the services after the restart",
-        lambda: _expect(set(announced.on(node)), {f"{node.name}:stays:80", f"{node.name}:comes:80"}),
-        timeout=AFTER_RESTART,
-        pardon=consul_api.Unavailable,
-    )
+    announced.wait_exactly(node, {f"{node.name}:stays:80", f"{node.name}:comes:80"}, timeout=AFTER_RESTART)
     cluster.wait_converged()
 
 
@@ -151,12 +143,7 @@ def test_an_agent_that_lost_its_services_gets_them_back(
     run_container(node, f"--name web {WEB}")
     announced.wait(node, f"{node.name}:web:80")
     node.succeed("systemctl stop consul; rm -r /var/lib/consul/services /var/lib/consul/checks; systemctl start consul")
-    until(
-        "the service in the agent that forgot it",
-        lambda: _expect(set(announced.on(node)), {f"{node.name}:web:80"}),
-        timeout=AFTER_RESTART,
-        pardon=consul_api.Unavailable,
-    )
+    announced.wait_exactly(node, {f"{node.name}:web:80"}, timeout=AFTER_RESTART)
     cluster.wait_converged()
 
 
@@ -171,22 +158,38 @@ def test_a_node_that_lost_power_is_not_found_and_comes_back_once(
     announced.wait(cluster.nodes[0], f"{cluster.nodes[0].name}:other:80")
     asked = cluster.nodes[0]
     with faults.power_off(node):
-        until(
+        until_equal(
             "consul to know that the node is dead",
-            lambda: _expect(node.name in consul_api.members_alive(cluster.consul), False),
+            lambda: node.name in consul_api.members_alive(cluster.consul),
+            False,
             timeout=20,
             pardon=consul_api.Unavailable,
         )
         assert _found(cluster, asked, "twin") == {str(asked.ip)}
-        assert _found(cluster, asked, "over") == set()
-    until(
-        "the service of both nodes",
-        lambda: _expect(_found(cluster, asked, "twin"), {str(asked.ip), str(node.ip)}),
-        timeout=AFTER_RESTART,
-    )
-    assert _found(cluster, asked, "over") == set()
+        with _never_found(cluster, asked, "over"):
+            node.power_on()
+            both = {str(asked.ip), str(node.ip)}
+            until_equal(
+                "the service of both nodes", lambda: _found(cluster, asked, "twin"), both, timeout=AFTER_RESTART
+            )
     _, entries = cluster.consul.catalog.service("twin", consistency="consistent")
     assert sorted(entry["Node"] for entry in entries) == sorted([asked.name, node.name])
+
+
+@pytest.mark.needs_servers(3)
+def test_of_a_node_that_was_replaced_nothing_is_found(
+    cluster: Cluster, node: Node, announced: Announced, run_container: DockerRun
+) -> None:
+    run_container(node, f"--name over {WEB} --restart=always -e SERVICE_NAME=over")
+    announced.wait(node, f"{node.name}:over:80")
+    asked = cluster.nodes[0]
+    node.power_off()
+    until_equal("what is found", lambda: _found(cluster, asked, "over"), set(), timeout=20)
+    node.replace()
+    cluster.wait_converged()
+    assert _found(cluster, asked, "over") == set()
+    _, entries = cluster.consul.catalog.service("over", consistency="consistent")
+    assert entries == []
 
 
 def test_a_reboot_leaves_only_what_runs_again(
@@ -196,12 +199,7 @@ def test_a_reboot_leaves_only_what_runs_again(
     run_container(node, "--name over -p 8081:80")
     announced.wait(node, f"{node.name}:over:80")
     node.reboot()
-    until(
-        "what runs again, alone",
-        lambda: _expect(set(announced.on(node)), {f"{node.name}:back:80"}),
-        timeout=AFTER_RESTART,
-        pardon=consul_api.Unavailable,
-    )
+    announced.wait_exactly(node, {f"{node.name}:back:80"}, timeout=AFTER_RESTART)
     cluster.wait_converged()
 
 
@@ -209,9 +207,26 @@ def _found(cluster: Cluster, asked: Node, name: str) -> set[str]:
     return set(ask(asked.ip, f"{name}.service.{cluster.spec.domain}").records)
 
 
-def _expect(found: object, wanted: object) -> None:
-    if found != wanted:
-        raise NotYet(str(found))
+@contextmanager
+def _never_found(cluster: Cluster, asked: Node, name: str) -> Iterator[None]:
+    """All the while, a name leads nowhere."""
+    end = threading.Event()
+    found: list[float] = []
+    start = time.monotonic()
+
+    def watch() -> None:
+        while not end.wait(0.02):
+            if _found(cluster, asked, name):
+                found.append(round(time.monotonic() - start, 2))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+    assert not found, f"{name} was found {len(found)} times, {found[0]} to {found[-1]} s after the beginning"
 
 
 def _settled_writes(node: Node) -> dict[str, int]:

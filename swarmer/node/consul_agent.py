@@ -1,4 +1,4 @@
-"""This node's own consul agent, for the programs of ours that run on nodes: no package but Python's own."""
+"""A consul agent, most often this node's own, for the programs of ours that run on nodes: no package but Python's."""
 
 import http.client
 import json
@@ -41,10 +41,10 @@ def own_token(service: str) -> str:
 class Agent:
     """The agent's HTTP API, over one connection that is kept open. Not to be shared by threads."""
 
-    def __init__(self, token: str, *, timeout: float = 5) -> None:
+    def __init__(self, token: str, *, host: str = "127.0.0.1", timeout: float = 5) -> None:
         context = ssl.create_default_context(cafile=str(SEED / "consul/ca-chain.pem"))
         context.load_cert_chain(SEED / "consul/node.pem", SEED / "consul/node-key.pem")
-        self._connection = http.client.HTTPSConnection("127.0.0.1", 8500, timeout=timeout, context=context)
+        self._connection = http.client.HTTPSConnection(host, 8500, timeout=timeout, context=context)
         self._headers = {"X-Consul-Token": token}
 
     def ask(self, method: str, path: str, body: object = None) -> Answer:
