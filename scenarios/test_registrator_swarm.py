@@ -4,26 +4,18 @@ from typing import Any
 
 import pytest
 
+from fixtures.containers import DockerRun
 from fixtures.registrator import SOON, Announced, StartRegistrator
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.dns_client import ask
+from swarmer.faults import Faults
+from swarmer.ports import SWARM
 from swarmer.services import Services
 from swarmer.spec import SwarmRole
 from swarmer.wait import NotYet, until, until_equal
 
 SLEEP = ("sleep", "1000000")
-
-#: Cuts a manager off from the others as far as the swarm is concerned; consul's traffic passes.
-_NO_SWARM = """
-table inet no_swarm {
-    chain arriving {
-        type filter hook input priority -300
-        tcp dport 2377 drop
-        tcp sport 2377 drop
-    }
-}
-"""
 
 #: Seconds for a task to start on its node, on a busy machine.
 TASK = 20.0
@@ -147,6 +139,8 @@ def test_managers_without_a_quorum_go_on_announcing(
     services: Services,
     swarm_managers: list[Node],
     busybox_image: str,
+    run_container: DockerRun,
+    faults: Faults,
 ) -> None:
     left = swarm_managers[-1]
     services.create("mesh", "--publish=8091:80", "--label=SERVICE_TAGS=edge", "--mode=global", busybox_image, *SLEEP)
@@ -154,23 +148,14 @@ def test_managers_without_a_quorum_go_on_announcing(
         announced.wait(node, f"{node.name}:mesh@mesh:8091", timeout=TASK)
     shared = _shared(cluster)
     assert shared
-    cut = [node for node in swarm_managers if node is not left]
-    for node in cut:
-        node.succeed("nft -f -", input=_NO_SWARM)
-    try:
+    with faults.block(*(node for node in swarm_managers if node is not left), port=SWARM.number):
         left.wait_until_succeeds("docker node ls 2>&1 | grep -q 'leader\\|deadline'", timeout=60)
         # A new one knows only what consul tells it.
         left.succeed("systemctl restart swarmer-registrator")
-        left.succeed(f"docker run --detach --name alone --stop-timeout 1 --publish 8099:80 {busybox_image} sleep 1000")
+        run_container(left, "--name alone --publish 8099:80")
         announced.wait(left, f"{left.name}:alone:80")
         assert f"{left.name}:mesh@mesh:8091" in announced.on(left)
         assert _shared(cluster) == shared
-    finally:
-        for node in cut:
-            node.succeed("nft delete table inet no_swarm")
-        left.execute("docker rm -f alone")
-    for node in swarm_managers:
-        node.wait_until_succeeds("docker node ls", timeout=60)
 
 
 def _only(announced: Announced, node: Node, name: str, *, by: str = "", timeout: float = SOON) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from swarmer.cluster_node import Node
 from swarmer.credentials import consul_tokens
 from swarmer.dns_client import ask
 from swarmer.faults import Faults
+from swarmer.ports import SWARM
 from swarmer.services import Services
 from swarmer.spec import SwarmRole
-from swarmer.wait import NotYet, until, until_true
+from swarmer.wait import NotYet, until, until_equal, until_true
 
 three_managers = pytest.mark.needs_managers(3)
 
@@ -49,6 +50,14 @@ def test_a_manager_whose_engine_is_dead_is_not_named(cluster: Cluster, swarm_lea
     name = f"swarm.service.{cluster.spec.domain}"
     with faults.stop(node, "docker"):
         until_true("its name to go", lambda: str(node.ip) not in ask(node.ip, name).records, timeout=45)
+
+
+@three_managers
+def test_managers_without_a_quorum_are_not_named(cluster: Cluster, swarm_managers: list[Node], faults: Faults) -> None:
+    """Consul has its quorum all the while: managers only don't reach each other as managers."""
+    name = f"swarm.service.{cluster.spec.domain}"
+    with faults.block(*swarm_managers, port=SWARM.number):
+        until_equal("the managers' addresses", lambda: ask(swarm_managers[0].ip, name).records, (), timeout=45)
 
 
 def test_join_tokens_are_read_by_who_needs_them_only(cluster: Cluster) -> None:

@@ -119,6 +119,28 @@ class Faults:
         self.cluster.wait_converged()
 
     @contextmanager
+    def block(self, *nodes: Node, port: int) -> Iterator[None]:
+        """Drop what nodes get to or from a TCP port of each other: one service is cut, while the others go on."""
+        table = f"swarmer_block_{next(_cuts)}"
+        rules = f"""
+            table inet {table} {{
+                chain arriving {{
+                    type filter hook input priority -300
+                    iif != "lo" tcp dport {port} drop
+                    iif != "lo" tcp sport {port} drop
+                }}
+            }}
+        """
+        try:
+            for node in nodes:
+                node.succeed("nft --file -", input=rules)
+            yield
+        finally:
+            for node in nodes:
+                _heal(node, table)
+        self.cluster.wait_converged()
+
+    @contextmanager
     def bad_link(self, side: Iterable[Node], other: Iterable[Node], link: netem.Link) -> Iterator[None]:
         """Delay, lose or reorder the packets between two sets of nodes, in both directions; needs `netem`.
 
