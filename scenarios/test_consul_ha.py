@@ -10,7 +10,7 @@ from swarmer import consul_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
-from swarmer.wait import NotYet, until
+from swarmer.wait import NotYet, until, until_true
 
 #: Seconds from a leader's loss to the next consistent read. With `raft_multiplier` 1 a follower stands for
 #: election after at most 2 s of silence; a split vote costs another 2 s; the rest is slack for a busy host.
@@ -158,6 +158,29 @@ def test_a_replaced_node_joins_and_the_dead_one_is_no_peer_any_more(cluster: Clu
     assert dead not in peers.values()
     _, entry = consul_follower.consul.kv.get("before-replacement", consistency="stale")
     assert entry["Value"] == b"kept"
+
+
+@three_servers
+@pytest.mark.means_failure("consul.service")
+def test_a_node_that_is_new_before_anybody_missed_the_former_one_is_itself_in_the_catalog(
+    cluster: Cluster, consul_follower: Node
+) -> None:
+    """Consul keeps a name for the node that it takes for alive, and would refuse the new one for ever."""
+    former = consul_follower.consul.agent.self()["Config"]["NodeID"]
+    pid = consul_follower.main_pid("consul")
+    consul_follower.succeed(
+        f"kill -KILL {pid}; tail --pid={pid} --follow /dev/null; rm -r /var/lib/consul/*; "
+        "systemctl restart consul && systemctl restart --no-block swarmer-acl"
+    )
+    cluster.wait_converged()
+    _, found = cluster.consul.catalog.node(consul_follower.name, consistency="consistent")
+    assert found["Node"]["ID"] == consul_follower.consul.agent.self()["Config"]["NodeID"] != former
+    # And what it announces gets into the catalog.
+    consul_follower.consul.agent.service.register("anew")
+    try:
+        until_true("its service", lambda: cluster.consul.catalog.service("anew")[1], timeout=10)
+    finally:
+        consul_follower.consul.agent.service.deregister("anew")
 
 
 def test_when_all_nodes_lost_power_the_data_is_there_again(cluster: Cluster, faults: Faults) -> None:

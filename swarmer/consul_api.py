@@ -68,6 +68,16 @@ def members_alive(api: consul.Consul) -> set[str]:
     return {check["Node"] for check in checks if check["CheckID"] == "serfHealth"}
 
 
+def former_nodes(api: consul.Consul) -> list[str]:
+    """The members whose name stands in the catalog for another node, one that was replaced; none, when all is well.
+
+    What such a node announces is refused, and its health is taken for the former one's.
+    """
+    members = {member["Name"]: member["Tags"].get("id") for member in api.agent.members()}
+    _, nodes = api.catalog.nodes(consistency="consistent")
+    return sorted(node["Node"] for node in nodes if node["ID"] != members.get(node["Node"], node["ID"]))
+
+
 def catalog_writes(api: consul.Consul, node: str) -> dict[str, int]:
     """The index of the write that made each entry of a node what it is; equal while nothing was written.
 

@@ -116,6 +116,8 @@ def check_consul(cluster: "Cluster") -> None:
     alive = consul_api.members_alive(api)
     if absent := {node.name for node in cluster.nodes} - alive:
         raise NotYet(f"members not alive: {', '.join(sorted(absent))}")
+    if former := consul_api.former_nodes(api):
+        raise NotYet(f"the catalog has the former {', '.join(former)}")
 
 
 def check_registry(cluster: "Cluster") -> None:

@@ -12,12 +12,13 @@ Sources: the HTTP API of consul, `acl` and `agent#update-acl-tokens`.
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from swarmer.node.consul_agent import SEED, Agent, Refused, own_token
+from swarmer.ports import CONSUL_RPC
 
 #: One file per service, `SERVICE.hcl`; `{{node}}` stands for the name of the node.
 POLICIES = Path("/usr/share/swarmer/acl")
@@ -67,6 +68,29 @@ def bring_into_force(agent: Agent, token: str) -> None:
         agent.call("PUT", f"agent/token/{purpose}", {"Token": token})
 
 
+def take_over(own: Agent, writing: Agent, node: Mapping[str, Any]) -> None:
+    """Be the node of this name in the catalog, if the former one is.
+
+    Consul refuses a new node of the same name while it takes the former one for alive. Where the new one came so soon
+    that nobody noticed the death, it would do so for ever: its health is that of its name, and so the new one's. What
+    is written is what the leader writes of a member that joins.
+
+    Args:
+        writing: who may write entries of this node, and on servers of the service `consul`.
+    """
+    entry = own.call("GET", f"catalog/node/{node['name']}")
+    identity = own.call("GET", "agent/self")["Config"]["NodeID"]
+    if not entry or entry["Node"]["ID"] == identity:
+        return
+    print(f"the catalog has the former {node['name']}, {entry['Node']['ID']}: this one takes its place", flush=True)
+    alive = {"Node": node["name"], "CheckID": "serfHealth", "Name": "Serf Health Status", "Status": "passing"}
+    definition = {"Node": node["name"], "ID": identity, "Address": node["ip"], "Check": alive}
+    if node["consul"] == "server":
+        definition["Service"] = {"ID": "consul", "Service": "consul", "Port": CONSUL_RPC.number}
+    writing.call("PUT", "catalog/deregister", {"Node": node["name"]})
+    writing.call("PUT", "catalog/register", definition)
+
+
 def main() -> int:
     """Until this node's token is in force, and, on a server, all rules are written, by whichever server leads.
 
@@ -89,6 +113,7 @@ def main() -> int:
                 write_rules(management, node["dc"], absent)
                 absent = []
             if leader and not in_force:
+                take_over(own, management if rules else own, node)
                 bring_into_force(own, token)
                 in_force = True
             if in_force and not absent:
