@@ -284,6 +284,8 @@ def _dissolve(cluster: Cluster) -> None:
         node.succeed("systemctl stop swarmer-swarm")
     for node in cluster.nodes:
         node.succeed("docker swarm leave --force")
+    for node in cluster.swarm_managers:
+        node.consul.agent.service.deregister("swarm")
     assert cluster.consul.kv.delete("swarm/", recurse=True)
 
 
