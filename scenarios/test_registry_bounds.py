@@ -45,6 +45,14 @@ def test_the_number_of_uploads_at_once_is_bounded(client: RegistryClient) -> Non
     )
 
 
+def test_an_upload_that_is_too_large_is_refused_before_it_is_sent(client: RegistryClient) -> None:
+    location = client.ask("POST", "/v2/large/blobs/uploads/").headers["Location"]
+    with begun_upload(client, location, length=(10 << 30) + 1) as connection:
+        answer = connection.recv(65536).decode()
+    assert answer.startswith("HTTP/1.1 413 ")
+    assert "SIZE_INVALID" in answer
+
+
 @contextmanager
 def small_disk(nodes: list[Node], size: int) -> Iterator[None]:
     """Registry nodes whose disk for content holds only so many MiB, with a copy of what is there."""

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack
 
 import pytest
 
-from fixtures.registry_load import Acknowledged, Pulling, Pushing
+from fixtures.registry_load import Acknowledged, Pulling, Pushing, is_proper
 from swarmer import registry_client
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
@@ -74,13 +74,19 @@ def by_name(cluster: Cluster, asked: Node) -> Callable[[], list[RegistryClient]]
 
 
 def nothing_is_lost(pushes: list[Acknowledged], clients: list[RegistryClient]) -> None:
-    """Every acknowledged image is pulled from every node, whole, with the digests that were pushed."""
+    """Every tag is pulled from every node, whole; those that were acknowledged are there, as they were pushed."""
     assert pushes
+    acknowledged = {(push.repository, push.tag): push.image for push in pushes}
+    tags = [
+        (repository, tag)
+        for repository in sorted({push.repository for push in pushes})
+        for tag in clients[0].get(f"/v2/{repository}/tags/list").json()["tags"]
+    ]
+    assert acknowledged.keys() <= set(tags)
     with ThreadPoolExecutor(8) as pool:
         for client in clients:
-            pulled = pool.map(lambda push, client=client: client.pull(push.repository, push.tag), pushes)
-            for push, image in zip(pushes, pulled, strict=True):
-                assert image == push.image, f"{client.address} {push.repository}:{push.tag}"
+            for found, image in zip(tags, pool.map(lambda tag, client=client: client.pull(*tag), tags), strict=True):
+                assert image == acknowledged.get(found, image), f"{client.address} {found}"
 
 
 def test_what_one_node_pushes_every_other_node_pulls(
@@ -218,8 +224,6 @@ def test_the_whole_registry_survives_a_power_cut(
         pushing.wait_for_more()
     assert pushing.improper == []
     nothing_is_lost(pushing.acknowledged, clients)
-    tags = clients[0].get(f"/v2/{repository}/tags/list").json()["tags"]
-    assert {push.tag for push in pushing.acknowledged} <= set(tags)
 
 
 @three_servers
@@ -237,6 +241,7 @@ def test_without_a_majority_nothing_is_acknowledged(
         with pytest.raises((RegistryError, *Unavailable)) as refused:
             leader.push(repository, "2", Image.random())
         if isinstance(refused.value, RegistryError):
-            assert (refused.value.status, refused.value.codes) == (503, ["UNAVAILABLE"])
+            assert refused.value.status == 503
+            assert is_proper(refused.value)
     assert leader.pull(repository, "1") == image
     assert leader.get(f"/v2/{repository}/tags/list").json()["tags"] == ["1"]
