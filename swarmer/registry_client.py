@@ -17,7 +17,6 @@ from urllib.parse import urljoin
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection
 
 from swarmer import dns_client
 from swarmer.files import write_private
@@ -36,8 +35,9 @@ _LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 #: What a registry that is down, cut off or without a leader makes the client raise.
 Unavailable = (requests.RequestException,)
 
-#: Let the kernel end a connection whose other side says nothing for three seconds.
-_NOTICE_SILENCE: Final = [
+#: Let the kernel end a connection whose other side says nothing for three seconds. The first is what urllib3 sets.
+_SOCKET_OPTIONS: Final = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
@@ -108,7 +108,7 @@ class _NoticesSilence(HTTPAdapter):
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         """With these options for each connection."""
-        options["socket_options"] = [*HTTPConnection.default_socket_options, *_NOTICE_SILENCE]
+        options["socket_options"] = _SOCKET_OPTIONS
         super().init_poolmanager(*arguments, **options)
 
 
