@@ -51,6 +51,16 @@ def test_an_interrupted_run_tears_its_cluster_down(
     assert not (harness.home / "nspawn/harness/ledger.json").exists()
 
 
+def test_a_scenario_that_was_interrupted_is_not_blamed_for_what_it_left(harness: Harness) -> None:
+    run = harness.start("hanging.py", "-k", "switched_off")
+    wait_for("hanging scenario", lambda: _hangs(harness))
+    run.send_signal(signal.SIGINT)
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 2, output
+    assert "broke the cluster" not in output
+    assert not (harness.home / "nspawn/harness/ledger.json").exists()
+
+
 @pytest.mark.parametrize("moment", [_nodes_run, _hangs])
 def test_after_kill_9_the_garbage_collection_removes_all_that_is_left(
     harness: Harness, moment: Callable[[Harness], bool]

@@ -1,4 +1,4 @@
-"""A scenario that never ends; run by the tests of the harness, which end it."""
+"""Scenarios that never end; run by the tests of the harness, which end it."""
 
 import time
 from pathlib import Path
@@ -8,5 +8,11 @@ from swarmer.cluster_node import Node
 
 def test_that_hangs(nodes: list[Node]) -> None:
     nodes[0].succeed("true")
+    Path("hanging").touch()
+    time.sleep(600)
+
+
+def test_that_hangs_with_a_node_switched_off(nodes: list[Node]) -> None:
+    nodes[0].power_off()
     Path("hanging").touch()
     time.sleep(600)
