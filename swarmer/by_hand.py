@@ -8,7 +8,7 @@ from swarmer.errors import SwarmerError
 from swarmer.ledger import Ledger
 from swarmer.progress import Progress
 from swarmer.spec import Spec
-from swarmer.stacks.acceleration import UNKNOWN
+from swarmer.stacks.acceleration import BY_HARDWARE
 from swarmer.stacks.vagrant import VagrantStack
 from swarmer.state import ClusterHome
 
@@ -23,7 +23,7 @@ def plan(spec: Spec) -> str:
     stack = VagrantStack(Ledger(home, spec=spec, image=""))
     if home.ledger.exists() and stack.plan_file.exists():
         return stack.plan_file.read_text()
-    return stack.plan(spec, UNKNOWN).json()
+    return stack.plan(spec, BY_HARDWARE).json()
 
 
 def prepare(spec: Spec, progress: Progress) -> str:

@@ -1,5 +1,6 @@
 """The stack vagrant, on one real virtual machine: made by Vagrant, gone without a trace, however the run ended."""
 
+import json
 import os
 import re
 import signal
@@ -82,7 +83,7 @@ def test_vagrant_up_by_hand_makes_the_cluster_and_vagrant_destroy_leaves_nothing
         vagrant ssh node-1 -c 'echo "this is $(hostname)"'
         until swarmer status vagrant:harness; do sleep 2; done
         ls "$SWARMER_HOME/vagrant/harness/client.pem"
-        vagrant up | grep 'already running'
+        vagrant up | grep 'already provisioned'
         vagrant destroy --force
     """
     run = _run_by_hand(home, script)
@@ -99,6 +100,31 @@ def test_vagrant_status_and_validate_make_nothing(home: Path) -> None:
     assert "Vagrantfile validated successfully" in run
     assert re.search("node-1 +not created", run)
     assert not list(home.glob("*/*/*"))
+
+
+def test_a_machine_of_virtualbox_gets_its_drive_its_network_and_its_console(home: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "SWARMER_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
+    environment["VAGRANT_DEFAULT_PROVIDER"] = "virtualbox"
+    words = [sys.executable, "-m", "swarmer", "plan", "--stack=vagrant"]
+    text = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    (tmp_path / "plan.json").write_text(text)
+    plan = json.loads(text)
+    environment["SWARMER_VAGRANT_PLAN"] = str(tmp_path / "plan.json")
+    environment["VAGRANT_DOTFILE_PATH"] = str(tmp_path / "state")
+    environment["VAGRANT_EXPERIMENTAL"] = plan["features"]
+    words = ["ruby", str(REPOSITORY / "tests/machine_config.rb"), str(REPOSITORY / "vagrant"), "node-1", "virtualbox"]
+    made = json.loads(subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout)
+    machine = plan["machines"][0]
+    kind, network = made["networks"][0]
+    assert kind == "private_network"
+    assert (network["ip"], network["virtualbox__adapter_ip"]) == (f"{NETWORK}.11", f"{NETWORK}.1")
+    assert network["virtualbox__mac"] == machine["mac"].replace(":", "")
+    assert made["drives"] == [["dvd", machine["seed"]]]
+    assert made["ssh"] == [f"{NETWORK}.11", 22]
+    settings = {words[2]: words[3:] for words in made["customizations"]}
+    assert settings["--memory"] == ["1024"]
+    assert settings["--cpus"] == [1]
+    assert settings["--uart1"][-2:] == ["file", machine["console"]]
 
 
 def _run_by_hand(home: Path, script: str) -> str:

@@ -13,15 +13,25 @@ module ByHand
 
   # The plan of the cluster of servers.yml. Does not return when there is one already.
   def self.plan
+    at_exit { remove_unused_state }
     abort "swarmer is not installed here; `make setup STACK=vagrant` in #{ROOT} does it" unless File.executable?(SWARMER)
     words = ["plan", "--stack", "vagrant", "--servers", ENV["SWARMER_SERVERS"] || File.join(ROOT, "servers.yml")]
     words << "--prepare" if ["up", "reload"].include?(COMMAND)
-    output, status = Open3.capture2(SWARMER, *words)
+    output, status = Open3.capture2({ "VAGRANT_DEFAULT_PROVIDER" => provider }, SWARMER, *words)
     exit status.exitstatus || 1 unless status.success?
     plan = JSON.parse(output)
     begin_again(plan) if File.exist?(plan["file"])
-    at_exit { remove_unused_state }
     plan
+  end
+
+  # What Vagrant would choose: what its options say, or its variables; else VirtualBox, where that is installed.
+  def self.provider
+    given = ARGV.each_cons(2).find { |word, _| word == "--provider" }&.last
+    given ||= ARGV.map { |word| word[/\A--provider=(.+)/, 1] }.compact.first
+    preferred = ENV["VAGRANT_PREFERRED_PROVIDERS"].to_s.split(",").map(&:strip).reject(&:empty?)
+    usable = Vagrant.plugin("2").manager.providers.to_hash.map { |name, (kind, _)| name.to_s if kind.usable?(false) }
+    ours = (preferred | ["virtualbox", "libvirt"]) & usable.compact & ["virtualbox", "libvirt"]
+    given || [ENV["VAGRANT_DEFAULT_PROVIDER"].to_s, *ours].reject(&:empty?).first || "libvirt"
   end
 
   def self.begin_again(plan)
@@ -30,7 +40,8 @@ module ByHand
       "SWARMER_VAGRANT_PLAN" => plan["file"],
       "SWARMER_VAGRANT_BY_HAND" => "1",
       "VAGRANT_DOTFILE_PATH" => plan["state"],
-      "VAGRANT_DEFAULT_PROVIDER" => "libvirt",
+      "VAGRANT_DEFAULT_PROVIDER" => plan["provider"],
+      "VAGRANT_EXPERIMENTAL" => plan["features"],
     }
     exec(environment, RbConfig.ruby, $PROGRAM_NAME, *ARGV)
   end

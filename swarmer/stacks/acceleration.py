@@ -33,7 +33,7 @@ class Acceleration:
     """How virtual machines run here.
 
     Attributes:
-        accelerator: `kvm`, or `tcg`, which emulates.
+        accelerator: `kvm`; or `tcg`, which emulates; or another hypervisor's `hardware`.
         boot_seconds: how long the kernel took.
     """
 
@@ -51,8 +51,8 @@ class Acceleration:
         return round(max(1.0, self.boot_seconds / _USUAL) * (crowd if self.emulated else 1.0), 1)
 
 
-#: For a plan of machines that nobody makes yet.
-UNKNOWN: Final = Acceleration("tcg", _USUAL)
+#: What a hypervisor gives that can't do without; and a plan of machines that nobody makes yet.
+BY_HARDWARE: Final = Acceleration("hardware", _USUAL)
 
 
 def probed(image: Image) -> Acceleration:

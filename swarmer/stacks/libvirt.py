@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 
 from swarmer.cloudinit import SeedData
 from swarmer.errors import HostError
-from swarmer.files import write_private
 from swarmer.shell import run
+from swarmer.stacks.seed_disk import write_seed_disk
 from swarmer.state import cache_home
 
 URI = "qemu:///system"
@@ -125,18 +125,9 @@ def put_seed(volume: str, seed: SeedData | None) -> None:
     if not seed:
         return
     with tempfile.TemporaryDirectory(prefix="swarmer-seed-") as folder:  # mode 0700: it holds secrets
-        files = Path(folder, "files")
-        files.mkdir()
-        for name, content in seed.files().items():
-            write_private(files / name, content)
         disk = Path(folder, "seed.iso")
-        make_seed_disk(files, disk)
+        write_seed_disk(disk, seed)
         virsh("vol-upload", volume, disk, "--pool", POOL)
-
-
-def make_seed_disk(files: Path, disk: Path) -> None:
-    """A disk image with these files, labelled so that cloud-init's NoCloud source finds it."""
-    run(["genisoimage", "-quiet", "-volid", "cidata", "-joliet", "-rock", "-output", disk, files])
 
 
 def backing_volume(volume: str) -> tuple[str, int]:

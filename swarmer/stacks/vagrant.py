@@ -1,27 +1,22 @@
-"""Nodes as virtual machines: Vagrant makes them, with libvirt; afterwards libvirt itself has their power."""
+"""Nodes as virtual machines: Vagrant makes them; afterwards the hypervisor itself has their power."""
 
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, ClassVar
 
 from swarmer import image as node_image
 from swarmer import wait
 from swarmer.cloudinit import SeedData
-from swarmer.errors import HostError
 from swarmer.files import write_private
-from swarmer.image import Format, Image, Kind
+from swarmer.image import Image, Kind
 from swarmer.ledger import Ledger, Resource
 from swarmer.spec import Server, Spec
-from swarmer.stacks import acceleration, host_network, libvirt, vagrant_plan
+from swarmer.stacks import acceleration, vagrant_plan, vagrant_providers
 from swarmer.stacks.base import Capability, Stack
 from swarmer.stacks.vagrant_calls import VagrantCalls
-
-_TOOLS = ("vagrant", "virsh", "qemu-system-x86_64", "qemu-img", "genisoimage", "ssh", "ip")
 
 #: Seconds that `vagrant up` may take, on a machine of usual speed.
 _UP_TIMEOUT = 180.0
@@ -38,9 +33,21 @@ class VagrantStack(Stack):
         self.folder = self.home.folder / "vagrant"
         self.plan_file = self.folder / "plan.json"
         self._state = self.folder / "state"
-        self._vagrant = VagrantCalls(plan=self.plan_file, state=self._state, log=self.folder / "vagrant.log")
+        name = os.environ.get("VAGRANT_DEFAULT_PROVIDER") or "libvirt"
         if self.plan_file.exists():
-            wait.be_patient(float(json.loads(self.plan_file.read_text())["slowness"]))
+            plan = json.loads(self.plan_file.read_text())
+            wait.be_patient(float(plan["slowness"]))
+            name = plan["provider"]
+        self._provider = vagrant_providers.provider(name)
+        self._vagrant = VagrantCalls(
+            state=self._state,
+            log=self.folder / "vagrant.log",
+            variables={
+                "SWARMER_VAGRANT_PLAN": str(self.plan_file),
+                "VAGRANT_DEFAULT_PROVIDER": name,
+                "VAGRANT_EXPERIMENTAL": self._provider.features,
+            },
+        )
 
     # -- what it offers ------------------------------------------------------------------------------------
 
@@ -57,12 +64,11 @@ class VagrantStack(Stack):
     # -- the whole cluster ---------------------------------------------------------------------------------
 
     def preflight(self, spec: Spec) -> None:
-        check_host()
-        host_network.check_free(spec)
+        self._provider.check(spec)
 
     def build_image(self, report: Callable[[str], None]) -> Image:
         built = super().build_image(report)
-        node_image.disk(report, Format.BOX)
+        node_image.disk(report, self._provider.box)
         return built
 
     def prepare(self, spec: Spec) -> list[str]:
@@ -70,21 +76,13 @@ class VagrantStack(Stack):
         self.home.nodes.mkdir(mode=0o700, exist_ok=True)
         self.ledger.intend("path", str(self.folder))
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        self.ledger.intend("fence", str(spec.admin_network))
-        self.ledger.intend("network", self._network)
-        libvirt.define_network(
-            self._network, f"sw{self.home.tag}", spec.host_address, spec.admin_network, internet=spec.internet
-        )
-        if os.geteuid() == 0:
-            # Not before: libvirt refuses a network that has any route.
-            host_network.fence(spec.admin_network)
-        libvirt.prepare_pool()
+        self._provider.prepare(self.ledger, self._network)
         current = node_image.find(self.image_kind)
         assert current
-        found = acceleration.probed(current)
+        found = self._provider.accelerated(current)
         wait.be_patient(found.slowness(len(spec.servers)))
         write_private(self.plan_file, self.plan(spec, found).json())
-        vagrant_plan.write_catalog(self._catalog)
+        vagrant_plan.write_catalog(self._catalog, self._provider.name, self._provider.box)
         if not found.emulated:
             return []
         return [
@@ -104,7 +102,7 @@ class VagrantStack(Stack):
 
         def said(line: str) -> None:
             name = line.strip().removeprefix("==> ").split(":")[0]
-            if name in waiting and "Starting domain" in line:
+            if name in waiting and self._provider.starting in line:
                 waiting.discard(name)
                 launched(name)
 
@@ -112,25 +110,21 @@ class VagrantStack(Stack):
 
     def make_disks(self, machines: Sequence[tuple[Server, SeedData]]) -> None:
         """All that these machines need besides the network, so that `vagrant up` can make them."""
-        self.ledger.intend("box", vagrant_plan.box_volume())
-        libvirt.put_box(vagrant_plan.box_volume(), node_image.disk(lambda _: None))
+        self._provider.prepare_box(self.ledger)
         for server, seed in machines:
-            domain = self._domain(server.name)
-            self.ledger.intend("volume", self._seed(server.name))
-            self.ledger.intend("volume", f"{domain}.img")
-            self.ledger.intend("domain", domain)
-            self.home.node(server.name).mkdir(mode=0o700, exist_ok=True)
+            folder = self.home.node(server.name)
+            folder.mkdir(mode=0o700, exist_ok=True)
             self.console(server.name).touch(mode=0o644)
-            libvirt.put_seed(self._seed(server.name), seed)
+            self._provider.put_seed(self.ledger, self._machine(server.name), folder, seed)
 
     def made(self, node: str) -> bool:
         """Whether the machine is there, switched on or not."""
-        return self._domain(node) in libvirt.domains()
+        return self._machine(node) in self._provider.machines()
 
     # -- one node ------------------------------------------------------------------------------------------
 
     def power_off(self, node: str) -> None:
-        libvirt.pull_the_plug(self._domain(node))
+        self._provider.pull_the_plug(self._machine(node))
         current = self._console_of_this_boot(node)
         if current.exists() and current.stat().st_size:
             with self._console_before(node).open("ab") as before:
@@ -138,17 +132,16 @@ class VagrantStack(Stack):
             current.write_bytes(b"")
 
     def power_on(self, node: str) -> None:
-        libvirt.start(self._domain(node))
+        self._provider.start(self._machine(node))
 
     def running(self, node: str) -> bool:
-        return libvirt.running(self._domain(node))
+        return self._provider.running(self._machine(node))
 
     def replace(self, server: Server, seed: SeedData | None, image: Image) -> None:  # noqa: ARG002
         self.power_off(server.name)
-        volume = f"{self._domain(server.name)}.img"
-        backing, size = libvirt.backing_volume(volume)
-        libvirt.put_overlay(volume, backing, size)
-        libvirt.put_seed(self._seed(server.name), seed)
+        machine = self._machine(server.name)
+        self._provider.renew_disk(machine)
+        self._provider.put_seed(self.ledger, machine, self.home.node(server.name), seed)
         self._console_before(server.name).unlink(missing_ok=True)
         self.power_on(server.name)
 
@@ -161,36 +154,15 @@ class VagrantStack(Stack):
         return whole
 
     def memory(self, node: str) -> int | None:
-        return libvirt.resident_memory(self._domain(node))
+        return self._provider.memory(self._machine(node))
 
     # -- the end -------------------------------------------------------------------------------------------
 
     def kill_all(self) -> None:
-        for resource in self.ledger.resources:
-            if resource.kind == "domain" and libvirt.answers():
-                libvirt.pull_the_plug(resource.id)
+        vagrant_providers.kill(self.ledger.resources)
 
     def remove(self, resource: Resource) -> None:
-        if resource.kind == "fence":
-            host_network.unfence(IPv4Network(resource.id))
-            return
-        if not libvirt.answers():
-            # A libvirt that runs only as long as a command (bin/with-libvirt) has taken everything with it.
-            if left := libvirt.left_without_libvirt(resource.id):
-                raise HostError(f"{left} is left of {self.home.name}, and no libvirt answers", hint=_START)
-            return
-        match resource.kind:
-            case "domain":
-                libvirt.remove_domain(resource.id)
-            case "volume":
-                libvirt.remove_volume(resource.id)
-            case "box":
-                if not any(name.startswith("swarmer-") for name in libvirt.domains()):
-                    libvirt.remove_volume(resource.id)
-            case "network":
-                libvirt.remove_network(resource.id)
-            case other:
-                raise AssertionError(f"the vagrant stack makes no {other}")
+        vagrant_providers.remove(resource, self.home.name)
 
     # -- names ---------------------------------------------------------------------------------------------
 
@@ -198,15 +170,12 @@ class VagrantStack(Stack):
     def _network(self) -> str:
         return f"swarmer-{self.home.tag}"
 
-    def _domain(self, node: str) -> str:
+    def _machine(self, node: str) -> str:
         return f"{vagrant_plan.prefix(self.home)}{node}"
-
-    def _seed(self, node: str) -> str:
-        return f"{self._domain(node)}-seed.iso"
 
     def _mac(self, server: Server) -> str:
         """An address of QEMU's own range, the same for every machine of this name in this cluster."""
-        digest = hashlib.sha256(self._domain(server.name).encode()).hexdigest()
+        digest = hashlib.sha256(self._machine(server.name).encode()).hexdigest()
         return "52:54:00:" + ":".join(digest[at : at + 2] for at in (0, 2, 4))
 
     def _console_of_this_boot(self, node: str) -> Path:
@@ -229,7 +198,7 @@ class VagrantStack(Stack):
                 memory=server.memory,
                 cpus=server.cpus,
                 box=server.box,
-                seed=self._seed(server.name),
+                seed=self._provider.seed(self._machine(server.name), self.home.node(server.name)),
                 console=str(self._console_of_this_boot(server.name)),
             )
             for server in spec.servers
@@ -238,8 +207,11 @@ class VagrantStack(Stack):
             cluster=self.home.name,
             file=str(self.plan_file),
             state=str(self._state),
+            provider=self._provider.name,
+            features=self._provider.features,
             prefix=vagrant_plan.prefix(self.home),
             network=self._network,
+            host=str(spec.host_address),
             netmask=str(spec.admin_network.netmask),
             emulated=found.emulated,
             slowness=wait.slowness,
@@ -250,26 +222,3 @@ class VagrantStack(Stack):
             box_version=vagrant_plan.box_version(),
             box_url=f"file://{self._catalog}",
         )
-
-
-_START = (
-    "start one as root: `virtlogd -d && libvirtd -d`, or `systemctl start libvirtd` where systemd runs; "
-    "`make scenarios STACK=vagrant` starts one for itself"
-)
-
-
-def check_host() -> None:
-    """Refuse a machine that can't run Vagrant with libvirt.
-
-    Raises:
-        HostError: a missing tool, or no libvirt that answers.
-    """
-    path = f"{os.environ.get('PATH')}:/usr/sbin:/sbin"
-    if missing := [tool for tool in _TOOLS if not shutil.which(tool, path=path)]:
-        raise HostError(
-            f"the vagrant stack needs {', '.join(missing)}, which this machine lacks",
-            hint="`make setup STACK=vagrant` installs it on Debian and Ubuntu",
-        )
-    if not libvirt.answers():
-        member = "" if os.geteuid() == 0 else "; and be root, or in the group libvirt"
-        raise HostError("no libvirt answers on this machine", hint=_START + member)

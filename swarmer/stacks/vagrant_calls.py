@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -35,21 +35,20 @@ class VagrantCalls:
     """The commands of Vagrant on one cluster.
 
     Args:
-        plan: what the Vagrantfile reads.
         state: where Vagrant keeps what it knows of the machines.
         log: gets all that Vagrant says.
+        variables: more of its environment.
     """
 
-    def __init__(self, *, plan: Path, state: Path, log: Path) -> None:
+    def __init__(self, *, state: Path, log: Path, variables: Mapping[str, str]) -> None:
         self.log = log
         self._environment = {
             **os.environ,
-            "SWARMER_VAGRANT_PLAN": str(plan),
             "VAGRANT_DOTFILE_PATH": str(state),
             "VAGRANT_HOME": str(cache_home() / "vagrant"),
             "VAGRANT_CHECKPOINT_DISABLE": "1",
             "VAGRANT_NO_COLOR": "1",
-            "VAGRANT_DEFAULT_PROVIDER": "libvirt",
+            **variables,
         }
 
     def up(self, *, deadline: float, said: Callable[[str], None]) -> None:
@@ -70,16 +69,6 @@ class VagrantCalls:
                     output.write(f"{time.strftime('%T')} {plain}\n")
                     output.flush()
                     said(plain)
-
-    def remove_box(self, name: str) -> None:
-        """Forget a box, so that Vagrant's own copy of it goes."""
-        with self._explained("box remove", 60), self._output() as (vagrant, _):
-            vagrant.box_remove(name, "libvirt")
-
-    def boxes(self) -> list[str]:
-        """The names of the boxes that Vagrant has a copy of."""
-        with self._explained("box list", 60), self._output() as (vagrant, _):
-            return [box.name for box in vagrant.box_list()]
 
     @contextmanager
     def _output(self) -> "Iterator[tuple[_Patient, IO[str]]]":

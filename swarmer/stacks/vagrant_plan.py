@@ -20,7 +20,7 @@ class Machine:
     Attributes:
         memory: MiB.
         box: another one than the plan's.
-        seed: the volume with its seed data.
+        seed: the volume or the file with its seed data.
         console: the file that its serial console goes to.
     """
 
@@ -42,8 +42,11 @@ class Plan:
         cluster: `STACK:DC`.
         file: where this is written once the cluster is prepared.
         state: the folder for what Vagrant knows of the machines.
-        prefix: what the names of libvirt's domains begin with.
+        provider: which hypervisor, as Vagrant calls it.
+        features: those of Vagrant that must be asked for.
+        prefix: what the hypervisor's names of machines begin with.
         network: libvirt's name of the admin network.
+        host: this host's address in it.
         slowness: the factor by which deadlines are longer than usual; for swarmer itself.
         boot_timeout: seconds that Vagrant waits for a machine to let it in.
         ssh_key: the private key that opens all machines.
@@ -52,8 +55,11 @@ class Plan:
     cluster: str
     file: str
     state: str
+    provider: str
+    features: str
     prefix: str
     network: str
+    host: str
     netmask: str
     emulated: bool
     slowness: float
@@ -70,16 +76,16 @@ class Plan:
 
 
 def prefix(home: ClusterHome) -> str:
-    """What the names of a cluster's domains begin with."""
+    """What the names of a cluster's machines begin with."""
     return f"swarmer-{home.tag}-"
 
 
-def write_catalog(file: Path) -> None:
+def write_catalog(file: Path, provider: str, form: Format) -> None:
     """Tell Vagrant the version of today's box, and where it is."""
-    url = f"file://{store.layer_folder(recipe.disk()) / Format.BOX.file_name}"
+    url = f"file://{store.layer_folder(recipe.disk()) / form.file_name}"
     catalog = {
         "name": BOX_NAME,
-        "versions": [{"version": box_version(), "providers": [{"name": "libvirt", "url": url}]}],
+        "versions": [{"version": box_version(), "providers": [{"name": provider, "url": url}]}],
     }
     file.write_text(json.dumps(catalog, indent=1) + "\n")
 

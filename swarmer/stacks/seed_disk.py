@@ -1,0 +1,17 @@
+"""Seed data on a disk, for machines that have no other way to get it."""
+
+import tempfile
+from pathlib import Path
+
+from swarmer.cloudinit import SeedData
+from swarmer.files import write_private
+from swarmer.shell import run
+
+
+def write_seed_disk(disk: Path, seed: SeedData | None) -> None:
+    """A disk image, labelled so that cloud-init's NoCloud source finds it; an empty one without seed data."""
+    with tempfile.TemporaryDirectory(prefix="swarmer-seed-") as folder:  # mode 0700: it holds secrets
+        for name, content in seed.files().items() if seed else ():
+            write_private(Path(folder, name), content)
+        label = "cidata" if seed else "empty"
+        run(["genisoimage", "-quiet", "-volid", label, "-joliet", "-rock", "-output", disk, folder])
