@@ -137,7 +137,8 @@ def _run_by_hand(home: Path, script: str) -> str:
     return run.stdout
 
 
-def test_without_a_libvirt_the_way_to_start_one_is_told(home: Path) -> None:
+@pytest.mark.parametrize("command", [["up"], ["plan", "--prepare"]])
+def test_without_a_libvirt_the_way_to_start_one_is_told(home: Path, command: list[str]) -> None:
     environment = {**os.environ, "SWARMER_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
     words = [
         "unshare",
@@ -147,8 +148,9 @@ def test_without_a_libvirt_the_way_to_start_one_is_told(home: Path) -> None:
         'mkdir -p /run/libvirt; mount -t tmpfs tmpfs /run/libvirt; exec "$@"',
         "sh",
     ]
-    words += [sys.executable, "-m", "swarmer", "up", "--stack=vagrant"]
+    words += [sys.executable, "-m", "swarmer", *command, "--stack=vagrant"]
     refused = subprocess.run(words, cwd=home.parent, env=environment, capture_output=True, text=True, timeout=120)
     assert refused.returncode == 1
     assert "no libvirt answers on this machine" in refused.stderr
     assert "virtlogd -d && libvirtd -d" in refused.stderr
+    assert not (home / "vagrant/harness/ledger.json").exists()
