@@ -117,7 +117,13 @@ def test_an_upload_that_does_not_tell_its_size_leaves_no_full_disk(
         for each in registry_nodes:
             assert registry_at(each).pull("full", "still-kept") == kept
             each.fail("find /var/lib/docker-registry -path '*/_uploads/*' -size +1M | grep .")
-        client.push("full", "small", Image.random(1_000_000))
+        # The room is there once docker-registry has let go of the file.
+        until(
+            "room for a small image",
+            lambda: client.push("full", "small", Image.random(1_000_000)),
+            timeout=10,
+            pardon=(RegistryError,),
+        )
     node.succeed(f"docker rmi {name} && docker logout {registry_host}")
     cluster.wait_converged()
 
