@@ -17,6 +17,8 @@ from swarmer.wait import NotYet, until
 
 At = Callable[[Node], RegistryClient]
 
+pytestmark = pytest.mark.usefixtures("images_are_forgotten")
+
 
 def test_the_number_of_uploads_at_once_is_bounded(client: RegistryClient) -> None:
     bound = 64

@@ -18,7 +18,10 @@ from swarmer.registry_client import Image, RegistryClient, RegistryError, Unavai
 from swarmer.wait import until
 
 Record = Callable[[str, object], None]
+
 At = Callable[[Node], RegistryClient]
+
+pytestmark = pytest.mark.usefixtures("images_are_forgotten")
 
 three_servers = pytest.mark.needs_servers(3)
 
