@@ -18,6 +18,13 @@ NETWORK = "10.97.8"
 RUN = 1200
 
 
+#: Emulated machines converge in minutes, on a busy computer in many.
+long_test = pytest.mark.skipif(
+    not os.environ.get("SWARMER_LONG_TESTS"),
+    reason="takes an emulated machine many minutes; SWARMER_LONG_TESTS=1 runs it",
+)
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     """A person's SWARMER_HOME; nothing of its cluster may be left on this machine afterwards."""
@@ -53,6 +60,7 @@ def _machines(home: Path) -> list[str]:
     return [line for line in listing if "qemu-system" in line and str(home) in line]
 
 
+@long_test
 def test_a_run_on_a_virtual_machine_keeps_its_promises_and_leaves_nothing(home: Path) -> None:
     run = _start(home, *_promises("machine.py"))
     output, _ = run.communicate(timeout=RUN)
@@ -62,6 +70,7 @@ def test_a_run_on_a_virtual_machine_keeps_its_promises_and_leaves_nothing(home: 
     assert not (home / "vagrant/harness/vagrant").exists()
 
 
+@long_test
 def test_after_kill_9_the_garbage_collection_removes_what_is_left(home: Path) -> None:
     run = _start(home, *_promises("machine.py"))
     wait_for("machine", lambda: _machines(home), timeout=RUN)
@@ -75,10 +84,7 @@ def test_after_kill_9_the_garbage_collection_removes_what_is_left(home: Path) ->
     assert not (home / "vagrant/harness/vagrant").exists()
 
 
-@pytest.mark.skipif(
-    not os.environ.get("SWARMER_LONG_TESTS"),
-    reason="takes an emulated machine many minutes; SWARMER_LONG_TESTS=1 runs it",
-)
+@long_test
 def test_vagrant_up_by_hand_makes_the_cluster_and_vagrant_destroy_leaves_nothing(home: Path) -> None:
     script = """
         cd "$1/vagrant"
