@@ -14,7 +14,7 @@ from swarmer import consul_api, docker_api
 from swarmer.errors import NodeError, PromiseBroken
 from swarmer.spec import Server
 from swarmer.ssh import Result
-from swarmer.wait import Hopeless, NotYet, until
+from swarmer.wait import Hopeless, NotYet, patient, until
 
 if TYPE_CHECKING:
     from swarmer.cluster import Cluster
@@ -106,7 +106,7 @@ class Node:
         """Wait until something listens on a TCP port of the node's admin address."""
 
         def probe() -> None:
-            with socket.create_connection((str(self.ip), port), timeout=0.5):
+            with socket.create_connection((str(self.ip), port), timeout=patient(0.5)):
                 pass
 
         until(f"port {port} of {self.name}", probe, timeout=timeout, interval=0.05, pardon=(OSError,))
@@ -207,7 +207,7 @@ class Node:
     def _wait_for_ssh(self) -> None:
         def probe() -> None:
             self._check_running()
-            with socket.create_connection((str(self.ip), 22), timeout=0.3):
+            with socket.create_connection((str(self.ip), 22), timeout=patient(0.3)):
                 pass
 
         until(f"SSH of {self.name}", probe, timeout=BOOT_TIMEOUT, interval=0.05, pardon=(OSError,))

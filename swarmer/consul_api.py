@@ -10,6 +10,7 @@ import requests
 from swarmer.pki import Authority, Plane
 from swarmer.ports import CONSUL_HTTPS
 from swarmer.state import ClusterHome
+from swarmer.wait import patient
 
 #: What a consul that is down, electing or cut off makes its client raise.
 Unavailable = (requests.RequestException, consul.ConsulException)
@@ -37,7 +38,7 @@ def client(home: ClusterHome, address: IPv4Address, *, token: str) -> consul.Con
         token=token,
         verify=str(home.folder / "pki/consul-bundle.pem"),
         cert=(str(home.folder / "client.pem"), str(home.folder / "client-key.pem")),
-        connections_timeout=REQUEST_TIMEOUT,
+        connections_timeout=patient(REQUEST_TIMEOUT),
     )
     # Some of py-consul's calls, `operator.raft_config` among them, send no token of their own.
     session(api).headers["X-Consul-Token"] = token

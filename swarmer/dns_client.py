@@ -10,6 +10,7 @@ import dns.query
 import dns.rcode
 
 from swarmer.ports import DNS
+from swarmer.wait import patient
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ def ask(
     port: int = DNS.number,
     timeout: float = 3,
 ) -> Answer:
-    """What `server` says about `name`, asked once over UDP, or TCP; given up after `timeout` seconds."""
+    """What `server` says about `name`, asked once over UDP, or TCP; given up after `timeout` seconds, or some more."""
     query = dns.message.make_query(name, kind)
     start = time.monotonic()
     try:
         transport = dns.query.tcp if tcp else dns.query.udp
-        reply = transport(query, str(server), port=port, timeout=timeout)
+        reply = transport(query, str(server), port=port, timeout=patient(timeout))
     except (dns.exception.DNSException, OSError, EOFError):
         return Answer("SILENT", (), time.monotonic() - start)
     records = tuple(str(record) for answer in reply.answer for record in answer)

@@ -11,6 +11,7 @@ import requests
 
 from swarmer.ports import DOCKER
 from swarmer.state import ClusterHome
+from swarmer.wait import patient
 
 #: What an engine that is down, or whose swarm has no leader, makes its client raise.
 Unavailable: Final = (requests.RequestException, docker.errors.DockerException)
@@ -53,7 +54,7 @@ def client(home: ClusterHome, address: IPv4Address) -> docker.DockerClient:
         client_cert=(str(folder / "cert.pem"), str(folder / "key.pem")), ca_cert=str(folder / "ca.pem"), verify=True
     )
     url = f"tcp://{address}:{DOCKER.number}"
-    api = docker.DockerClient(base_url=url, tls=tls, version=_API_VERSION, timeout=REQUEST_TIMEOUT)
+    api = docker.DockerClient(base_url=url, tls=tls, version=_API_VERSION, timeout=patient(REQUEST_TIMEOUT))
     api.api.trust_env = False  # else REQUESTS_CA_BUNDLE would count for more than our CA, and a proxy be asked
     return api
 

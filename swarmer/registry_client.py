@@ -22,6 +22,7 @@ from swarmer import dns_client
 from swarmer.files import write_private
 from swarmer.pki import Plane
 from swarmer.ports import REGISTRY
+from swarmer.wait import patient
 
 if TYPE_CHECKING:
     from swarmer.cluster import Cluster
@@ -117,7 +118,8 @@ class RegistryClient:
 
     Args:
         certificate: file and key that are shown; None is nobody.
-        timeout: seconds until an answer that doesn't come is given up; of two, the first is for the connection.
+        timeout: seconds until an answer that doesn't come is given up, more on a slow stack; of two, the first is for
+            the connection.
     """
 
     def __init__(
@@ -151,7 +153,9 @@ class RegistryClient:
 
     def ask(self, method: str, path: str, **options: Any) -> requests.Response:
         """Whatever the registry answers. `options` are those of `requests`."""
-        return self.session.request(method, self.url(path), timeout=options.pop("timeout", self.timeout), **options)
+        timeout: Timeout = options.pop("timeout", self.timeout)
+        patience = patient(timeout) if isinstance(timeout, int | float) else (patient(timeout[0]), patient(timeout[1]))
+        return self.session.request(method, self.url(path), timeout=patience, **options)
 
     def get(self, path: str, **options: Any) -> requests.Response:
         """Whatever the registry answers to a GET."""

@@ -15,6 +15,7 @@ from swarmer.errors import NodeError
 from swarmer.files import write_private
 from swarmer.spec import Spec
 from swarmer.state import ClusterHome
+from swarmer.wait import patient
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,11 @@ class Ssh:
   GlobalKnownHostsFile none
   StrictHostKeyChecking yes
   BatchMode yes
-  ConnectTimeout 5
+  ConnectTimeout {patient(5):.0f}
   ControlPath "{self.home.control_sockets}/%n"
   ControlMaster auto
   ControlPersist yes
-  ServerAliveInterval 2
+  ServerAliveInterval {patient(2):.0f}
   ServerAliveCountMax 3
   LogLevel ERROR
 """,
@@ -129,12 +130,12 @@ class Ssh:
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=timeout,
+                timeout=patient(timeout),
                 input=input,
                 stdin=subprocess.DEVNULL if input is None else None,
             )
         except subprocess.TimeoutExpired:
-            raise NodeError(f"{node}: `{command}` did not end within {timeout:.0f} s") from None
+            raise NodeError(f"{node}: `{command}` did not end within {patient(timeout):.0f} s") from None
         if done.returncode == 255:
             raise NodeError(f"{node} can't be reached: {done.stderr.strip() or 'the connection broke'}")
         return Result(command, done.returncode, done.stdout, done.stderr)

@@ -24,6 +24,11 @@ def be_patient(measured: float) -> None:
         slowness = measured
 
 
+def patient(seconds: float) -> float:
+    """What may take so many seconds on a machine of usual speed, with the patience that this stack needs."""
+    return seconds * slowness
+
+
 class NotYet(Exception):
     """Raised by a probe: the awaited isn't there yet. Its text is the last value that a give-up shows."""
 
@@ -45,7 +50,7 @@ class Wait(Generic[T]):
         probe: looks once. Returns the value when it is there; raises `NotYet` when it isn't, or
             `Hopeless` when it can't come any more. Errors listed in `pardon` count as "not yet".
         timeout: seconds, multiplied by the stack's slowness.
-        interval: seconds between two looks.
+        interval: seconds between two looks, multiplied as well: to be asked costs a slow node more.
         pardon: exception types that a service on its way up may raise.
     """
 
@@ -63,7 +68,7 @@ class Wait(Generic[T]):
             Hopeless: the probe said that it can't come any more.
         """
         start = time.monotonic()
-        deadline = start + self.timeout * slowness
+        deadline = start + patient(self.timeout)
         looks = 0
         while True:
             looks += 1
@@ -76,7 +81,7 @@ class Wait(Generic[T]):
             now = time.monotonic()
             if now >= deadline:
                 raise GaveUp(f"waited {now - start:.1f} s for {self.what}, looked {looks} times; last seen: {last}")
-            time.sleep(min(self.interval, max(0.0, deadline - now)))
+            time.sleep(min(patient(self.interval), max(0.0, deadline - now)))
 
 
 def until(
