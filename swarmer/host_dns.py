@@ -1,8 +1,9 @@
 """Making this host resolve the names of a cluster, and undoing it.
 
-Where systemd-resolved runs, it is told that the link towards the nodes leads to servers for the cluster's domain.
-Elsewhere a dnsmasq on a loopback address of its own asks the nodes for that domain, and the servers of
-`/etc/resolv.conf` for everything else; that file names it first.
+Where systemd-resolved resolves for the programs of this host, it is told that the link towards the nodes leads to
+servers for the cluster's domain. Elsewhere, and where that link is the one to the world, a dnsmasq on a loopback
+address of its own asks the nodes for that domain, and the servers of `/etc/resolv.conf` for everything else; that file
+names it first.
 
 What is about to be changed is written to `dns.json` in the cluster's folder before it is changed. So whatever dies
 in between, and whenever, `remove` undoes it; the removal of a cluster does so too.
@@ -13,6 +14,7 @@ Sources: resolvectl(1) `dns`, `domain`, `revert`; the manual of dnsmasq; resolv.
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
@@ -29,6 +31,8 @@ from swarmer.state import ClusterHome, swarmer_home
 from swarmer.wait import until_true
 
 _RECORD: Final = "dns.json"
+_NSSWITCH: Final = Path("/etc/nsswitch.conf")
+_BY_MODULE: Final = re.compile(r"^hosts:.*\bresolve\b", re.MULTILINE)
 _PATH: Final = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
@@ -62,8 +66,9 @@ def add(home: ClusterHome, servers: Sequence[IPv4Address]) -> HostDns:
     """
     remove(home)
     asked = tuple(map(str, servers))
-    if _resolved_runs():
-        made = HostDns(domain_of(home), asked, "resolved", _link_to(servers[0]))
+    link = _link_to(servers[0])
+    if _resolved_runs() and link not in _links_outside():
+        made = HostDns(domain_of(home), asked, "resolved", link)
     else:
         _check_dnsmasq()
         made = HostDns(domain_of(home), asked, "dnsmasq", str(_loopback(home)))
@@ -132,9 +137,12 @@ def _config(home: ClusterHome) -> Path:
 
 
 def _resolved_runs() -> bool:
-    if not shutil.which("resolvectl"):
+    """Whether it is there, and the C library asks it: by its module, or by the stub that resolv.conf names."""
+    if not shutil.which("resolvectl") or run(["resolvectl", "dns"], check=False).returncode:
         return False
-    return run(["systemctl", "is-active", "--quiet", "systemd-resolved"], check=False).returncode == 0
+    switch = _NSSWITCH.read_text() if _NSSWITCH.exists() else ""
+    stubs = {IPv4Address("127.0.0.53"), IPv4Address("127.0.0.54")}
+    return bool(_BY_MODULE.search(switch)) or bool(stubs & set(resolv_conf.other_servers(_read_resolv_conf())))
 
 
 def _link_to(server: IPv4Address) -> str:
@@ -142,6 +150,11 @@ def _link_to(server: IPv4Address) -> str:
     routes = json.loads(run(["ip", "-json", "route", "get", str(server)]).stdout)
     link: str = routes[0]["dev"]
     return link
+
+
+def _links_outside() -> set[str]:
+    """The links with a default route. Their servers are those of all other names; ours would take their place."""
+    return {route["dev"] for route in json.loads(run(["ip", "-json", "route", "show", "default"]).stdout or "[]")}
 
 
 # -- dnsmasq ---------------------------------------------------------------------------------------------------
