@@ -13,12 +13,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from swarmer.node.registry.refusal import Refusal
 from swarmer.node.registry.settings import FRONT_SOCKET, STORE_ROOT, STORE_SOCKET
 from swarmer.node.registry.truth import Manifest
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsRead
 
 _TIMEOUT: Final = 60.0
 _TREE: Final = STORE_ROOT / "docker/registry/v2"
@@ -63,6 +66,21 @@ class Reply:
             return Refusal(self.status, str(error["code"]), f"{error['message']}{detail}")
         except (ValueError, KeyError, IndexError, TypeError):
             return Refusal(502, "UNKNOWN", f"the node's docker-registry answered {self.status}")
+
+
+class _Whole:
+    """A content of known length, which is an error when it ends before: `docker-registry` would wait for the rest."""
+
+    def __init__(self, content: "SupportsRead[bytes]", length: int) -> None:
+        self._content = content
+        self._left = length
+
+    def read(self, size: int) -> bytes:
+        part = self._content.read(size)
+        self._left -= len(part)
+        if not part and self._left > 0:
+            raise OSError(f"it ended {self._left} bytes too early")
+        return part
 
 
 def ask(method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
@@ -110,7 +128,7 @@ def put_manifest(repository: str, digest: str, type_: str, content: bytes) -> No
         raise reply.refusal()
 
 
-def put_blob(repository: str, digest: str, content: Any, length: int) -> None:
+def put_blob(repository: str, digest: str, content: "SupportsRead[bytes]", length: int) -> None:
     """Store a blob under its digest, which `docker-registry` checks.
 
     Raises:
@@ -122,7 +140,12 @@ def put_blob(repository: str, digest: str, content: Any, length: int) -> None:
         raise begun.refusal()
     where = begun.headers["Location"]
     where += ("&" if "?" in where else "?") + f"digest={quote(digest)}"
-    reply = ask("PUT", where, content, {"Content-Length": str(length), "Content-Type": "application/octet-stream"})
+    reply = ask(
+        "PUT",
+        where,
+        _Whole(content, length),
+        {"Content-Length": str(length), "Content-Type": "application/octet-stream"},
+    )
     if reply.status != 201:
         raise reply.refusal()
 
