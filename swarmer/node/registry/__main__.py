@@ -37,7 +37,7 @@ def main() -> int:
     agents = Agents()
     peers = Peers(settings)
     copies = None if settings.shared else Copies(settings, peers)
-    leadership = Leadership(settings, lambda: bool(copies and copies.complete)) if copies else None
+    leadership = Leadership(settings, agents, lambda: bool(copies and copies.complete)) if copies else None
     look = Health(settings, copies, agents)
     front = Front(settings, Truth(agents), leadership, copies, peers)
     Path(FRONT_SOCKET).unlink(missing_ok=True)

@@ -9,16 +9,13 @@ from swarmer.node.registry import store
 from swarmer.node.registry.bucket import Bucket
 from swarmer.node.registry.copies import Copies
 from swarmer.node.registry.settings import Settings
-from swarmer.node.registry.truth import LOCK, Agents
+from swarmer.node.registry.truth import Agents
 from swarmer.ports import REGISTRY
 
 logger = logging.getLogger(__name__)
 
 #: The ID of the check in consul; the session of who leads ends with it.
 CHECK: Final = "registry"
-
-#: Seconds between two looks whether the cluster can be asked.
-_LOOK: Final = 0.5
 
 #: Before this node is registered: a cluster that boots waits for it.
 _SOON: Final = 0.1
@@ -52,19 +49,16 @@ class Health:
         return ""
 
     def watch(self) -> None:
-        """Look whether the cluster can be asked, and keep the service registered. Never ends."""
-        registered = float("-inf")
+        """Keep the service registered, from when this node can answer. Never ends."""
+        pause = _SOON
         while True:
-            started = time.monotonic()
             try:
-                if self._agents.ask("GET", f"kv/{LOCK}?consistent").status in (200, 404):
-                    self._agents.contact = started
-                if started - registered > _REGISTER and not self.problem():
+                if not self.problem():
                     self._register()
-                    registered = started
+                    pause = _REGISTER
             except (Refused, OSError) as error:
                 logger.debug("%s", error)
-            time.sleep(_LOOK if registered > 0 else _SOON)
+            time.sleep(pause)
 
     def _register(self) -> None:
         with self._agents.one() as agent:

@@ -22,13 +22,16 @@ from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
 from swarmer.node.registry.health import CHECK
 from swarmer.node.registry.lease import LOCK_DELAY, Lease
 from swarmer.node.registry.settings import Settings
-from swarmer.node.registry.truth import LOCK
+from swarmer.node.registry.truth import LOCK, Agents
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between two proofs, and to wait for one. Three of them fit into a lease.
 PROOF_INTERVAL: Final = 0.3
 _PROOF_TIMEOUT: Final = 1.0
+
+#: Seconds between two looks of those that don't lead, unless they hear sooner that nobody does.
+_FOLLOW_INTERVAL: Final = 0.6
 
 #: Consul's shortest. That of a dead node ends by gossip, that of a program that hangs by its check, both sooner.
 _TTL: Final = 10
@@ -48,21 +51,23 @@ class Leadership:
     """Tries to lead, as long as this node is fit for it; tells who leads.
 
     Args:
+        agents: are told when consul last answered what only a quorum can.
         fit: whether this node has everything that was acknowledged, and can serve it.
     """
 
-    def __init__(self, settings: Settings, fit: Callable[[], bool]) -> None:
+    def __init__(self, settings: Settings, agents: Agents, fit: Callable[[], bool]) -> None:
         self.lease = Lease()
         self._settings = settings
+        self._agents = agents
         self._fit = fit
         self._proof = Agent(own_token("registry"), timeout=_PROOF_TIMEOUT)
         self._watch = Agent(own_token("registry"), timeout=20)
         self._session = ""
         self._renewed = 0.0
         self._fit_at = 0.0
-        self._contact = time.monotonic()
         self._seen: str | None = None
         self._known = threading.Condition()
+        self._freed = threading.Event()
 
     # -- who leads -----------------------------------------------------------------------------------------
 
@@ -82,7 +87,7 @@ class Leadership:
                     return self._seen
                 now = time.monotonic()
                 left = deadline - now
-                if left <= 0 or now - self._contact > _CUT_OFF:
+                if left <= 0 or now - self._agents.contact > _CUT_OFF:
                     return None
                 self._known.wait(min(left, PROOF_INTERVAL))
 
@@ -107,6 +112,8 @@ class Leadership:
         with self._known:
             if holder != self._seen:
                 logger.info("the registry is led by %s", holder or "nobody")
+                if holder is None:
+                    self._freed.set()
             self._seen = holder
             self._known.notify_all()
 
@@ -120,10 +127,11 @@ class Leadership:
             except Refused as refused:
                 logger.debug("%s", refused)
                 pause = _RETRY
-                if time.monotonic() - self._contact > LOCK_DELAY:
+                if time.monotonic() - self._agents.contact > LOCK_DELAY:
                     # Whoever led can't prove it any more either, if consul has lost its leader with it.
                     self._learn(None)
-            time.sleep(pause)
+            self._freed.wait(pause)
+            self._freed.clear()
 
     def resign(self) -> None:
         """Let the lock go at once, without a lock-delay: at a shutdown."""
@@ -139,7 +147,7 @@ class Leadership:
         answer = self._proof.ask("GET", f"kv/{LOCK}?consistent")
         if answer.status not in (200, 404):
             raise Refused(f"{answer.status} {answer.text.decode(errors='replace')}")
-        self._contact = time.monotonic()
+        self._agents.contact = time.monotonic()
         # A question that waits for news hangs for ten seconds when consul loses its leader; this one doesn't.
         self._learn(holder_of(answer))
         entry: Mapping[str, Any] = answer.json()[0] if answer.status == 200 else {}
@@ -151,7 +159,7 @@ class Leadership:
             logger.info("going on with the session %s", session)
             self._session, self._renewed, self._fit_at = session, 0, asked
             return 0
-        return PROOF_INTERVAL if session else self._try(asked)
+        return _FOLLOW_INTERVAL if session else self._try(asked)
 
     def _hold(self, session: str, asked: float) -> float:
         if self._fit():

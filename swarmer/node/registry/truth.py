@@ -79,8 +79,8 @@ class Agents:
     def __init__(self, *, timeout: float = 3) -> None:
         self._timeout = timeout
         self._idle: queue.SimpleQueue[Agent] = queue.SimpleQueue()
-        #: When consul last answered what only a quorum can.
-        self.contact = float("-inf")
+        #: When consul last answered what only a quorum can; the beginning counts as if it had.
+        self.contact = time.monotonic()
 
     @contextmanager
     def one(self) -> Iterator[Agent]:

@@ -18,6 +18,9 @@ HEARTBEAT: Final = 2.0
 #: Seconds for which a blocking query waits at most: then what nobody announces is looked at.
 PATIENCE: Final = 2.0
 
+#: Seconds between two looks of a manager when nothing happens, and of a worker; events come in between.
+CALM: Final = 2.0
+
 #: Seconds until docker's own attempts to get over a trouble count as fruitless.
 GIVE_UP: Final = 15.0
 
@@ -38,6 +41,7 @@ class Member:
     known: Mapping[str, Any]
     engine: Engine
     store: Store
+    _managing: Membership | None = field(default=None, init=False)
     _trouble_since: float | None = field(default=None, init=False)
     _alone_since: float | None = field(default=None, init=False)
 
@@ -58,11 +62,7 @@ class Member:
             Refused: consul isn't ready, or somebody else was faster.
             EngineError: docker isn't ready, or refuses.
         """
-        try:
-            membership = self.engine.membership()
-        except EngineError as error:
-            self.store.announce_trouble(str(error))
-            raise
+        membership = self._managing or self._membership()
         if membership.state == "inactive":
             self._enter_as_manager() if self.manages else self._enter_as_worker()
             return 0
@@ -78,7 +78,16 @@ class Member:
         if lost := self._lost(membership):
             self._leave(lost)
             return 0
-        return 1.0 if membership.state == "active" else 0.2
+        if membership.state != "active":
+            return 0.2
+        return 1.0 if self._trouble_since else CALM
+
+    def _membership(self) -> Membership:
+        try:
+            return self.engine.membership()
+        except EngineError as error:
+            self.store.announce_trouble(str(error))
+            raise
 
     # -- getting in ----------------------------------------------------------------------------------------
 
@@ -149,6 +158,8 @@ class Member:
     # -- being in ------------------------------------------------------------------------------------------
 
     def _manage(self, membership: Membership) -> float:
+        # Docker runs two programs whenever it is asked for the membership, so it is remembered while all is well.
+        self._managing = None
         if not self._in_the_right_swarm(membership):
             return 1.0
         try:
@@ -163,7 +174,9 @@ class Member:
         self.store.announce(leader=leader)
         if leader and order.keep(self.engine, self.store, self.store.records(), nodes, self.known["labels"]):
             return 0.3
-        return 1.0
+        if own and membership.cluster:
+            self._managing = membership
+        return CALM
 
     def _in_the_right_swarm(self, membership: Membership) -> bool:
         """Whether this swarm is the one that all others know, and they know that this node manages it.
