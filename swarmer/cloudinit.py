@@ -58,6 +58,7 @@ def seed_data(
     host_key: KeyPair,
     consul_version: tuple[int, ...],
     interface: Mapping[str, Any],
+    slowness: float = 1,
 ) -> SeedData:
     """What cloud-init gets for one node.
 
@@ -67,6 +68,7 @@ def seed_data(
         consul_version: of the image, which decides the syntax of its configuration.
         interface: how the stack names the admin interface, in network configuration version 2:
             `{"host0": {}}` or `{"admin": {"match": {"macaddress": …}}}`.
+        slowness: of the stack's machines, a factor: as much more patience they need with each other.
     """
     return SeedData(
         user_data="#cloud-config\n"
@@ -74,7 +76,7 @@ def seed_data(
             {
                 "ssh_authorized_keys": [login.public],
                 "ssh_keys": {"ed25519_private": host_key.private, "ed25519_public": host_key.public},
-                "write_files": _files(spec, server, authority, credentials, consul_version),
+                "write_files": _files(spec, server, authority, credentials, consul_version, slowness),
             }
         ),
         meta_data=json.dumps({"instance-id": f"{server.name}-{uuid.uuid4()}", "local-hostname": server.name}) + "\n",
@@ -101,12 +103,13 @@ def _files(
     authority: Authority,
     credentials: Credentials,
     consul_version: tuple[int, ...],
+    slowness: float,
 ) -> list[dict[str, str]]:
     is_server = server.consul is ConsulRole.SERVER
     identity = consul_identity(
         authority, node=server.name, dc=spec.dc, stack=spec.stack, ip=server.ip, server=is_server
     )
-    config = consul_config.render(spec, server, credentials, version=consul_version)
+    config = consul_config.render(spec, server, credentials, version=consul_version, slowness=slowness)
     folder = consul_config.FOLDER
     files = [
         # Nobody but root: the user whose key everybody knows (image/machine) is for boxes without seed data.

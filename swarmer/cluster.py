@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import consul
 
-from swarmer import consul_api, docker_api, health
+from swarmer import consul_api, docker_api, health, wait
 from swarmer.cloudinit import SeedData, seed_data
 from swarmer.cluster_node import Node
 from swarmer.credentials import Credentials, token_names
@@ -206,6 +206,7 @@ class Cluster:
             host_key=self.ssh.host_key(server.name),
             consul_version=self.image.consul_version,
             interface=self.stack.interface(server),
+            slowness=wait.slowness,
         )
 
     def replace(self, node: Node) -> None:

@@ -5,6 +5,7 @@ What is the same on every node and in every version stands as a literal file in
 of current releases; both renderings are checked by `consul validate` where that binary is at hand.
 """
 
+import math
 from typing import Any, Final
 
 from swarmer.credentials import Credentials
@@ -22,20 +23,26 @@ _TLS_FILES: Final = {
 
 #: Gossip for a LAN of few nodes on busy hosts; measured by `benchmarks/failure_detection.py`, and explained
 #: in docs/architecture.md. Consul's own defaults take 5.6 to 6.7 s to declare a node dead.
-GOSSIP: Final = {
+GOSSIP: Final[dict[str, str | int]] = {
     "probe_interval": "300ms",
     "probe_timeout": "200ms",
     "suspicion_mult": 4,
     "gossip_interval": "100ms",
 }
 
+#: The largest that consul takes.
+_MOST_PATIENT_RAFT: Final = 10
 
-def render(spec: Spec, server: Server, credentials: Credentials, *, version: tuple[int, ...]) -> dict[str, Any]:
+
+def render(
+    spec: Spec, server: Server, credentials: Credentials, *, version: tuple[int, ...], slowness: float = 1
+) -> dict[str, Any]:
     """The configuration of one node's agent, as consul's JSON.
 
     Args:
         version: of the consul binary in the image, `(1, 8, 7)`. Options were renamed in 1.9 (`ui_config`),
             1.11 (`initial_management`) and 1.12 (`tls`).
+        slowness: of the machines, a factor. Emulated ones would take each other for dead, and elect without end.
     """
     voters = spec.consul_servers
     is_server = server.consul is ConsulRole.SERVER
@@ -59,7 +66,8 @@ def render(spec: Spec, server: Server, credentials: Credentials, *, version: tup
         },
         "encrypt": credentials.gossip_key,
         "retry_join": [str(peer.ip) for peer in voters if peer != server],
-        "gossip_lan": GOSSIP,
+        "gossip_lan": {name: _longer(value, slowness) for name, value in GOSSIP.items()},
+        "performance": {"raft_multiplier": min(_MOST_PATIENT_RAFT, math.ceil(slowness))},
         "node_meta": {"swarm": str(server.swarm)},
     }
     if is_server:
@@ -72,7 +80,7 @@ def render(spec: Spec, server: Server, credentials: Credentials, *, version: tup
             "server_stabilization_time": "1s",
             # The leader is heard of every 100 to 200 ms: consul's 200 ms would call a server on a busy host unwell,
             # and keep it from voting. This is raft's heartbeat time-out.
-            "last_contact_threshold": "1s",
+            "last_contact_threshold": _longer("1000ms", slowness),
         }
 
     # Who asks DNS has no token of their own. A node that has just begun answers them "error" while its token is
@@ -105,3 +113,8 @@ def render(spec: Spec, server: Server, credentials: Credentials, *, version: tup
         config |= _TLS_FILES
         config |= {"verify_incoming": True, "verify_outgoing": True, "verify_server_hostname": True}
     return config
+
+
+def _longer(value: str | int, factor: float) -> str | int:
+    """A duration in milliseconds, so many times as long; a number as it is."""
+    return f"{round(int(value.removesuffix('ms')) * factor)}ms" if isinstance(value, str) else value

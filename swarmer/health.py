@@ -1,6 +1,7 @@
 """What "converged" means, and looking whether it is so."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from swarmer.cluster_node import Node
 
 
-def wait_converged(cluster: "Cluster", *, timeout: float) -> None:
+def wait_converged(cluster: "Cluster", *, timeout: float, tell: Callable[[str], None] = lambda _: None) -> None:
     """Wait until the cluster is whole.
+
+    Args:
+        tell: hears what is still missing.
 
     Raises:
         GaveUp: it wasn't within `timeout` seconds; the text says what was missing last.
@@ -29,11 +33,15 @@ def wait_converged(cluster: "Cluster", *, timeout: float) -> None:
         timeout=timeout,
         interval=0.1,
         pardon=(NodeError, *consul_api.Unavailable, *docker_api.Unavailable),
+        tell=tell,
     )
 
 
-def wait_consul(cluster: "Cluster", *, timeout: float) -> None:
+def wait_consul(cluster: "Cluster", *, timeout: float, tell: Callable[[str], None]) -> None:
     """Wait until consul alone is whole; the other planes may still be coming up.
+
+    Args:
+        tell: hears what is still missing.
 
     Raises:
         GaveUp: it wasn't within `timeout` seconds.
@@ -44,6 +52,7 @@ def wait_consul(cluster: "Cluster", *, timeout: float) -> None:
         timeout=timeout,
         interval=0.05,
         pardon=consul_api.Unavailable,
+        tell=tell,
     )
 
 

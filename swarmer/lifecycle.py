@@ -245,9 +245,9 @@ def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cl
                 raise
         phase("cloud-init")
         progress.say("waiting for the cluster to converge")
-        health.wait_consul(cluster, timeout=CONVERGE_TIMEOUT)
+        health.wait_consul(cluster, timeout=CONVERGE_TIMEOUT, tell=progress.say)
         phase("consul")
-        cluster.wait_converged(timeout=CONVERGE_TIMEOUT)
+        health.wait_converged(cluster, timeout=CONVERGE_TIMEOUT, tell=progress.say)
         phase("converged")
         progress.say(f"{cluster.name} has converged")
     except BaseException as error:

@@ -10,6 +10,9 @@ from swarmer.errors import PromiseBroken
 
 T = TypeVar("T")
 
+#: Seconds between two words about what is still missing, at least.
+_OFTEN = 2.0
+
 #: What a person said of it.
 _GIVEN = os.environ.get("SWARMER_SLOWNESS")
 
@@ -52,6 +55,7 @@ class Wait(Generic[T]):
         timeout: seconds, multiplied by the stack's slowness.
         interval: seconds between two looks, multiplied as well: to be asked costs a slow node more.
         pardon: exception types that a service on its way up may raise.
+        tell: hears what is seen instead, every two seconds at most, and only when that is something else.
     """
 
     what: str
@@ -59,6 +63,7 @@ class Wait(Generic[T]):
     timeout: float
     interval: float = 0.1
     pardon: tuple[type[Exception], ...] = ()
+    tell: Callable[[str], None] = lambda _: None
 
     def __call__(self) -> T:
         """The awaited value.
@@ -70,6 +75,7 @@ class Wait(Generic[T]):
         start = time.monotonic()
         deadline = start + patient(self.timeout)
         looks = 0
+        told, told_at = "", start
         while True:
             looks += 1
             try:
@@ -81,6 +87,9 @@ class Wait(Generic[T]):
             now = time.monotonic()
             if now >= deadline:
                 raise GaveUp(f"waited {now - start:.1f} s for {self.what}, looked {looks} times; last seen: {last}")
+            if last != told and now - told_at > _OFTEN:
+                told, told_at = last, now
+                self.tell(last)
             time.sleep(min(patient(self.interval), max(0.0, deadline - now)))
 
 
@@ -91,9 +100,10 @@ def until(
     timeout: float,
     interval: float = 0.1,
     pardon: tuple[type[Exception], ...] = (),
+    tell: Callable[[str], None] = lambda _: None,
 ) -> T:
     """Wait for `what` right now: `Wait(what, probe, …)()`."""
-    return Wait(what, probe, timeout, interval, pardon)()
+    return Wait(what, probe, timeout, interval, pardon, tell)()
 
 
 def until_equal(

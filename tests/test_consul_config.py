@@ -20,11 +20,11 @@ def spec(tmp_path: Path) -> Spec:
     return load(tmp_path / "servers.yml")
 
 
-def render(spec: Spec, version: tuple[int, ...], *, number: int = 0) -> dict[str, Any]:
+def render(spec: Spec, version: tuple[int, ...], *, number: int = 0, slowness: float = 1) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         names = [name for server in spec.servers for name in consul_tokens(server).values()]
         credentials = Credentials.open(Path(folder, "credentials.json"), names)
-        return consul_config.render(spec, spec.servers[number], credentials, version=version)
+        return consul_config.render(spec, spec.servers[number], credentials, version=version, slowness=slowness)
 
 
 @pytest.mark.parametrize("version", [(1, 8, 7), (1, 11, 0)])
@@ -71,3 +71,17 @@ def test_an_agent_neither_votes_nor_knows_the_management_token(spec: Spec, versi
 def test_every_node_looks_for_all_servers_but_itself(spec: Spec) -> None:
     assert render(spec, (1, 8, 7))["retry_join"] == ["10.97.1.12", "10.97.1.13"]
     assert render(spec, (1, 8, 7), number=3)["retry_join"] == ["10.97.1.11", "10.97.1.12", "10.97.1.13"]
+
+
+@pytest.mark.parametrize(
+    ("slowness", "raft", "probe", "contact"),
+    [(1, 1, "300ms", "1000ms"), (6.5, 7, "1950ms", "6500ms"), (30, 10, "9000ms", "30000ms")],
+)
+def test_slow_machines_are_patient_with_each_other(
+    spec: Spec, slowness: float, raft: int, probe: str, contact: str
+) -> None:
+    config = render(spec, (1, 8, 7), slowness=slowness)
+    assert config["performance"]["raft_multiplier"] == raft
+    assert config["gossip_lan"]["probe_interval"] == probe
+    assert config["gossip_lan"]["suspicion_mult"] == 4
+    assert config["autopilot"]["last_contact_threshold"] == contact

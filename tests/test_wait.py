@@ -75,3 +75,21 @@ def test_every_deadline_and_every_interval_grow_with_the_slowness_of_the_stack(m
     with pytest.raises(GaveUp, match=r"looked 5 times"):
         until_true("it", lambda: False, timeout=10, interval=2.5)
     assert now == 40
+
+
+def test_what_is_missing_is_told_when_it_changes_and_not_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def probe() -> None:
+        raise NotYet("one" if now < 4 else "two" if now < 4.5 else "three")
+
+    told: list[str] = []
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("time.sleep", sleep)
+    with pytest.raises(GaveUp):
+        until("it", probe, timeout=10, interval=0.5, tell=told.append)
+    assert told == ["one", "three"]
