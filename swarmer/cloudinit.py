@@ -141,6 +141,7 @@ def _files(
         "ip": str(server.ip),
         "consul": str(server.consul),
         "swarm": str(server.swarm),
+        "slowness": slowness,
         "labels": dict(server.labels),
     }
     files.append(_file(NODE_FACTS, _json(facts)))

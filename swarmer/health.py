@@ -10,7 +10,7 @@ import consul
 from swarmer import consul_api, docker_api
 from swarmer.errors import NodeError
 from swarmer.spec import Server, SwarmRole
-from swarmer.wait import Hopeless, NotYet, until
+from swarmer.wait import Hopeless, NotYet, patient, until
 
 if TYPE_CHECKING:
     from swarmer.cluster import Cluster
@@ -75,7 +75,7 @@ def check_converged(cluster: "Cluster") -> None:
 
 
 def check_node(node: "Node") -> None:
-    """Look once whether a node booted clean, by one command on the node.
+    """Look once whether a node booted clean, by commands on the node.
 
     Raises:
         NotYet: cloud-init or a unit of ours is still at it, or the node finds no names of the cluster, or the
@@ -83,27 +83,30 @@ def check_node(node: "Node") -> None:
         Hopeless: a unit failed.
     """
     spec = node.cluster.spec
+    # One question to systemd, and none to the registry before the rest is well: for a slow node each is work.
     answer = node.execute(
-        "systemctl list-units --failed --plain --no-legend | cut -d' ' -f1 | xargs;"
         "test -e /run/cloud-init/result.json && echo done || echo running;"
-        "systemctl show --property=ActiveState --value swarmer.target;"
-        "systemctl list-units --state=activating,deactivating --plain --no-legend 'consul*' 'swarmer*'"
-        " | cut -d' ' -f1 | xargs;"
         f"getent ahostsv4 consul.service.{spec.domain} >/dev/null && echo found || echo none;"
-        # To curl, a colon in a path begins a password.
-        f"cd /etc/docker/certs.d/{spec.registry_host} &&"
-        " curl --silent --max-time 5 --cacert ca.crt --cert client.cert --key client.key"
-        f" --output /dev/null --write-out '%{{http_code}}' https://{spec.registry_host}/v2/_catalog?n=1"
+        "systemctl list-units --plain --no-legend"
     )
-    failed, cloud_init, target, busy, names, registry = (answer.stdout.split("\n") + [""] * 6)[:6]
-    if failed:
-        raise Hopeless(f"{node.name}: failed units: {failed}")
+    cloud_init, names, *lines = answer.stdout.splitlines() or ["running", ""]
+    units = {words[0]: words[2] for line in lines if len(words := line.split()) > 2}
+    if failed := [unit for unit, state in units.items() if state == "failed"]:
+        raise Hopeless(f"{node.name}: failed units: {' '.join(failed)}")
     if cloud_init != "done":
         raise NotYet(f"{node.name}: cloud-init is running")
-    if target != "active" or busy:
-        raise NotYet(f"{node.name}: swarmer.target is {target}, busy with {busy or 'nothing'}")
+    ours = {unit: state for unit, state in units.items() if unit.startswith(("consul", "swarmer"))}
+    busy = [unit for unit, state in ours.items() if state in ("activating", "deactivating")]
+    if ours.get("swarmer.target") != "active" or busy:
+        raise NotYet(f"{node.name}: swarmer.target is {ours.get('swarmer.target')}, busy with {busy or 'nothing'}")
     if names != "found":
         raise NotYet(f"{node.name}: no names of the cluster are found")
+    registry = node.execute(
+        # To curl, a colon in a path begins a password.
+        f"cd /etc/docker/certs.d/{spec.registry_host} &&"
+        f" curl --silent --max-time {patient(5):.0f} --cacert ca.crt --cert client.cert --key client.key"
+        f" --output /dev/null --write-out '%{{http_code}}' https://{spec.registry_host}/v2/_catalog?n=1"
+    ).stdout
     if registry != "200":
         raise NotYet(f"{node.name}: the registry answers {registry} by its name")
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swarmer.node.patience import patient
+
 #: Where cloud-init puts all that a node gets to know.
 SEED = Path("/etc/swarmer")
 
@@ -39,12 +41,16 @@ def own_token(service: str) -> str:
 
 
 class Agent:
-    """The agent's HTTP API, over one connection that is kept open. Not to be shared by threads."""
+    """The agent's HTTP API, over one connection that is kept open. Not to be shared by threads.
+
+    Args:
+        timeout: seconds until an agent that says nothing is given up, more on a slow node.
+    """
 
     def __init__(self, token: str, *, host: str = "127.0.0.1", timeout: float = 5) -> None:
         context = ssl.create_default_context(cafile=str(SEED / "consul/ca-chain.pem"))
         context.load_cert_chain(SEED / "consul/node.pem", SEED / "consul/node-key.pem")
-        self._connection = http.client.HTTPSConnection(host, 8500, timeout=timeout, context=context)
+        self._connection = http.client.HTTPSConnection(host, 8500, timeout=patient(timeout), context=context)
         self._headers = {"X-Consul-Token": token}
 
     def ask(self, method: str, path: str, body: object = None) -> Answer:

@@ -63,24 +63,25 @@ def probed(image: Image) -> Acceleration:
     """
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     known = cache_home() / "acceleration.json"
-    key = f"{boot_id} {image.id}"
+    folder = _boot_folder(image)
+    key = f"{boot_id} {folder}"
     try:
         facts = json.loads(known.read_text())
         if facts.pop("key") == key:
             return Acceleration(**facts)
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    found = _probe(image)
+    found = _probe(folder)
     known.parent.mkdir(parents=True, exist_ok=True)
     known.write_text(json.dumps({"key": key, **asdict(found)}))
     return found
 
 
-def _probe(image: Image) -> Acceleration:
+def _probe(folder: Path) -> Acceleration:
     for accelerator in ("kvm", "tcg"):
         if accelerator == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
             continue
-        seconds = _boot(accelerator, _boot_folder(image))
+        seconds = _boot(accelerator, folder)
         if seconds is not None:
             return Acceleration(accelerator, round(seconds, 2))
     raise HostError(
@@ -90,7 +91,7 @@ def _probe(image: Image) -> Acceleration:
 
 
 def _boot_folder(image: Image) -> Path:
-    """Where the kernel is, in whichever layer."""
+    """Where the kernel is, in whichever layer; another kernel is in another one."""
     return next(folder for root in reversed(image.roots) if (folder := root / "boot/vmlinuz").exists()).parent
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 import consul
 import requests
 
+from swarmer.node.patience import patient
 from swarmer.node.registrator.checks import Check, Status
 from swarmer.node.registrator.options import Consul
 from swarmer.node.registrator.plan import Plan, Registered
@@ -15,7 +16,7 @@ from swarmer.node.registrator.services import Service
 logger = logging.getLogger(__name__)
 
 #: Seconds until an agent that says nothing counts as unreachable.
-TIMEOUT: Final = 5.0
+TIMEOUT: Final = patient(5.0)
 
 #: What a consul that restarts, is slow or has no leader raises. A refusal is not among them.
 UNREACHABLE: Final = (requests.RequestException, consul.Timeout)

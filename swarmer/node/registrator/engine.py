@@ -7,8 +7,10 @@ import docker.errors
 import requests
 import urllib3.exceptions
 
+from swarmer.node.patience import patient
+
 #: Seconds until an engine that says nothing counts as away.
-TIMEOUT: Final = 10
+TIMEOUT: Final = patient(10)
 
 #: What a docker engine that restarts, is slow or is away makes its client raise.
 UNREACHABLE: Final = (

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import consul
 
+from swarmer.node.patience import patient
 from swarmer.node.registrator.catalog import UNREACHABLE, Unreachable
 from swarmer.node.registrator.signals import Backoff, Changes, Signals
 from swarmer.node.registrator.swarm import SwarmService, announced_labels
@@ -26,7 +27,7 @@ PREFIX: Final = "registrator/swarm/"
 WAIT: Final = "60s"
 
 #: Seconds until the next try where the token may not read the prefix.
-FORBIDDEN_PAUSE: Final = 5.0
+FORBIDDEN_PAUSE: Final = patient(5.0)
 
 
 class LabelWatch(threading.Thread):

@@ -8,12 +8,13 @@ import threading
 from dataclasses import dataclass
 from typing import Final
 
+from swarmer.node.patience import patient
 from swarmer.node.registrator.engine import DockerAway, Engine, Refused
 from swarmer.node.registrator.signals import Changes, Signals
 from swarmer.node.registrator.swarm import SwarmService
 
 #: Seconds between two looks of a manager at its swarm: tasks on other nodes come and go without an event here.
-POLL: Final = 1.0
+POLL: Final = patient(1.0)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from swarmer.node.patience import patient
 from swarmer.node.registrator.catalog import Catalog, Unreachable, reported_ids
 from swarmer.node.registrator.commands import Commands
 from swarmer.node.registrator.engine import DockerAway
@@ -27,13 +28,13 @@ from swarmer.node.registrator.wanted import wanted
 logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at the processes of containers while docker is away.
-DEAD_POLL: Final = 0.5
+DEAD_POLL: Final = patient(0.5)
 
 #: Seconds between two rounds of reports about checks, at least.
-MOST_OFTEN: Final = 1.0
+MOST_OFTEN: Final = patient(1.0)
 
 #: Seconds until the next try of what consul refused.
-REFUSED_PAUSE: Final = 5.0
+REFUSED_PAUSE: Final = patient(5.0)
 
 
 class Registrator:

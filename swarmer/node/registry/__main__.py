@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from swarmer.node.consul_agent import Agent, Refused, own_token
+from swarmer.node.patience import patient
 from swarmer.node.registry import health
 from swarmer.node.registry.copies import Copies
 from swarmer.node.registry.front import Front
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 _GROUP = "www-data"
 
 #: Seconds until a consul that doesn't know our token yet is asked again.
-_PAUSE = 0.1
+_PAUSE = patient(0.1)
 
 
 def main() -> int:

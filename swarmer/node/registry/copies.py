@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
+from swarmer.node.patience import patient
 from swarmer.node.registry import manifests, store
 from swarmer.node.registry.peers import Peers
 from swarmer.node.registry.refusal import Refusal, unavailable
@@ -18,14 +19,14 @@ from swarmer.node.registry.truth import Manifest
 logger = logging.getLogger(__name__)
 
 #: Seconds between two tries to get what a node lacks.
-_PAUSE: Final = 0.5
+_PAUSE: Final = patient(0.5)
 
 #: Seconds between two looks whether this node still leads, while peers copy.
 _LOOK: Final = 0.2
 
 #: Seconds after which the others are asked too, when the first peers have not copied yet; and those peers come last
 #: the next time.
-_HEDGE: Final = 1.0
+_HEDGE: Final = patient(1.0)
 
 
 class Copies:

@@ -5,6 +5,7 @@ import time
 from typing import Final
 
 from swarmer.node.consul_agent import Agent, Refused, own_token
+from swarmer.node.patience import patient
 from swarmer.node.registry import store
 from swarmer.node.registry.bucket import Bucket
 from swarmer.node.registry.copies import Copies
@@ -18,13 +19,13 @@ logger = logging.getLogger(__name__)
 CHECK: Final = "registry"
 
 #: Before this node is registered: a cluster that boots waits for it.
-_SOON: Final = 0.1
+_SOON: Final = patient(0.1)
 
 #: Seconds without an answer after which this node says that it is cut off. An election is over sooner.
-_CUT_OFF: Final = 5.0
+_CUT_OFF: Final = patient(5.0)
 
 #: Seconds between two looks whether consul still knows the service.
-_REGISTER: Final = 5.0
+_REGISTER: Final = patient(5.0)
 
 
 class Health:
@@ -73,8 +74,8 @@ class Health:
             "CheckID": CHECK,
             "Name": "the registry can answer",
             "HTTP": f"https://{address}:{REGISTRY.number}/health",
-            "Interval": "1s",
-            "Timeout": "2s",
+            "Interval": f"{patient(1):.1f}s",
+            "Timeout": f"{patient(2):.1f}s",
             # One failure is a program that is just being started again.
             "FailuresBeforeCritical": 2,
             "Status": "passing",

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
+from swarmer.node.patience import patient
 from swarmer.node.registry.health import CHECK
 from swarmer.node.registry.lease import LOCK_DELAY, Lease
 from swarmer.node.registry.settings import Settings
@@ -27,24 +28,24 @@ from swarmer.node.registry.truth import LOCK, Agents
 logger = logging.getLogger(__name__)
 
 #: Seconds between two proofs, and to wait for one. Three of them fit into a lease.
-PROOF_INTERVAL: Final = 0.3
+PROOF_INTERVAL: Final = patient(0.3)
 _PROOF_TIMEOUT: Final = 1.0
 
 #: Seconds between two looks of those that don't lead, unless they hear sooner that nobody does.
-_FOLLOW_INTERVAL: Final = 0.6
+_FOLLOW_INTERVAL: Final = patient(0.6)
 
 #: Consul's shortest. That of a dead node ends by gossip, that of a program that hangs by its check, both sooner.
-_TTL: Final = 10
-_RENEW_INTERVAL: Final = 3.0
+_TTL: Final = patient(10)
+_RENEW_INTERVAL: Final = patient(3.0)
 
 #: Seconds between two tries for a lock that nobody holds: consul doesn't tell when a lock-delay is over.
-_RETRY: Final = 0.2
+_RETRY: Final = patient(0.2)
 
 #: Seconds without an answer of consul after which it isn't worth to wait for a leader: this node is cut off.
-_CUT_OFF: Final = 4.0
+_CUT_OFF: Final = patient(4.0)
 
 #: Seconds that a holder may be unfit before it lets the lock go.
-_UNFIT: Final = 3.0
+_UNFIT: Final = patient(3.0)
 
 
 class Leadership:
@@ -193,8 +194,8 @@ class Leadership:
     def _new_session(self) -> str:
         definition = {
             "Name": "registry",
-            "LockDelay": f"{LOCK_DELAY}s",
-            "TTL": f"{_TTL}s",
+            "LockDelay": f"{LOCK_DELAY * 1000:.0f}ms",
+            "TTL": f"{_TTL:.0f}s",
             "Behavior": "release",
             "NodeChecks": ["serfHealth"],
             "ServiceChecks": [{"ID": CHECK}],

@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from swarmer.node.patience import patient
+
 #: Seconds that consul keeps the lock from others after its holder's session ended. It says `1.5s` to consul.
-LOCK_DELAY: Final = 1.5
+LOCK_DELAY: Final = patient(1.5)
 
 #: Seconds that a proof is good for, counted from before it was asked for. Less than the lock-delay: two clocks may
 #: differ in speed, and a request that began in time may take a moment to end.
-LEASE: Final = 1.2
+LEASE: Final = patient(1.2)
 
 
 def awake_or_not() -> float:

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from swarmer.node.patience import patient
 from swarmer.node.registry import manifests
 from swarmer.node.registry.refusal import Refusal
 from swarmer.node.registry.settings import FOLDER, Settings
 from swarmer.ports import REGISTRY
 
 #: Seconds until a peer that says nothing is passed over.
-CONNECT_TIMEOUT: Final = 2.0
-_READ_TIMEOUT: Final = 30.0
+CONNECT_TIMEOUT: Final = patient(2.0)
+_READ_TIMEOUT: Final = patient(30.0)
 _COPY_TIMEOUT: Final = 600.0
 
 

@@ -24,6 +24,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
+from swarmer.node.patience import patient
 from swarmer.node.registry.refusal import unavailable
 
 LOCK: Final = "registry/leader"
@@ -32,8 +33,8 @@ _TAGS: Final = "registry/tags/"
 _CHANGED: Final = "registry/changed"
 
 #: Seconds that a client waits while consul elects its leader, rather than to get an error.
-PATIENCE: Final = 6.0
-_PAUSE: Final = 0.1
+PATIENCE: Final = patient(6.0)
+_PAUSE: Final = patient(0.1)
 
 #: Consul takes 64 steps in one transaction.
 _STEPS: Final = 60

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
+from swarmer.node.patience import patient
+
 SOCKET: Final = "/run/docker.sock"
 
 #: Seconds until docker gives up on a change of the membership itself, and some.
@@ -50,9 +52,9 @@ class Engine:
         """What the engine answers, from JSON.
 
         Raises:
-            EngineError: it doesn't answer within `timeout` seconds, or not with success.
+            EngineError: it doesn't answer within `timeout` seconds, more on a slow node, or not with success.
         """
-        connection = _Connection(timeout)
+        connection = _Connection(patient(timeout))
         try:
             content = None if body is None else json.dumps(body)
             connection.request(method, path, content, {"Content-Type": "application/json"})

@@ -7,25 +7,26 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from swarmer.node.consul_agent import Refused
+from swarmer.node.patience import patient
 from swarmer.node.swarm import order
 from swarmer.node.swarm.engine import Engine, EngineError, Membership
 from swarmer.node.swarm.store import Store
 
 #: Seconds between two signs of life of a node to the managers; after three missing ones its tasks run elsewhere.
 #: Docker's own are 5, which makes that 15 to 20 s.
-HEARTBEAT: Final = 2.0
+HEARTBEAT: Final = patient(2.0)
 
 #: Seconds for which a blocking query waits at most: then what nobody announces is looked at.
-PATIENCE: Final = 2.0
+PATIENCE: Final = patient(2.0)
 
 #: Seconds between two looks of a manager when nothing happens, and of a worker; events come in between.
-CALM: Final = 2.0
+CALM: Final = patient(2.0)
 
 #: Seconds until docker's own attempts to get over a trouble count as fruitless.
-GIVE_UP: Final = 15.0
+GIVE_UP: Final = patient(15.0)
 
 #: Seconds without a leader until the last one that holds the swarm's state goes on alone; longer than an election.
-LAST_ONE: Final = 30.0
+LAST_ONE: Final = patient(30.0)
 
 
 @dataclass

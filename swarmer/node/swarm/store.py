@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from swarmer.node.consul_agent import Agent, Refused
+from swarmer.node.patience import patient
 from swarmer.ports import DOCKER, SWARM
 
 SERVICE: Final = "swarm"
 PREFIX: Final = "swarm/"
 
 #: Seconds after which a manager that says nothing of itself no longer counts as healthy.
-SILENCE: Final = 10
+SILENCE: Final = patient(10)
 
 #: The most operations that consul takes in one transaction.
 _LARGEST: Final = 64
@@ -115,7 +116,7 @@ class Store:
             Refused: another manager holds it.
         """
         self._end_own_sessions()
-        definition = {"Name": SERVICE, "TTL": "10s", "LockDelay": "1ms", "Checks": ["serfHealth"]}
+        definition = {"Name": SERVICE, "TTL": f"{patient(10):.0f}s", "LockDelay": "1ms", "Checks": ["serfHealth"]}
         session: str = self._agent.call("PUT", "session/create", definition)["ID"]
         try:
             if not self._agent.call("PUT", f"kv/{PREFIX}lock?acquire={session}", self._node):
@@ -175,7 +176,7 @@ class Store:
                 return
             except Refused:
                 self._announced = None  # the agent was replaced, and knows nothing of it
-        check = {"TTL": f"{SILENCE}s", "Status": "passing"}
+        check = {"TTL": f"{SILENCE:.0f}s", "Status": "passing"}
         tags = ["leader"] if leader else []
         definition = {"Name": SERVICE, "ID": SERVICE, "Port": DOCKER.number, "Tags": tags, "Check": check}
         self._agent.call("PUT", "agent/service/register?replace-existing-checks=true", definition)
