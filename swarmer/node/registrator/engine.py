@@ -10,7 +10,7 @@ import urllib3.exceptions
 from swarmer.node.patience import patient
 
 #: Seconds until an engine that says nothing counts as away.
-TIMEOUT: Final = patient(10)
+TIMEOUT: Final = round(patient(10))
 
 #: What a docker engine that restarts, is slow or is away makes its client raise.
 UNREACHABLE: Final = (
