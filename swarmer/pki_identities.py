@@ -35,6 +35,7 @@ def registry_identity(authority: Authority, *, node: str, dc: str, stack: str, i
 
 
 def registry_client(authority: Authority, *, node: str, dc: str, stack: str) -> Identity:
-    """By which a node pulls. Its common name has dots, so that no node can be named like `CLIENT_NAME`."""
-    name = f"{node}.node.{dc}.{stack}"
-    return authority.issue(Plane.REGISTRY, name, dns=[name], ip=[], server=False, client=True)
+    """By which a node pulls. Its common name ends in a dot, so that no node can be named like `CLIENT_NAME`."""
+    # The whole name may be longer than the 64 characters of a common name.
+    dns = [f"{node}.node.{dc}.{stack}"]
+    return authority.issue(Plane.REGISTRY, f"{node}.", dns=dns, ip=[], server=False, client=True)

@@ -54,8 +54,7 @@ class Shown:
 def node_of(shown: Shown, settings: Settings) -> str | None:
     """The node whose certificate is shown; None when it is none of this cluster's registry plane."""
     name = _common_name(shown, settings)
-    suffix = f".node.{settings.domain}"
-    return name.removesuffix(suffix) if name and name.endswith(suffix) else None
+    return name.removesuffix(".") if name and name.endswith(".") else None
 
 
 def right_of(shown: Shown, settings: Settings, now: float) -> Right:
