@@ -12,28 +12,25 @@ from pathlib import Path
 import pytest
 from harness import PROMISES, REPOSITORY, servers_yml, traces, wait_for
 
+from swarmer.stacks.vagrant_plan import prefix
+from swarmer.state import ClusterHome
+
 NETWORK = "10.97.8"
 
 #: Seconds. An emulated machine boots in one minute on an idle computer of two cores, and in several on a busy one.
 RUN = 1200
 
 
-#: Emulated machines converge in minutes, on a busy computer in many.
-long_test = pytest.mark.skipif(
-    not os.environ.get("SWARMER_LONG_TESTS"),
-    reason="takes an emulated machine many minutes; SWARMER_LONG_TESTS=1 runs it",
-)
-
-
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A person's SWARMER_HOME; nothing of its cluster may be left on this machine afterwards."""
     home = tmp_path / "home"
+    monkeypatch.setenv("SWARMER_HOME", str(home))
     description = servers_yml(NETWORK).replace("memory: 1024, cpus: 2", "memory: 1024, cpus: 1")
     (tmp_path / "servers.yml").write_text(description)
     yield home
     assert not traces(home, NETWORK)
-    assert not _machines(home)
+    assert not _machines()
 
 
 def _start(home: Path, *words: str) -> subprocess.Popen[str]:
@@ -54,13 +51,13 @@ def _promises(name: str) -> list[str]:
     return ["pytest", str(PROMISES / name), *options, "-p", "no:cacheprovider"]
 
 
-def _machines(home: Path) -> list[str]:
+def _machines() -> list[str]:
     """The processes of this home's machines."""
+    name = f"guest={prefix(ClusterHome('vagrant', 'harness'))}"
     listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.splitlines()
-    return [line for line in listing if "qemu-system" in line and str(home) in line]
+    return [line for line in listing if "qemu-system" in line and name in line]
 
 
-@long_test
 def test_a_run_on_a_virtual_machine_keeps_its_promises_and_leaves_nothing(home: Path) -> None:
     run = _start(home, *_promises("machine.py"))
     output, _ = run.communicate(timeout=RUN)
@@ -70,10 +67,9 @@ def test_a_run_on_a_virtual_machine_keeps_its_promises_and_leaves_nothing(home: 
     assert not (home / "vagrant/harness/vagrant").exists()
 
 
-@long_test
 def test_after_kill_9_the_garbage_collection_removes_what_is_left(home: Path) -> None:
     run = _start(home, *_promises("machine.py"))
-    wait_for("machine", lambda: _machines(home), timeout=RUN)
+    wait_for("machine", _machines, timeout=RUN)
     run.send_signal(signal.SIGKILL)
     run.communicate(timeout=60)
     assert (home / "vagrant/harness/ledger.json").exists()
@@ -84,7 +80,6 @@ def test_after_kill_9_the_garbage_collection_removes_what_is_left(home: Path) ->
     assert not (home / "vagrant/harness/vagrant").exists()
 
 
-@long_test
 def test_vagrant_up_by_hand_makes_the_cluster_and_vagrant_destroy_leaves_nothing(home: Path) -> None:
     script = """
         cd "$1/vagrant"
