@@ -25,10 +25,15 @@ def servers_yml(network: str, *, dc: str = "harness", count: int = 1) -> str:
 
 @dataclass
 class Harness:
-    """One person's folder: a `servers.yml`, a `SWARMER_HOME` of its own, and where they run pytest."""
+    """One person's folder: a `servers.yml`, a `SWARMER_HOME` of its own, and where they run pytest.
+
+    Attributes:
+        inside: the command that runs all commands, such as one that leads into namespaces.
+    """
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    inside: tuple[str, ...] = ()
 
     @property
     def home(self) -> Path:
@@ -65,7 +70,7 @@ class Harness:
         # What the outer pytest tells its own workers is none of the inner one's business.
         environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
         return subprocess.Popen(
-            command,
+            [*self.inside, *command],
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,

@@ -1,17 +1,48 @@
 """The network of an nspawn cluster, made in a network namespace that stands for a whole host."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from harness import REPOSITORY, servers_yml
+from harness import REPOSITORY, Harness, servers_yml
 
 from swarmer.spec import Spec
 from swarmer.spec_file import load
 from swarmer.stacks import nspawn_network
 from swarmer.state import ClusterHome
+
+#: The network between the host and the outside, which is one machine; of the blocks for documentation.
+UPLINK, OUTSIDE = "203.0.113.1", "203.0.113.53"
+
+#: A host without systemd, and all the internet it has: a server of every name, which are its own, and of one page.
+#: Arguments: a scratch folder; the process in the outside's network; what to run on the host.
+HOST = f"""
+set -e
+folder=$1 outside=$2
+shift 2
+mount --make-rprivate /
+mount -t tmpfs tmpfs /run
+echo nameserver {OUTSIDE} >"$folder/resolv.conf"
+mount --bind "$folder/resolv.conf" /etc/resolv.conf
+ip link set lo up
+ip link add uplink type veth peer name eth0 netns "$outside"
+ip address add {UPLINK}/24 dev uplink
+ip link set uplink up
+out="nsenter --net --target $outside"
+$out ip address add {OUTSIDE}/24 dev eth0
+$out ip link set lo up
+$out ip link set eth0 up
+$out dnsmasq --conf-file=/dev/null --pid-file="$folder/dnsmasq.pid" --no-hosts --no-resolv --user=nobody \\
+    --bind-interfaces --listen-address={OUTSIDE} --address=/#/{OUTSIDE}
+mkdir "$folder/pages"
+echo the world >"$folder/pages/outside"
+$out {sys.executable} -m http.server --bind {OUTSIDE} --directory "$folder/pages" 80 >"$folder/http.log" 2>&1 &
+echo $! >"$folder/http.pid"
+exec "$@"
+"""
 
 ROUTER = Path("/proc/sys/net/ipv4/ip_forward")
 
@@ -54,3 +85,18 @@ def clusters_come_and_go() -> None:
             nspawn_network.remove(ClusterHome(second.stack, second.dc))
             assert ROUTER.read_text().strip() == before
     assert not list(Path("/run").glob("swarmer-*"))
+
+
+def test_nodes_reach_outside_where_they_may(tmp_path: Path) -> None:
+    with subprocess.Popen(["unshare", "--net", "sleep", "infinity"]) as outside:
+        into = ("unshare", "--net", "--mount", "sh", "-c", HOST, "sh", str(tmp_path), str(outside.pid))
+        host = Harness(tmp_path, inside=into)
+        host.describe(servers_yml("10.97.3") + "internet: true\n")
+        try:
+            done = host.pytest("reaching_out.py", str(REPOSITORY / "scenarios/test_dns.py"), "-k", "outside")
+        finally:
+            for file in tmp_path.glob("*.pid"):
+                os.kill(int(file.read_text()), signal.SIGKILL)
+            outside.kill()
+    assert done.returncode == 0, done.stdout
+    assert "3 passed, 1 skipped" in done.stdout
