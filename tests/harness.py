@@ -61,7 +61,11 @@ class Harness:
 
     def swarmer(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command of swarmer's command line to its end."""
-        process = self._popen([sys.executable, "-m", "swarmer", *words])
+        return self.run(sys.executable, "-m", "swarmer", *words)
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run any other command to its end."""
+        process = self._popen(list(command))
         output, _ = process.communicate(timeout=120)
         return subprocess.CompletedProcess(process.args, process.returncode, output)
 
