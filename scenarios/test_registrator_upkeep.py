@@ -14,7 +14,7 @@ from swarmer.wait import until_true
 WEB = "-p 8080:80"
 
 #: Runs until `docker exec NAME touch /end`, then ends with a status.
-UNTIL_TOLD = "sh -c 'until test -e /end; do sleep 0.1; done; exit {}'"
+UNTIL_TOLD = "sh -c 'rm -f /end; until test -e /end; do sleep 0.1; done; exit {}'"
 
 
 def registrator(node: Node, arguments: str, *, but: str = "", limit: int = 20) -> Result:

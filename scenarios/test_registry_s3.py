@@ -1,14 +1,16 @@
 """With its content in a bucket, every node of the registry serves and takes images, and any of them may be lost."""
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from fixtures.registry_load import Pushing
-from fixtures.registry_s3 import BUCKET, S3
+from fixtures.registry_s3 import BUCKET, S3, instance_role
 from swarmer import registry_client
 from swarmer.cluster import Cluster
+from swarmer.cluster_node import Node
 from swarmer.faults import Faults
 from swarmer.registry_client import Image, RegistryClient
 from swarmer.wait import NotYet, until
@@ -76,24 +78,25 @@ def test_credentials_are_for_root_alone(s3_cluster: Cluster, s3: S3) -> None:
     assert s3.secret not in s3_cluster.home.ledger.read_text()
 
 
+def test_without_credentials_a_node_uses_the_role_of_its_instance(
+    s3_cluster: Cluster, s3: S3, clients: list[RegistryClient]
+) -> None:
+    node, image = s3_cluster.registry_nodes[-1], Image.random()
+    with _other_credentials(node, "/^AWS_/d"):
+        _wait_critical(node, "NoCredentialProviders")
+        with instance_role(node, s3):
+            node.succeed("systemctl restart docker-registry")
+            s3_cluster.wait_converged()
+            clients[-1].push("by/role", "1", image)
+    assert clients[0].pull("by/role", "1") == image
+
+
 def test_wrong_credentials_make_the_check_critical_and_say_why(
     s3_cluster: Cluster, clients: list[RegistryClient], record_property: Callable[[str, object], None]
 ) -> None:
     node = s3_cluster.registry_nodes[-1]
-    environment = "/etc/swarmer/registry/environment"
-    node.succeed(
-        f"cp -p {environment} /root/kept && sed -i 's/^\\(AWS_SECRET_ACCESS_KEY\\)=.*/\\1=wrong/' {environment}"
-    )
-    try:
-        node.succeed("systemctl restart docker-registry")
-
-        def probe() -> str:
-            check = node.consul.agent.checks()["registry"]
-            if check["Status"] != "critical" or "SignatureDoesNotMatch" not in check["Output"]:
-                raise NotYet(f"{check['Status']}: {check['Output']}")
-            return str(check["Output"])
-
-        record_property("said", until("the check to be critical, with the reason", probe, timeout=30))
+    with _other_credentials(node, "s/^\\(AWS_SECRET_ACCESS_KEY\\)=.*/\\1=wrong/"):
+        record_property("said", _wait_critical(node, "SignatureDoesNotMatch"))
 
         def gone() -> None:
             found = registry_client.addresses(s3_cluster, s3_cluster.nodes[0])
@@ -102,12 +105,34 @@ def test_wrong_credentials_make_the_check_critical_and_say_why(
 
         until("its address to go from DNS", gone, timeout=10)
         clients[0].push("meanwhile", "1", Image.random())
-    finally:
-        node.succeed(f"mv /root/kept {environment} && systemctl restart docker-registry")
-    s3_cluster.wait_converged()
 
 
 def test_the_nodes_use_the_bucket_of_the_file(s3_cluster: Cluster) -> None:
     for node in s3_cluster.registry_nodes:
         assert BUCKET in node.succeed("cat /etc/swarmer/registry/config.yml")
         assert node.succeed("find /var/lib/docker-registry -type f") == ""
+
+
+@contextmanager
+def _other_credentials(node: Node, sed: str) -> Iterator[None]:
+    """A node whose docker-registry has another environment, edited by an expression of sed."""
+    environment = "/etc/swarmer/registry/environment"
+    node.succeed(f"cp -p {environment} /root/kept && sed -i '{sed}' {environment}")
+    try:
+        node.succeed("systemctl restart docker-registry")
+        yield
+    finally:
+        node.succeed(f"mv /root/kept {environment} && systemctl restart docker-registry")
+    node.cluster.wait_converged()
+
+
+def _wait_critical(node: Node, reason: str) -> str:
+    """What the check of a node says, once it is critical for that reason."""
+
+    def probe() -> str:
+        check = node.consul.agent.checks()["registry"]
+        if check["Status"] != "critical" or reason not in check["Output"]:
+            raise NotYet(f"{check['Status']}: {check['Output']}")
+        return str(check["Output"])
+
+    return until("the check to be critical, with the reason", probe, timeout=30)

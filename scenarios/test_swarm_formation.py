@@ -1,5 +1,10 @@
 """The swarm forms by itself, by the roles of the spec, and is whole again by itself, whatever happens to its nodes."""
 
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import consul as py_consul
 import pytest
 
@@ -12,7 +17,7 @@ from swarmer.faults import Faults
 from swarmer.ports import SWARM
 from swarmer.services import Services
 from swarmer.spec import SwarmRole
-from swarmer.wait import NotYet, until, until_equal, until_true
+from swarmer.wait import NotYet, patient, until, until_equal, until_true
 
 three_managers = pytest.mark.needs_managers(3)
 
@@ -153,7 +158,7 @@ def test_a_founder_that_dies_before_it_told_of_its_swarm_ends_in_the_one_of_all(
     founder.power_off()
     if returns == "at once":
         founder.power_on()
-        until_true("the founder to tell of its swarm", lambda: _token(cluster, "worker"), timeout=60)
+        _until_founded(cluster, timeout=60)
     for node in cluster.nodes:
         if node is not founder:
             node.succeed("systemctl start swarmer-swarm")
@@ -170,7 +175,7 @@ def test_when_the_only_one_in_a_swarm_is_replaced_the_others_found_a_new_one(clu
     founder = cluster.swarm_managers[0]
     _dissolve(cluster)
     founder.succeed("systemctl start swarmer-swarm")
-    until_true("a founded swarm", lambda: _token(cluster, "worker"), timeout=15)
+    _until_founded(cluster, timeout=15)
     made = founder.docker.info()["Swarm"]["Cluster"]["ID"]
     founder.power_off()
     for node in cluster.nodes:
@@ -200,13 +205,45 @@ def test_when_most_managers_lost_their_disks_the_one_left_goes_on_and_the_others
     services.wait_running("survives", 1)
 
 
-def test_a_worker_that_was_removed_by_hand_joins_again(cluster: Cluster, swarm_leader: Node) -> None:
-    """Docker doesn't tell a node that its managers don't know it any more."""
+@pytest.fixture
+def worker(cluster: Cluster) -> Node:
+    """A node that only runs tasks."""
     workers = [node for node in cluster.nodes if node.server.swarm is SwarmRole.AGENT]
     if not workers:
-        pytest.skip("needs a node that only runs tasks")
-    swarm_leader.succeed(f"docker node rm --force {workers[0].name}")
-    _joins_again(cluster, workers[0])
+        pytest.skip("needs a node that only runs tasks, as in scenarios/roles.yml")
+    return workers[0]
+
+
+def test_a_worker_that_was_removed_by_hand_joins_again(cluster: Cluster, swarm_leader: Node, worker: Node) -> None:
+    """Docker doesn't tell a node that its managers don't know it any more."""
+    swarm_leader.succeed(f"docker node rm --force {worker.name}")
+    _joins_again(cluster, worker)
+
+
+@three_managers
+def test_a_worker_that_counts_as_down_though_it_is_up_joins_anew(
+    cluster: Cluster, swarm_leader: Node, worker: Node
+) -> None:
+    """A leader without a quorum has it so when a node returns before its former signs of life are missed."""
+    if patient(1) > 1:
+        pytest.skip("needs signs of life that are missed before a leader without a quorum steps down, after 10 s")
+    before = _identity(cluster)
+    others = [node for node in cluster.swarm_managers if node is not swarm_leader]
+    for _attempt in range(4):
+        # When the signs are missed is a matter of chance: within 2 to 7.5 s of the last one. It has to be while the
+        # worker's first request is under way, which it gives up after 5 s.
+        _knows_no_manager_but(worker, swarm_leader)
+        with _without_quorum(others):
+            worker.power_off()
+            worker.power_on()
+            worker.wait_until_succeeds("journalctl --boot --unit docker | grep 'before registering session'")
+            time.sleep(4.5)
+        cluster.wait_converged()
+        after = _identity(cluster)
+        if after[worker.name] != before[worker.name]:
+            break
+    assert after.pop(worker.name) != before.pop(worker.name)
+    assert after == before
 
 
 @three_managers
@@ -249,6 +286,16 @@ def _token(cluster: Cluster, role: str) -> str:
     return entry["Value"].decode() if entry else ""
 
 
+def _until_founded(cluster: Cluster, *, timeout: float) -> None:
+    """Wait until there is a swarm that nodes can join. Consul may be electing, or ask a leader that isn't back yet."""
+
+    def probe() -> None:
+        if not _token(cluster, "worker"):
+            raise NotYet("nobody told of a swarm")
+
+    until("a founded swarm", probe, timeout=timeout, pardon=consul_api.Unavailable)
+
+
 def _until_rotated(cluster: Cluster, role: str, former: str) -> str:
     def probe() -> str:
         if (token := _token(cluster, role)) == former:
@@ -276,6 +323,26 @@ def _replaced_once(cluster: Cluster, node: Node) -> None:
 def _joins_again(cluster: Cluster, node: Node) -> None:
     cluster.wait_converged()
     assert node.succeed("docker info --format '{{.Swarm.NodeID}}'").strip() == _identity(cluster)[node.name]
+
+
+@contextmanager
+def _without_quorum(managers: list[Node]) -> Iterator[None]:
+    """The engines of these managers are frozen, all at once."""
+    for node in managers:
+        node.succeed("systemctl kill --signal=STOP docker")
+    try:
+        yield
+    finally:
+        for node in managers:
+            node.succeed("systemctl kill --signal=CONT docker")
+
+
+def _knows_no_manager_but(node: Node, manager: Node) -> None:
+    """After its next boot, the engine of a node asks this manager for its session, and no other one first."""
+    state = "/var/lib/docker/swarm/state.json"
+    content = json.loads(node.succeed(f"cat {state}"))
+    content = [known for known in content if known["addr"] == f"{manager.ip}:{SWARM.number}"]
+    node.succeed(f"cat > {state} && sync", input=json.dumps(content))
 
 
 def _dissolve(cluster: Cluster) -> None:

@@ -25,6 +25,13 @@ CALM: Final = patient(2.0)
 #: Seconds until docker's own attempts to get over a trouble count as fruitless.
 GIVE_UP: Final = patient(15.0)
 
+#: The same for a node that counts as down: docker may wait twice for 8 s before it tries again.
+GIVE_UP_DOWN: Final = patient(30.0)
+
+#: Docker never mends that by itself: a leader without a quorum takes a returning node's word that it is there, then
+#: misses that node's former signs of life, and once there is a quorum again writes down both, the latter last.
+DOWN: Final = "the managers count this node as down, though it is up"
+
 #: Seconds without a leader until the last one that holds the swarm's state goes on alone; longer than an election.
 LAST_ONE: Final = patient(30.0)
 
@@ -76,8 +83,8 @@ class Member:
         # Left are pending, where docker is at it, and error, where it tries again itself.
         if self.manages:
             self._go_on_alone()
-        if lost := self._lost(membership):
-            self._leave(lost)
+        if self._gave_up(trouble := self._trouble(membership)):
+            self._leave(trouble)
             return 0
         if membership.state != "active":
             return 0.2
@@ -171,6 +178,9 @@ class Member:
             return 0.3
         self._alone_since = None
         own = next((node for node in nodes if node["ID"] == membership.node), None)
+        if self._gave_up(DOWN if own and order.is_down(own) else ""):
+            self._leave(DOWN)
+            return 0
         leader = bool(own and (own.get("ManagerStatus") or {}).get("Leader"))
         self.store.announce(leader=leader)
         if leader and order.keep(self.engine, self.store, self.store.records(), nodes, self.known["labels"]):
@@ -213,28 +223,29 @@ class Member:
             self._alone_since = None
             self.engine.go_on_alone(self.facts["ip"], availability=self.availability)
 
-    def _lost(self, membership: Membership) -> str:
-        """Why this node's place in the swarm is lost; empty while it isn't, or may yet be found again.
+    def _trouble(self, membership: Membership) -> str:
+        """Why this node's place in the swarm seems to be lost; empty where it doesn't.
 
         A node that the managers don't know any more is not told so by docker, nor one whose swarm is no more. The
-        leader records who is in the swarm; it may be a moment behind. While there is none, time doesn't count.
+        leader records who is in the swarm; it may be a moment behind. While there is none, nothing is known.
         """
-        recorded = self.store.member()
-        trouble = ""
+        known = self.store.member()
         if not self.store.has_leader():
-            pass
-        elif recorded != membership.node:
-            trouble = f"the managers know this node as {recorded or 'none of theirs'}, not {membership.node}"
-        elif membership.state == "error":
-            trouble = membership.error
+            return ""
+        if known.node != membership.node:
+            return f"the managers know this node as {known.node or 'none of theirs'}, not {membership.node}"
+        if membership.state == "error":
+            return membership.error
+        return DOWN if known.down else ""
+
+    def _gave_up(self, trouble: str) -> bool:
+        """Whether docker had its time to get over a trouble by itself."""
         if not trouble:
             self._trouble_since = None
         elif self._trouble_since is None:
-            print(f"trouble with the swarm: {trouble}", flush=True)
             self._trouble_since = time.monotonic()
-        elif time.monotonic() - self._trouble_since >= GIVE_UP:
-            return trouble
-        return ""
+        limit = GIVE_UP_DOWN if trouble == DOWN else GIVE_UP
+        return self._trouble_since is not None and time.monotonic() - self._trouble_since >= limit
 
     def _leave(self, reason: str) -> None:
         """Leave, to join anew; only if there are others who hold the swarm's state."""

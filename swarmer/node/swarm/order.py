@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from swarmer.node.swarm.engine import Engine, EngineError, SwarmNode
-from swarmer.node.swarm.store import Records, Store
+from swarmer.node.swarm.store import Known, Records, Store
 
 #: Docker's words for the two roles.
 _WORKER: Final = "worker"
@@ -25,7 +25,7 @@ def keep(engine: Engine, store: Store, records: Records, nodes: Sequence[SwarmNo
     if tokens != records.tokens:
         store.record_tokens(tokens)
     former = replaced(nodes)
-    present = {name(node): node["ID"] for node in nodes if name(node) and node not in former}
+    present = {name(node): Known(node["ID"], is_down(node)) for node in nodes if name(node) and node not in former}
     if present != records.members:
         store.record_members(records.members, present)
     left = False
@@ -72,6 +72,11 @@ def forget(engine: Engine, node: SwarmNode) -> None:
 def name(node: SwarmNode) -> str:
     """Its host name; empty while it has only just joined."""
     return (node.get("Description") or {}).get("Hostname") or ""
+
+
+def is_down(node: SwarmNode) -> bool:
+    """Whether the managers miss its signs of life."""
+    return bool(node["Status"]["State"] == "down")
 
 
 def _age(node: SwarmNode) -> str:

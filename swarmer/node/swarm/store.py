@@ -5,7 +5,7 @@
 | `swarm/cluster` | the id of the swarm | managers |
 | `swarm/join/worker`, `swarm/join/manager` | the join tokens | all nodes the first, managers the second |
 | `swarm/managers/NODE` | the id in the swarm of each node that holds the swarm's state on its disk | managers |
-| `swarm/members/NODE` | the id in the swarm of each node, as the leader knows it | managers, and the node itself |
+| `swarm/members/NODE` | how the leader knows each node: `ID`, or `ID down` | managers, and the node itself |
 | `swarm/lock` | held by the one manager that founds the swarm | managers |
 """
 
@@ -13,7 +13,7 @@ import base64
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from swarmer.node.consul_agent import Agent, Refused
 from swarmer.node.patience import patient
@@ -29,6 +29,27 @@ SILENCE: Final = patient(10)
 _LARGEST: Final = 64
 
 
+class Known(NamedTuple):
+    """How the leader knows a node.
+
+    Attributes:
+        node: its id in the swarm; empty where the leader doesn't know it.
+        down: whether it counts as down.
+    """
+
+    node: str
+    down: bool
+
+    @classmethod
+    def parse(cls, text: str) -> "Known":
+        """From what is recorded."""
+        node, _, state = text.partition(" ")
+        return cls(node, state == "down")
+
+    def __str__(self) -> str:
+        return f"{self.node} down" if self.down else self.node
+
+
 @dataclass(frozen=True)
 class Records:
     """What consul holds of the swarm.
@@ -38,7 +59,7 @@ class Records:
         version: of that entry, for changing it only if nobody else did; 0 where there is none.
         tokens: `worker` and `manager` to the token by which they join.
         managers: node name to node id of all that hold the swarm's state.
-        members: node name to node id of all that are in the swarm, as its leader knew it last.
+        members: node name to how the leader knew it last, of all that are in the swarm.
         index: of this state, for waiting for another one.
     """
 
@@ -46,7 +67,7 @@ class Records:
     version: int
     tokens: Mapping[str, str]
     managers: Mapping[str, str]
-    members: Mapping[str, str]
+    members: Mapping[str, Known]
     index: int
 
 
@@ -70,7 +91,7 @@ class Store:
             version=versions.get("cluster", 0),
             tokens={role: values[f"join/{role}"] for role in ("worker", "manager") if f"join/{role}" in values},
             managers=_below("managers/", values),
-            members=_below("members/", values),
+            members={name: Known.parse(text) for name, text in _below("members/", values).items()},
             index=found,
         )
 
@@ -87,17 +108,17 @@ class Store:
         """This node holds the swarm's state."""
         self._transaction([_set(f"managers/{self._node}", node_id)])
 
-    def record_members(self, known: Mapping[str, str], present: Mapping[str, str]) -> None:
-        """Exactly these nodes are in the swarm; writes what differs from what is known to be recorded."""
-        changes = [_set(f"members/{name}", node) for name, node in present.items() if known.get(name) != node]
-        changes += [_delete(f"members/{name}") for name in known if name not in present]
+    def record_members(self, recorded: Mapping[str, Known], present: Mapping[str, Known]) -> None:
+        """Exactly these nodes are in the swarm; writes what differs from what is recorded."""
+        changes = [_set(f"members/{name}", str(node)) for name, node in present.items() if recorded.get(name) != node]
+        changes += [_delete(f"members/{name}") for name in recorded if name not in present]
         for first in range(0, len(changes), _LARGEST):
             self._transaction(changes[first : first + _LARGEST])
 
-    def member(self) -> str:
-        """By which id the leader knows this node; empty when it doesn't."""
+    def member(self) -> Known:
+        """How the leader knows this node."""
         entries, _ = self._agent.read(f"kv/{PREFIX}members/{self._node}")
-        return _text(entries[0]) if entries else ""
+        return Known.parse(_text(entries[0]) if entries else "")
 
     def forget_manager(self) -> None:
         """This node holds nothing of the swarm's state, or not any more."""
