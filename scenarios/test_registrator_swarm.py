@@ -22,54 +22,50 @@ TASK = 20.0
 
 
 @pytest.fixture
-def worker(cluster: Cluster) -> Node:
-    """A node that runs tasks, but doesn't manage the swarm."""
-    found = [node for node in cluster.nodes if node.server.swarm is SwarmRole.AGENT]
-    if not found:
-        pytest.skip("needs a node with swarm: agent in servers.yml")
-    return found[0]
+def manager(swarm_managers: list[Node]) -> Node:
+    """A node that manages the swarm and runs tasks."""
+    return next(node for node in swarm_managers if node.server.swarm is SwarmRole.BOTH)
 
 
 def test_a_port_of_the_host_is_announced_by_the_node_of_the_task(
-    cluster: Cluster, announced: Announced, services: Services, swarm_managers: list[Node], busybox_image: str
+    cluster: Cluster, announced: Announced, services: Services, manager: Node, busybox_image: str
 ) -> None:
-    node = swarm_managers[-1]
     services.create(
         "direct",
         "--publish=mode=host,target=80,published=8090",
-        f"--constraint=node.hostname=={node.name}",
+        f"--constraint=node.hostname=={manager.name}",
         "--label=SERVICE_TAGS=of-the-service",
         "--container-label=SERVICE_TIER=front",
         "--label=com.docker.stack.namespace=shop",
         busybox_image,
         *SLEEP,
     )
-    service = _only(announced, node, "direct", timeout=TASK)
-    assert (service["Address"], service["Port"]) == (str(node.ip), 8090)
+    service = _only(announced, manager, "direct", timeout=TASK)
+    assert (service["Address"], service["Port"]) == (str(manager.ip), 8090)
     assert service["Tags"] == ["of-the-service"]
     assert service["Meta"].keys() == {"registrator", "registrator-container", "tier"}
     for other in cluster.nodes:
-        assert other is node or not announced.on(other)
+        assert other is manager or not announced.on(other)
 
 
 def test_a_task_on_a_node_that_manages_nothing_is_announced_with_the_services_labels(
-    cluster: Cluster, worker: Node, announced: Announced, services: Services, busybox_image: str
+    cluster: Cluster, swarm_agent: Node, announced: Announced, services: Services, busybox_image: str
 ) -> None:
     services.create(
         "front",
         "--publish=mode=host,target=80,published=8090",
-        f"--constraint=node.hostname=={worker.name}",
+        f"--constraint=node.hostname=={swarm_agent.name}",
         "--label=SERVICE_NAME=shop",
         "--label=SERVICE_TAGS=blue",
         busybox_image,
         *SLEEP,
     )
-    service = _only(announced, worker, "shop", timeout=TASK)
+    service = _only(announced, swarm_agent, "shop", timeout=TASK)
     assert service["Tags"] == ["blue"]
     services.update("front", "--label-add=SERVICE_TAGS=green")
-    until_equal("its tags", lambda: _only(announced, worker, "shop")["Tags"], ["green"], timeout=SOON)
+    until_equal("its tags", lambda: _only(announced, swarm_agent, "shop")["Tags"], ["green"], timeout=SOON)
     services.docker("service", "rm", "front")
-    announced.wait_exactly(worker, set(), timeout=TASK)
+    announced.wait_exactly(swarm_agent, set(), timeout=TASK)
     until_equal("the services whose labels are shared", lambda: _shared(cluster), set(), timeout=SOON)
 
 
@@ -77,22 +73,21 @@ def test_with_internal_a_task_is_announced_at_its_address_in_its_overlay_network
     announced: Announced,
     services: Services,
     start_registrator: StartRegistrator,
-    swarm_managers: list[Node],
+    manager: Node,
     busybox_image: str,
 ) -> None:
-    node = swarm_managers[-1]
     services.make("network", "inside-net", "--driver=overlay", "inside-net")
     services.create(
         "inside",
         "--network=inside-net",
         "--publish=mode=host,target=80,published=8090",
-        f"--constraint=node.hostname=={node.name}",
+        f"--constraint=node.hostname=={manager.name}",
         busybox_image,
         *SLEEP,
     )
-    outside = _only(announced, node, "inside", timeout=TASK)
-    assert (outside["Address"], outside["Port"]) == (str(node.ip), 8090)
-    service = _only(announced, node, "inside", by=start_registrator(node, "-internal"))
+    outside = _only(announced, manager, "inside", timeout=TASK)
+    assert (outside["Address"], outside["Port"]) == (str(manager.ip), 8090)
+    service = _only(announced, manager, "inside", by=start_registrator(manager, "-internal"))
     (task,) = (task for task in services.tasks("inside") if task.running)
     assert ((service["Address"],), service["Port"]) == (task.addresses, 80)
 
