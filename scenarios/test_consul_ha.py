@@ -78,7 +78,7 @@ def test_an_acknowledged_write_survives_kill_9_of_the_leader(
 def test_a_frozen_leader_is_replaced_and_follows_when_it_wakes(
     cluster: Cluster, consul_leader: Node, faults: Faults, record_property: Record
 ) -> None:
-    with faults.stop(consul_leader, "consul"):
+    with faults.stop(consul_leader, unit="consul"):
         record_property("seconds_without_leader", _elect_another(cluster, consul_leader))
         others = _others(cluster, consul_leader)
         assert others[0].consul.kv.put("while-frozen", "kept")

@@ -185,7 +185,7 @@ def test_a_node_resolves_while_its_own_agent_is_killed_and_restarts(
 def test_a_node_resolves_while_its_own_agent_is_frozen(
     cluster: Cluster, consul_follower: Node, faults: Faults, record_property: Record
 ) -> None:
-    with _always_resolved(cluster, record_property), faults.stop(consul_follower, "consul"):
+    with _always_resolved(cluster, record_property), faults.stop(consul_follower, unit="consul"):
         _every_node_has_been_asked(cluster)
 
 

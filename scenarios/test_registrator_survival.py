@@ -73,7 +73,7 @@ def test_what_happens_while_it_is_deaf_is_made_up_for(
 ) -> None:
     run_container(node, f"--name goes {WEB}")
     announced.wait(node, f"{node.name}:goes:80")
-    with faults.stop(node, "swarmer-registrator"):
+    with faults.stop(node, unit="swarmer-registrator"):
         node.succeed("docker rm -f goes")
         run_container(node, "--name comes -p 8082:80")
     announced.wait(node, f"{node.name}:comes:80")

@@ -63,7 +63,7 @@ def fault(what: str, faults: Faults, cluster: Cluster, node: Node) -> AbstractCo
         case ["kill", unit]:
             return faults.kill(node, unit)
         case ["pause", unit]:
-            return faults.stop(node, unit)
+            return faults.stop(node, unit=unit)
         case _:
             raise ValueError(what)
 
@@ -201,7 +201,7 @@ def test_a_leader_that_was_paused_changes_nothing_when_it_wakes(
         for load in loads:
             stack.enter_context(load)
         loads[0].wait_for_more()
-        with faults.stop(registry_leader, "swarmer-registry"):
+        with faults.stop(registry_leader, unit="swarmer-registry"):
             until(
                 "a push with the leader paused",
                 lambda: follower.push(repository, "contested", newer),

@@ -2,12 +2,11 @@
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import consul as py_consul
 import pytest
 
+from fixtures.containers import DockerRun
 from swarmer import consul_api, docker_api, health
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
@@ -53,7 +52,7 @@ def test_consul_names_the_healthy_managers_and_the_leader(cluster: Cluster) -> N
 def test_a_manager_whose_engine_is_dead_is_not_named(cluster: Cluster, swarm_leader: Node, faults: Faults) -> None:
     node = next(node for node in cluster.swarm_managers if node is not swarm_leader)
     name = f"swarm.service.{cluster.spec.domain}"
-    with faults.stop(node, "docker"):
+    with faults.stop(node, unit="docker"):
         until_true("its name to go", lambda: str(node.ip) not in ask(node.ip, name).records, timeout=45)
 
 
@@ -205,33 +204,37 @@ def test_when_most_managers_lost_their_disks_the_one_left_goes_on_and_the_others
     services.wait_running("survives", 1)
 
 
-def test_a_worker_that_was_removed_by_hand_joins_again(cluster: Cluster, swarm_leader: Node, swarm_agent: Node) -> None:
-    """Docker doesn't tell a node that its managers don't know it any more."""
+def test_a_worker_that_was_removed_by_hand_joins_again(
+    cluster: Cluster, swarm_leader: Node, swarm_agent: Node, docker_run: DockerRun
+) -> None:
+    """Docker doesn't tell a node that its managers don't know it any more. What isn't the swarm's runs on."""
+    docker_run(swarm_agent, "--name own")
+    before = swarm_agent.succeed("docker inspect --format '{{.State.Pid}}' own")
     swarm_leader.succeed(f"docker node rm --force {swarm_agent.name}")
     _joins_again(cluster, swarm_agent)
+    assert swarm_agent.succeed("docker inspect --format '{{.State.Pid}}' own") == before != "0\n"
 
 
 @three_managers
 def test_a_worker_that_counts_as_down_though_it_is_up_joins_anew(
-    cluster: Cluster, swarm_leader: Node, swarm_agent: Node
+    cluster: Cluster, swarm_agent: Node, faults: Faults
 ) -> None:
     """A leader without a quorum has it so when a node returns before its former signs of life are missed."""
     if patient(1) > 1:
         pytest.skip("needs signs of life that are missed before a leader without a quorum steps down, after 10 s")
     before = _identity(cluster)
-    others = [node for node in cluster.swarm_managers if node is not swarm_leader]
     after, attempts = before, 0
     while after == before and attempts < 4:
         # When the signs are missed is a matter of chance: within 2 to 7.5 s of the last one. It has to be while the
         # worker's first request is under way, which it gives up after 5 s.
         attempts += 1
-        _knows_no_manager_but(swarm_agent, swarm_leader)
-        with _without_quorum(others):
+        leader = cluster.swarm_leader()
+        _knows_no_manager_but(swarm_agent, leader)
+        with faults.stop(*(node for node in cluster.swarm_managers if node is not leader), unit="docker"):
             swarm_agent.power_off()
             swarm_agent.power_on()
             swarm_agent.wait_until_succeeds("journalctl --boot --unit docker | grep 'before registering session'")
             time.sleep(4.5)
-        cluster.wait_converged()
         after = _identity(cluster)
     assert after.pop(swarm_agent.name) != before.pop(swarm_agent.name)
     assert after == before
@@ -314,18 +317,6 @@ def _replaced_once(cluster: Cluster, node: Node) -> None:
 def _joins_again(cluster: Cluster, node: Node) -> None:
     cluster.wait_converged()
     assert node.succeed("docker info --format '{{.Swarm.NodeID}}'").strip() == _identity(cluster)[node.name]
-
-
-@contextmanager
-def _without_quorum(managers: list[Node]) -> Iterator[None]:
-    """The engines of these managers are frozen, all at once."""
-    for node in managers:
-        node.succeed("systemctl kill --signal=STOP docker")
-    try:
-        yield
-    finally:
-        for node in managers:
-            node.succeed("systemctl kill --signal=CONT docker")
 
 
 def _knows_no_manager_but(node: Node, manager: Node) -> None:

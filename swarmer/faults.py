@@ -5,6 +5,7 @@ import shlex
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 from swarmer import netem
@@ -67,21 +68,18 @@ class Faults:
         self.cluster.wait_converged()
 
     @contextmanager
-    def stop(self, node: Node, unit: str) -> Iterator[None]:
+    def stop(self, *nodes: Node, unit: str) -> Iterator[None]:
         """Freeze the processes of a unit with SIGSTOP: alive, but deaf; afterwards they continue."""
-        node.succeed(f"systemctl kill --signal=STOP {shlex.quote(unit)}")
+        unit = shlex.quote(unit)
+        for node in nodes:
+            node.succeed(f"systemctl kill --signal=STOP {unit}")
         try:
             yield
         finally:
-            node.succeed(f"systemctl kill --signal=CONT {shlex.quote(unit)}")
-
-            def probe() -> None:
-                pid = node.main_pid(unit)
-                state = node.succeed(f"cut -d' ' -f3 /proc/{pid}/stat").strip()
-                if state == "T":
-                    raise NotYet(f"process {pid} is stopped")
-
-            until(f"{unit} to continue on {node.name}", probe, timeout=10)
+            for node in nodes:
+                node.succeed(f"systemctl kill --signal=CONT {unit}")
+            for node in nodes:
+                until(f"{unit} to continue on {node.name}", partial(_prove_awake, node, unit), timeout=10)
         self.cluster.wait_converged()
 
     @contextmanager
@@ -202,6 +200,12 @@ def _heal(node: Node, table: str) -> None:
     except NodeError:
         return
     node.fail(f"nft list table inet {table}")
+
+
+def _prove_awake(node: Node, unit: str) -> None:
+    pid = node.main_pid(unit)
+    if node.succeed(f"cut -d' ' -f3 /proc/{pid}/stat").strip() == "T":
+        raise NotYet(f"process {pid} is stopped")
 
 
 def _prove_reachable(node: Node, senders: list[Node]) -> None:

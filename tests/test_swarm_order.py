@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmer.node.swarm.order import name, replaced, unlabelled
+from swarmer.node.swarm.store import Known
 
 names = st.sampled_from(["", "swarm-01", "swarm-02", "swarm-03"])
 times = st.integers(0, 10**9).map(lambda number: f"2026-01-01T00:00:00.{number:09}Z")
@@ -55,3 +56,8 @@ def test_labels_of_the_spec_are_added_and_others_stay(
             key: before[key] for key in before.keys() - wanted.get(name(node), {}).keys()
         }
         assert node["ID"] not in changes or after != before
+
+
+@given(known=st.builds(Known, st.text("abc123", min_size=1), st.booleans()))
+def test_how_the_leader_knows_a_node_is_read_as_it_was_recorded(known: Known) -> None:
+    assert Known.parse(str(known)) == known

@@ -84,8 +84,7 @@ class Member:
         if self.manages:
             self._go_on_alone()
         if self._gave_up(trouble := self._trouble(membership)):
-            self._leave(trouble)
-            return 0
+            return self._leave(trouble)
         if membership.state != "active":
             return 0.2
         return 1.0 if self._trouble_since else CALM
@@ -179,8 +178,7 @@ class Member:
         self._alone_since = None
         own = next((node for node in nodes if node["ID"] == membership.node), None)
         if self._gave_up(DOWN if own and order.is_down(own) else ""):
-            self._leave(DOWN)
-            return 0
+            return self._leave(DOWN)
         leader = bool(own and (own.get("ManagerStatus") or {}).get("Leader"))
         self.store.announce(leader=leader)
         if leader and order.keep(self.engine, self.store, self.store.records(), nodes, self.known["labels"]):
@@ -247,14 +245,15 @@ class Member:
         limit = GIVE_UP_DOWN if trouble == DOWN else GIVE_UP
         return self._trouble_since is not None and time.monotonic() - self._trouble_since >= limit
 
-    def _leave(self, reason: str) -> None:
-        """Leave, to join anew; only if there are others who hold the swarm's state."""
+    def _leave(self, reason: str) -> float:
+        """Leave, to join anew; only if there are others who hold the swarm's state. Seconds until the next look."""
         managers, _ = self.store.managers()
         if not managers:
-            return
+            return CALM
         print(f"leaving the swarm, to join anew: {reason}", flush=True)
         self._trouble_since = None
         if self.manages:
             self.store.withdraw()
             self.store.forget_manager()
         self.engine.leave()
+        return 0
