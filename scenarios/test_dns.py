@@ -12,7 +12,6 @@ from swarmer.cluster_node import Node
 from swarmer.dns_client import Answer, ask
 from swarmer.faults import Faults
 from swarmer.ports import CONSUL_DNS
-from swarmer.spec import SwarmRole
 from swarmer.wait import NotYet, patient, until, until_true
 
 #: Seconds within which a name resolves, whatever single node is down.
@@ -88,11 +87,14 @@ def test_containers_in_a_network_of_a_user_resolve_without_an_option(cluster: Cl
             node.succeed("docker network rm names")
 
 
-def test_containers_in_a_network_over_all_nodes_resolve_without_an_option(cluster: Cluster, busybox_image: str) -> None:
-    manager = next(node for node in cluster.nodes if node.server.swarm is not SwarmRole.AGENT)
+def test_containers_in_a_network_over_all_nodes_resolve_without_an_option(
+    swarm_managers: list[Node], swarm_workers: list[Node], busybox_image: str
+) -> None:
+    manager = swarm_managers[0]
     manager.succeed("docker network create --driver overlay --attachable names-everywhere")
     try:
-        for node in cluster.nodes:
+        # Docker attaches nothing to such a network on a node that runs no tasks.
+        for node in swarm_workers:
             _resolves_inside(node, "docker run --rm --network names-everywhere", busybox_image)
     finally:
         manager.wait_until_succeeds("docker network rm names-everywhere")

@@ -70,26 +70,37 @@ def bring_into_force(agent: Agent, token: str) -> None:
 
 
 def take_over(own: Agent, writing: Agent, node: Mapping[str, Any]) -> None:
-    """Be the node of this name in the catalog, if the former one is.
+    """Be the node of this name in the catalog, with nothing of a former one.
 
     Consul refuses a new node of the same name while it takes the former one for alive. Where the new one came so soon
     that nobody noticed the death, it would do so for ever: its health is that of its name, and so the new one's. What
-    is written is what the leader writes of a member that joins.
+    is written is what the leader writes of a member that joins; in one transaction, so that the name always resolves.
+    Where consul did let the new one take the name, it has the former one's services until the agent looks for them.
 
     Args:
         writing: who may write entries of this node, and on servers of the service `consul`.
     """
     entry = own.call("GET", f"catalog/node/{node['name']}")
     identity = own.call("GET", "agent/self")["Config"]["NodeID"]
-    if not entry or entry["Node"]["ID"] == identity:
+    if not entry:
+        return
+    if entry["Node"]["ID"] == identity:
+        # Not the other way round: what is announced meanwhile is known to the agent first.
+        for service in entry["Services"].keys() - own.call("GET", "agent/services").keys() - {"consul"}:
+            writing.call("PUT", "catalog/deregister", {"Node": node["name"], "ServiceID": service})
         return
     print(f"the catalog has the former {node['name']}, {entry['Node']['ID']}: this one takes its place", flush=True)
-    alive = {"Node": node["name"], "CheckID": "serfHealth", "Name": "Serf Health Status", "Status": "passing"}
-    definition = {"Node": node["name"], "ID": identity, "Address": node["ip"], "Check": alive}
+    name = node["name"]
+    alive = {"Node": name, "CheckID": "serfHealth", "Name": "Serf Health Status", "Status": "passing"}
+    operations: list[dict[str, Any]] = [
+        {"Node": {"Verb": "delete", "Node": {"Node": name}}},
+        {"Node": {"Verb": "set", "Node": {"Node": name, "ID": identity, "Address": node["ip"]}}},
+        {"Check": {"Verb": "set", "Check": alive}},
+    ]
     if node["consul"] == "server":
-        definition["Service"] = {"ID": "consul", "Service": "consul", "Port": CONSUL_RPC.number}
-    writing.call("PUT", "catalog/deregister", {"Node": node["name"]})
-    writing.call("PUT", "catalog/register", definition)
+        service = {"ID": "consul", "Service": "consul", "Port": CONSUL_RPC.number}
+        operations.append({"Service": {"Verb": "set", "Node": name, "Service": service}})
+    writing.call("PUT", "txn", operations)
 
 
 def main() -> int:
