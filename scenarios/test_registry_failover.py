@@ -3,7 +3,7 @@
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 
@@ -155,6 +155,31 @@ def test_during_pulls_the_leader_is_lost_and_pulls_by_name_go_on(
         pulling.wait_for_more()
     record_property("seconds_without_a_pull", round(pulling.longest_gap(), 3))
     assert pulling.wrong == []
+
+
+@three_servers
+def test_an_upload_on_its_way_to_a_leader_that_is_cut_off_ends_soon(
+    cluster: Cluster,
+    registry_leader: Node,
+    registry_followers: list[Node],
+    registry_at: At,
+    faults: Faults,
+    repository: str,
+) -> None:
+    follower = registry_at(registry_followers[0])
+    rest = [node for node in cluster.nodes if node is not registry_leader]
+    location = follower.ask("POST", f"/v2/{repository}/blobs/uploads/").headers["Location"]
+    with ExitStack() as stack:
+
+        def content() -> Iterator[bytes]:
+            yield b"before"
+            stack.enter_context(faults.partition([registry_leader], rest))
+            yield b"after"
+
+        # Nobody tells the node in between that what it sent on doesn't arrive.
+        answer = follower.ask("PATCH", location, data=content(), timeout=WRITE_BOUND["partition"])
+        assert answer.status_code == 503
+        assert is_proper(RegistryError(answer))
 
 
 @three_servers

@@ -32,7 +32,7 @@ class Consul:
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     held_back: list[list[dict[str, Any]]] = field(default_factory=list)
 
-    def ask(self, method: str, path: str, body: Any = None) -> Answer:
+    def ask(self, method: str, path: str, body: Any = None, **_options: object) -> Answer:
         if method == "GET":
             key, _, options = unquote(path).removeprefix("kv/").partition("?")
             many = "recurse" in options
@@ -73,7 +73,6 @@ def manifest(digest: str) -> Manifest:
 
 
 def truth_of(consul: Consul) -> Truth:
-    agents = Agents()
     agents = Agents()
     setattr(agents, "ask", consul.ask)  # noqa: B010
     return Truth(agents)

@@ -50,18 +50,23 @@ class Agent:
     def __init__(self, token: str, *, host: str = "127.0.0.1", timeout: float = 5) -> None:
         context = ssl.create_default_context(cafile=str(SEED / "consul/ca-chain.pem"))
         context.load_cert_chain(SEED / "consul/node.pem", SEED / "consul/node-key.pem")
-        self._connection = http.client.HTTPSConnection(host, 8500, timeout=patient(timeout), context=context)
+        self._timeout = patient(timeout)
+        self._connection = http.client.HTTPSConnection(host, 8500, context=context)
         self._headers = {"X-Consul-Token": token}
 
-    def ask(self, method: str, path: str, body: object = None) -> Answer:
+    def ask(self, method: str, path: str, body: object = None, *, timeout: float | None = None) -> Answer:
         """What consul answers.
 
         Args:
             body: is sent as JSON; bytes as they are.
+            timeout: another one than the agent's, for this question.
 
         Raises:
             Refused: it doesn't answer.
         """
+        self._connection.timeout = self._timeout if timeout is None else patient(timeout)
+        if self._connection.sock:
+            self._connection.sock.settimeout(self._connection.timeout)
         try:
             content = body if body is None or isinstance(body, bytes) else json.dumps(body)
             self._connection.request(method, f"/v1/{path}", content, self._headers)

@@ -41,6 +41,10 @@ _RENEW_INTERVAL: Final = patient(3.0)
 #: Seconds between two tries for a lock that nobody holds: consul doesn't tell when a lock-delay is over.
 _RETRY: Final = patient(0.2)
 
+#: Seconds for which the node of consul's leader leaves a free lock to others, so that one loss takes one leader, not
+#: both: the lock-delay, and a few tries.
+_COURTESY: Final = LOCK_DELAY + 3 * _RETRY
+
 #: Seconds without an answer of consul after which it isn't worth to wait for a leader: this node is cut off.
 _CUT_OFF: Final = patient(4.0)
 
@@ -66,6 +70,7 @@ class Leadership:
         self._session = ""
         self._renewed = 0.0
         self._fit_at = 0.0
+        self._free_at: float | None = None
         self._seen: str | None = None
         self._known = threading.Condition()
         self._freed = threading.Event()
@@ -153,6 +158,8 @@ class Leadership:
         self._learn(holder_of(answer))
         entry: Mapping[str, Any] = answer.json()[0] if answer.status == 200 else {}
         session = str(entry.get("Session", ""))
+        if session:
+            self._free_at = None
         if session and session == self._session:
             return self._hold(session, asked)
         self.lease.end()
@@ -179,7 +186,9 @@ class Leadership:
 
     def _try(self, asked: float) -> float:
         """The lock is free: take it, if this node is fit."""
-        if not self._fit():
+        if self._free_at is None:
+            self._free_at = asked
+        if not self._fit() or (asked - self._free_at < _COURTESY and self._leads_consul()):
             return _RETRY
         if not self._session or self._proof.ask("PUT", f"session/renew/{self._session}").status != 200:
             self._session = self._new_session()
@@ -190,6 +199,11 @@ class Leadership:
             self._fit_at = asked
             return 0
         return _RETRY
+
+    def _leads_consul(self) -> bool:
+        """Whether consul's leader is on this node, and there are others that could lead the registry."""
+        leader = str(self._proof.call("GET", "status/leader"))
+        return bool(self._settings.peers) and leader.startswith(f"{self._settings.ip}:")
 
     def _new_session(self) -> str:
         definition = {

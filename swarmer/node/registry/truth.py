@@ -36,6 +36,10 @@ _CHANGED: Final = "registry/changed"
 PATIENCE: Final = patient(6.0)
 _PAUSE: Final = patient(0.1)
 
+#: Seconds until a read is asked again. Consul's agent sends it to the leader that it knows; where that one has just
+#: lost power, no answer comes, though another leads by then.
+_READ_TIMEOUT: Final = 1.0
+
 #: Consul takes 64 steps in one transaction.
 _STEPS: Final = 60
 
@@ -95,10 +99,10 @@ class Agents:
         finally:
             self._idle.put(agent)
 
-    def ask(self, method: str, path: str, body: object = None) -> Answer:
+    def ask(self, method: str, path: str, body: object = None, *, timeout: float | None = None) -> Answer:
         """As `Agent.ask`."""
         with self.one() as agent:
-            return agent.ask(method, path, body)
+            return agent.ask(method, path, body, timeout=timeout)
 
 
 class Truth:
@@ -139,7 +143,8 @@ class Truth:
         Raises:
             Refusal: consul has no quorum that this node could ask.
         """
-        answer = self._patiently(lambda: self._agents.ask("GET", f"kv/{quote(key, safe='/')}?consistent{options}"))
+        path = f"kv/{quote(key, safe='/')}?consistent{options}"
+        answer = self._patiently(lambda: self._agents.ask("GET", path, timeout=_READ_TIMEOUT))
         return answer.json() or [] if answer.status == 200 else []
 
     # -- changing ------------------------------------------------------------------------------------------
