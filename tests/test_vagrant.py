@@ -31,6 +31,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield home
     assert not traces(home, NETWORK)
     assert not _machines()
+    assert not [*Path("/sys/fs/cgroup").glob(f"*/machine/qemu-*-{_prefix()}*")]
 
 
 def _start(home: Path, *words: str) -> subprocess.Popen[str]:
@@ -51,9 +52,14 @@ def _promises(name: str) -> list[str]:
     return ["pytest", str(PROMISES / name), *options, "-p", "no:cacheprovider"]
 
 
+def _prefix() -> str:
+    """How the names of this home's machines begin."""
+    return prefix(ClusterHome("vagrant", "harness"))
+
+
 def _machines() -> list[str]:
     """The processes of this home's machines."""
-    name = f"guest={prefix(ClusterHome('vagrant', 'harness'))}"
+    name = f"guest={_prefix()}"
     listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.splitlines()
     return [line for line in listing if "qemu-system" in line and name in line]
 

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 from swarmer.cloudinit import SeedData
 from swarmer.errors import HostError
 from swarmer.shell import run
+from swarmer.stacks import control_groups
 from swarmer.stacks.seed_disk import write_seed_disk
 from swarmer.state import cache_home
 
@@ -77,6 +78,10 @@ def remove_domain(domain: str) -> None:
     pull_the_plug(domain)
     if domain in domains():
         virsh("undefine", domain, "--managed-save", "--snapshots-metadata", "--nvram")
+    # Where no systemd looks after them, a libvirt that was killed before the domain leaves these.
+    for mount in set(control_groups.mounts().values()):
+        for group in mount.glob(f"machine/qemu-*-{domain}.libvirt-qemu"):
+            control_groups.remove(group)
 
 
 # -- volumes -----------------------------------------------------------------------------------------------

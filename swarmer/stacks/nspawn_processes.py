@@ -5,7 +5,6 @@ v2 tree and, where the controllers are still v1, in theirs too.
 """
 
 import subprocess
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from swarmer.errors import HostError
 from swarmer.shell import run
 from swarmer.spec import Server
+from swarmer.stacks import control_groups
 from swarmer.wait import until_true
 
 #: A period of the CPU bandwidth controller, in µs.
@@ -96,7 +96,7 @@ class ControlGroups(Processes):
 
     def __init__(self, tag: str) -> None:
         super().__init__(tag)
-        mounts = _cgroup_mounts()
+        mounts = control_groups.mounts()
         if not (unified := mounts.get("cgroup2")):
             raise HostError(
                 "this host has no cgroup v2 tree, which the nodes' systemd needs",
@@ -164,7 +164,7 @@ class ControlGroups(Processes):
     def remove(self, node: str) -> None:
         super().remove(node)
         for group in self._groups(node):
-            _remove_tree(group)
+            control_groups.remove(group)
             if group.parent.exists() and not any(child.is_dir() for child in group.parent.iterdir()):
                 group.parent.rmdir()
 
@@ -172,37 +172,3 @@ class ControlGroups(Processes):
 def processes(tag: str) -> Processes:
     """What fits this host."""
     return SystemdUnits(tag) if Path("/run/systemd/system").is_dir() else ControlGroups(tag)
-
-
-def _cgroup_mounts() -> dict[str, Path]:
-    """`cgroup2` and each v1 controller, to where this host has it mounted."""
-    mounts: dict[str, Path] = {}
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, target, kind, options, *_ = line.split()
-        if kind == "cgroup2":
-            mounts.setdefault("cgroup2", Path(target))
-        elif kind == "cgroup":
-            for option in options.split(","):
-                mounts.setdefault(option, Path(target))
-    return mounts
-
-
-def _remove_tree(group: Path) -> None:
-    """Remove a control group with its children; a dying process may hold one for a moment."""
-    if not group.exists():
-        return
-    for child in [*group.iterdir()]:
-        if child.is_dir():
-            _remove_tree(child)
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            group.rmdir()
-        except FileNotFoundError:
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return

@@ -1,0 +1,38 @@
+"""The control groups of this host: where they are, and how they go."""
+
+import time
+from pathlib import Path
+
+
+def mounts() -> dict[str, Path]:
+    """`cgroup2` and each v1 controller, to where this host has it mounted."""
+    found: dict[str, Path] = {}
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, target, kind, options, *_ = line.split()
+        if kind == "cgroup2":
+            found.setdefault("cgroup2", Path(target))
+        elif kind == "cgroup":
+            for option in options.split(","):
+                found.setdefault(option, Path(target))
+    return found
+
+
+def remove(group: Path) -> None:
+    """Remove a control group with its children; a dying process may hold one for a moment."""
+    if not group.exists():
+        return
+    for child in [*group.iterdir()]:
+        if child.is_dir():
+            remove(child)
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
