@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmer.node.swarm.order import name, replaced, unlabelled
+from swarmer.node.swarm.order import is_down, may_leave, name, replaced, unlabelled
 from swarmer.node.swarm.store import Known
 
 names = st.sampled_from(["", "swarm-01", "swarm-02", "swarm-03"])
@@ -56,6 +56,31 @@ def test_labels_of_the_spec_are_added_and_others_stay(
             key: before[key] for key in before.keys() - wanted.get(name(node), {}).keys()
         }
         assert node["ID"] not in changes or after != before
+
+
+managers = st.lists(
+    st.tuples(st.sampled_from(["down", "ready"]), st.sampled_from(["reachable", "unreachable"])), max_size=7
+)
+
+
+@given(states=managers)
+def test_of_managers_that_count_as_down_one_leaves_and_the_others_keep_their_quorum(
+    states: list[tuple[str, str]],
+) -> None:
+    nodes = [
+        {
+            "ID": f"id-{number}",
+            "Description": {"Hostname": f"swarm-{number:02}"},
+            "Status": {"State": state},
+            "ManagerStatus": {"Reachability": reachability},
+        }
+        for number, (state, reachability) in enumerate(states)
+    ]
+    up = [node for node, (_, reachability) in zip(nodes, states, strict=True) if reachability == "reachable"]
+    leaving = [node for node in up if is_down(node) and may_leave(node, nodes)]
+    assert len(leaving) <= 1
+    spare = len(up) - 1 >= len(nodes) // 2 + 1
+    assert bool(leaving) == (spare and any(is_down(node) for node in up))
 
 
 @given(known=st.builds(Known, st.text("abc123", min_size=1), st.booleans()))

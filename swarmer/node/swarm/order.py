@@ -79,6 +79,20 @@ def is_down(node: SwarmNode) -> bool:
     return bool(node["Status"]["State"] == "down")
 
 
+def may_leave(own: SwarmNode, nodes: Iterable[SwarmNode]) -> bool:
+    """Whether a manager that counts as down, though it is up, can leave without harm: when the others have a quorum
+    without it, and no other one in its state comes first. All managers see the same nodes, so one leaves at a time.
+    """
+    managers = [node for node in nodes if "ManagerStatus" in node]
+    others = [node for node in managers if node["ID"] != own["ID"] and _is_reachable(node)]
+    first = all(name(own) < name(other) for other in others if is_down(other))
+    return first and len(others) > len(managers) // 2
+
+
+def _is_reachable(manager: SwarmNode) -> bool:
+    return bool(manager["ManagerStatus"]["Reachability"] == "reachable")
+
+
 def _age(node: SwarmNode) -> str:
     created: str = node["CreatedAt"]
     return created
