@@ -56,7 +56,7 @@ def gc(home: ClusterHome | None, grace: float, as_json: bool) -> None:
     if cluster.spec.registry.storage == "s3":
         raise SwarmerError(
             f"the content of {cluster.name} is in the bucket {cluster.spec.registry.bucket}, not on the nodes",
-            hint="stop pushes, then run `docker-registry garbage-collect /etc/swarmer/registry/config.yml` on one node",
+            hint="stop pushes, then run docker-registry's own on one node: docs/registry.md has the command",
         )
     with working("collecting on all nodes of the registry"):
         freed = registry_gc.collect(cluster.registry_nodes, grace=grace)

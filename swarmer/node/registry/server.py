@@ -50,9 +50,8 @@ class _Handler(BaseHTTPRequestHandler):
     health: ClassVar[Health]
 
     def _answer(self) -> None:
-        body = self.rfile.read(min(int(self.headers.get("Content-Length") or 0), manifests.LARGEST + 1))
         try:
-            response = self._response(body)
+            response = self._response(self._body())
         except Refusal as refusal:
             response = _refused(refusal)
         except OSError as error:
@@ -66,6 +65,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(response.body)
+
+    def _body(self) -> bytes:
+        """All of it: what was left unread would be taken for the next request, which nobody let in.
+
+        Raises:
+            Refusal: it is too large, or its size isn't told. Then nothing more is read from this connection.
+        """
+        length = self.headers.get("Content-Length", "0")
+        if "Transfer-Encoding" in self.headers or not length.isdecimal() or int(length) > manifests.LARGEST:
+            self.close_connection = True
+            raise Refusal(413, "SIZE_INVALID", f"tell the size, which may be {manifests.LARGEST} bytes at most")
+        return self.rfile.read(int(length))
 
     def _response(self, body: bytes) -> Response:
         headers = self.headers
