@@ -74,6 +74,18 @@ def test_the_token_of_a_node_is_good_for_that_node_only(cluster: Cluster, nodes:
                     elsewhere.agent.maintenance(True, "taken over")
 
 
+def test_who_shows_no_token_can_change_no_agent(nodes: list[Node]) -> None:
+    for node in nodes:
+        for peer in nodes:
+            for path in ("agent/maintenance?enable=true", "agent/leave", f"agent/force-leave/{node.name}"):
+                answer = node.succeed(
+                    "curl -s -o /dev/null -w '%{http_code}' -X PUT --cacert /etc/swarmer/consul/ca-chain.pem "
+                    "--cert /etc/swarmer/consul/node.pem --key /etc/swarmer/consul/node-key.pem "
+                    f"'https://{peer.ip}:{CONSUL_HTTPS.number}/v1/{path}'"
+                )
+                assert answer == "403", path
+
+
 def test_an_agent_with_another_gossip_key_stays_outside(cluster: Cluster, consul_leader: Node) -> None:
     stranger = cluster.nodes[-1]
     key = stranger.succeed("consul keygen").strip()

@@ -83,16 +83,16 @@ def render(
             "last_contact_threshold": _longer("1000ms", slowness),
         }
 
-    # Who asks DNS has no token of their own. A node that has just begun answers them "error" while its token is
-    # unknown, and not "no such name" as to the anonymous. For its own entries it has no token yet: `swarmer.node.acl`
-    # brings it into force once the servers know it.
+    # Who asks DNS has no token of their own, and gets this one, as everybody without a token does. A node that has just
+    # begun answers them "error" while its token is unknown, and not "no such name" as to the anonymous. For its own
+    # entries it has no token yet: `swarmer.node.acl` brings it into force once the servers know it.
     config["acl"] = {
         "enabled": True,
         "default_policy": "deny",
         "down_policy": "extend-cache",
         "enable_token_persistence": True,
         "token_ttl": "1s",
-        "tokens": {"default": credentials.tokens[f"{server.name}/agent"]},
+        "tokens": {"default": credentials.tokens[f"{server.name}/dns"]},
     }
     if is_server:
         management = "initial_management" if version >= (1, 11) else "master"

@@ -112,7 +112,7 @@ def consul_tokens(server: Server) -> dict[str, str]:
     What each token is good for stands in `image/rootfs/usr/share/swarmer/acl/SERVICE.hcl`.
     """
     swarm = ("swarm-worker",) if server.swarm is SwarmRole.AGENT else ("swarm-manager", "registrator-labels")
-    return {service: f"{server.name}/{service}" for service in ("agent", "registrator", *swarm, "registry")}
+    return {service: f"{server.name}/{service}" for service in ("agent", "dns", "registrator", *swarm, "registry")}
 
 
 #: Names in `Credentials.tokens`: what a user of the registry logs in with, and what its nodes sign with.

@@ -46,7 +46,9 @@ def missing(agent: Agent, tokens: Iterable[Token]) -> list[Token]:
     """The tokens that consul doesn't know yet, in the order in which they are waited for."""
     present = {token["Description"] for token in agent.call("GET", "acl/tokens")}
     absent = [token for token in tokens if token.name not in present]
-    return sorted(absent, key=lambda token: (token.service != "agent", not token.service.startswith("swarm")))
+    return sorted(
+        absent, key=lambda token: (token.service not in ("agent", "dns"), not token.service.startswith("swarm"))
+    )
 
 
 def write_rules(agent: Agent, datacenter: str, tokens: Iterable[Token]) -> None:
@@ -62,10 +64,12 @@ def write_rules(agent: Agent, datacenter: str, tokens: Iterable[Token]) -> None:
         agent.call("PUT", "acl/token", definition)
 
 
-def bring_into_force(agent: Agent, token: str) -> None:
-    """Give this node's agent its token, for its own entries and for whoever asks it without one (DNS)."""
-    agent.call("GET", "acl/token/self")
-    for purpose in ("agent", "default"):
+def bring_into_force(agent: Agent) -> None:
+    """Give this node's agent its tokens: for its own entries, and for whoever asks it without one, as for names."""
+    tokens = {"agent": own_token("agent"), "default": own_token("dns")}
+    for token in tokens.values():
+        Agent(token).call("GET", "acl/token/self")
+    for purpose, token in tokens.items():
         agent.call("PUT", f"agent/token/{purpose}", {"Token": token})
 
 
@@ -112,8 +116,7 @@ def main() -> int:
     secrets_file = SEED / "acl.json"
     rules: dict[str, Any] = json.loads(secrets_file.read_text()) if secrets_file.exists() else {}
     tokens = [Token(**row) for row in rules.get("tokens", ())]
-    token = own_token("agent")
-    own = Agent(token)
+    own = Agent(own_token("agent"))
     management = Agent(rules.get("management", ""))
     in_force = False
     last = ""
@@ -126,7 +129,7 @@ def main() -> int:
                 absent = []
             if leader and not in_force:
                 take_over(own, management if rules else own, node)
-                bring_into_force(own, token)
+                bring_into_force(own)
                 in_force = True
             if in_force and not absent:
                 return 0

@@ -1,4 +1,4 @@
-# The agent of a node: hands itself this token, and lets everybody on the node look names up.
+# The agent of a node: its own entries, and handing itself its tokens.
 agent "{{node}}" { policy = "write" }
 node_prefix "" { policy = "read" }
 service_prefix "" { policy = "read" }

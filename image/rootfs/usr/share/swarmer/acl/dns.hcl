@@ -1,0 +1,3 @@
+# Whoever shows no token, as those who ask for names: they may look, and change nothing.
+node_prefix "" { policy = "read" }
+service_prefix "" { policy = "read" }
