@@ -62,23 +62,24 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in response.headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(response.body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(response.body)
 
-    def _body(self) -> bytes:
-        """All of it: what was left unread would be taken for the next request, which nobody let in.
+    def _body(self) -> bytes | None:
+        """All of it; None if it is too large, or its size isn't told.
 
-        Raises:
-            Refusal: it is too large, or its size isn't told. Then nothing more is read from this connection.
+        Then this connection is closed: what was left unread would be taken for the next request, which nobody let in.
         """
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers or not length.isdecimal() or int(length) > manifests.LARGEST:
             self.close_connection = True
-            raise Refusal(413, "SIZE_INVALID", f"tell the size, which may be {manifests.LARGEST} bytes at most")
+            return None
         return self.rfile.read(int(length))
 
-    def _response(self, body: bytes) -> Response:
+    def _response(self, body: bytes | None) -> Response:
         headers = self.headers
         match self.path:
             case "/gate":
@@ -97,6 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
             case "/gone":
                 self._make_room()
                 raise unavailable("a part of the registry is down; try again")
+            case _ if body is None:
+                raise Refusal(413, "SIZE_INVALID", f"tell the size, which may be {manifests.LARGEST} bytes at most")
             case _:
                 type_ = headers.get("Content-Type", "")
                 return self.front.answer(self.command, self.path, self._shown(), headers["Host"], type_, body)
