@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from fixtures.registry import begun_upload, check_disk
+from fixtures.registry import begun_upload, check_disk, error_of
 from fixtures.registry_load import Pushing
 from swarmer import registry_gc
 from swarmer.cluster import Cluster
@@ -45,6 +45,15 @@ def test_the_number_of_uploads_at_once_is_bounded(client: RegistryClient) -> Non
         timeout=10,
         pardon=(RegistryError,),
     )
+
+
+def test_a_large_manifest_has_to_tell_its_size(client: RegistryClient) -> None:
+    image = Image.random()
+    client.push("large", "1", image)
+    larger = image.manifest[:-1] + b" " * 3_000_000 + image.manifest[-1:]
+    in_chunks = (larger[start : start + 10_000] for start in range(0, len(larger), 10_000))
+    assert error_of(client.ask("PUT", "/v2/large/manifests/2", data=in_chunks)) == (411, ["SIZE_INVALID"])
+    client.put_manifest("large", "2", larger)
 
 
 def test_an_upload_that_is_too_large_is_refused_before_it_is_sent(client: RegistryClient) -> None:

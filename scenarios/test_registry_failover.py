@@ -167,13 +167,12 @@ def test_an_upload_on_its_way_to_a_leader_that_is_cut_off_ends_soon(
     repository: str,
 ) -> None:
     follower = registry_at(registry_followers[0])
-    rest = [node for node in cluster.nodes if node is not registry_leader]
     location = follower.ask("POST", f"/v2/{repository}/blobs/uploads/").headers["Location"]
     with ExitStack() as stack:
 
         def content() -> Iterator[bytes]:
             yield b"before"
-            stack.enter_context(faults.partition([registry_leader], rest))
+            stack.enter_context(fault("partition", faults, cluster, registry_leader))
             yield b"after"
 
         # Nobody tells the node in between that what it sent on doesn't arrive.
@@ -191,14 +190,13 @@ def test_a_cut_leaves_one_writer_seen_from_both_sides(
     faults: Faults,
     repository: str,
 ) -> None:
-    rest = [node for node in cluster.nodes if node is not registry_leader]
     one_side = Pushing([registry_at(registry_leader)], repository, tag="contested")
     other_side = Pushing([registry_at(node) for node in registry_followers], repository, tag="contested")
     with one_side, other_side:
         one_side.wait_for_more()
         other_side.wait_for_more()
         cut = time.monotonic()
-        with faults.partition([registry_leader], rest):
+        with fault("partition", faults, cluster, registry_leader):
             other_side.wait_for_more(10)
             healed = time.monotonic()
         one_side.wait_for_more()

@@ -91,6 +91,26 @@ def test_without_credentials_a_node_uses_the_role_of_its_instance(
     assert clients[0].pull("by/role", "1") == image
 
 
+def test_what_no_manifest_needs_is_collected_from_the_bucket(
+    s3_cluster: Cluster, s3: S3, clients: list[RegistryClient]
+) -> None:
+    kept, deleted = Image.random(), Image.random()
+    clients[0].push("collected", "kept", kept)
+    clients[0].push("collected", "deleted", deleted)
+    assert clients[0].ask("DELETE", f"/v2/collected/manifests/{deleted.digest}").status_code == 202
+    # As docs/registry.md has it.
+    s3_cluster.registry_nodes[-1].succeed(
+        "systemd-run --pipe --wait --property=EnvironmentFile=/etc/swarmer/registry/environment "
+        "docker-registry garbage-collect /etc/swarmer/registry/config.yml",
+        timeout=120,
+    )
+    stored = "\n".join(s3.objects())
+    for digest in (deleted.digest, *deleted.blobs):
+        assert f"{digest.removeprefix('sha256:')}/data" not in stored
+    for client in clients:
+        assert client.pull("collected", "kept") == kept
+
+
 def test_wrong_credentials_make_the_check_critical_and_say_why(
     s3_cluster: Cluster, clients: list[RegistryClient], record_property: Callable[[str, object], None]
 ) -> None:

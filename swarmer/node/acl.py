@@ -66,9 +66,9 @@ def write_rules(agent: Agent, datacenter: str, tokens: Iterable[Token]) -> None:
 
 def bring_into_force(agent: Agent) -> None:
     """Give this node's agent its tokens: for its own entries, and for whoever asks it without one, as for names."""
+    agent.call("GET", "acl/token/self")
     tokens = {"agent": own_token("agent"), "default": own_token("dns")}
-    for token in tokens.values():
-        Agent(token).call("GET", "acl/token/self")
+    Agent(tokens["default"]).call("GET", "acl/token/self")
     for purpose, token in tokens.items():
         agent.call("PUT", f"agent/token/{purpose}", {"Token": token})
 

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
@@ -94,6 +94,17 @@ def check(needed: Right, shown: Shown, settings: Settings, now: float, host: str
     if right is Right.NONE:
         raise Refusal(401, "UNAUTHORIZED", "authentication is required", challenge(host, settings))
     raise Refusal(403, "DENIED", "a node's certificate may pull; push with the client certificate or `docker login`")
+
+
+def check_for_token(shown: Shown, settings: Settings, now: float, host: str) -> Right:
+    """What a new token is good for: what this client may do without one. Tokens that get tokens would never end.
+
+    Raises:
+        Refusal: as `check`.
+    """
+    if shown.authorization.lower().startswith("bearer "):
+        shown = replace(shown, authorization="")
+    return check(Right.PULL, shown, settings, now, host)
 
 
 def _by_certificate(shown: Shown, settings: Settings) -> Right:

@@ -5,12 +5,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlencode
 
 from swarmer.node.registry import access, manifests, store
-from swarmer.node.registry.access import Right, Shown
+from swarmer.node.registry.access import Shown
 from swarmer.node.registry.calls import Call, Kind, parse
 from swarmer.node.registry.copies import Copies
 from swarmer.node.registry.leadership import Leadership
@@ -82,10 +82,7 @@ class Front:
 
     def _token(self, shown: Shown, host: str) -> Response:
         now = time.time()
-        if shown.authorization.lower().startswith("bearer"):
-            # A token that gets another one would never end.
-            shown = replace(shown, authorization="")
-        right = access.check(Right.PULL, shown, self._settings, now, host)
+        right = access.check_for_token(shown, self._settings, now, host)
         token = access.token(right, self._settings, now)
         return _json({"token": token, "access_token": token, "expires_in": access.TOKEN_LIFETIME})
 

@@ -81,7 +81,7 @@ class Gate:
         if call.kind in (Kind.PEER_COPY, Kind.PEER_CONTENT):
             return self._of_peer(call, shown)
         if call.kind is Kind.TOKEN:
-            access.check(Right.PULL, shown, settings, now, request.host)
+            access.check_for_token(shown, settings, now, request.host)
             return Way(_FRONT + call.uri)
         right = access.check(Right.PUSH if call.writes else Right.PULL, shown, settings, now, request.host)
         if call.kind is Kind.PING:

@@ -5,6 +5,7 @@ import os
 import socketserver
 import sys
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 
@@ -50,8 +51,9 @@ class _Handler(BaseHTTPRequestHandler):
     health: ClassVar[Health]
 
     def _answer(self) -> None:
+        body = self._body()
         try:
-            response = self._response(self._body())
+            response = self._response(body)
         except Refusal as refusal:
             response = _refused(refusal)
         except OSError as error:
@@ -67,6 +69,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(response.body)
+        if body is None:
+            self._discard_the_rest()
+
+    def _discard_the_rest(self) -> None:
+        """A socket that is closed with something unread takes the answer along; nginx hangs up once it has it."""
+        self.connection.settimeout(10)
+        with suppress(OSError):
+            while self.rfile.read1(1 << 16):
+                pass
 
     def _body(self) -> bytes | None:
         """All of it; None if it is too large, or its size isn't told.
@@ -99,7 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._make_room()
                 raise unavailable("a part of the registry is down; try again")
             case _ if body is None:
-                raise Refusal(413, "SIZE_INVALID", f"tell the size, which may be {manifests.LARGEST} bytes at most")
+                limit = f"{manifests.LARGEST >> 20} MiB at most"
+                raise Refusal(411, "SIZE_INVALID", f"send it whole, with its size in Content-Length: {limit}")
             case _:
                 type_ = headers.get("Content-Type", "")
                 return self.front.answer(self.command, self.path, self._shown(), headers["Host"], type_, body)

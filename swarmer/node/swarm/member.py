@@ -177,7 +177,7 @@ class Member:
             return 0.3
         self._alone_since = None
         own = next((node for node in nodes if node["ID"] == membership.node), None)
-        if self._gave_up(DOWN if own and order.is_down(own) else "") and own and order.may_leave(own, nodes):
+        if own and self._gave_up(DOWN if order.is_down(own) else "") and order.may_leave(own, nodes):
             return self._leave(DOWN)
         leader = bool(own and (own.get("ManagerStatus") or {}).get("Leader"))
         self.store.announce(leader=leader)

@@ -1,0 +1,75 @@
+"""What the registry's program takes for a request, on a real socket; what it answers then is stood in for."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarmer.node.registry import manifests, server
+from swarmer.node.registry.front import Response
+
+HIDDEN = b"DELETE /v2/app/manifests/1 HTTP/1.1\r\nHost: any\r\nContent-Length: 0\r\n\r\n"
+CHUNKED = b"%x\r\n%s\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN)
+
+
+class Everything:
+    """Lets everybody in, is well, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, int]] = []
+
+    def answer(self, method: str, uri: str, _shown: object, _host: str, _type: str, body: bytes) -> Response:
+        self.asked.append((method, uri, len(body)))
+        return Response(200)
+
+    def problem(self) -> str:
+        return ""
+
+
+def answers(folder: Path, request: bytes) -> tuple[bytes, list[tuple[str, str, int]]]:
+    """All that comes back, until the connection ends; and what was asked of the front."""
+    everything: Any = Everything()
+    path = str(folder / "front.sock")
+    running = server.serve(path, os.getgid(), everything, everything, everything)
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(10)
+            connection.connect(path)
+            said = b""
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            while part := connection.recv(65536):
+                said += part
+    finally:
+        running.shutdown()
+        running.server_close()
+    return said, everything.asked
+
+
+@pytest.mark.parametrize("path", ["/health", "/v2/app/manifests/2"])
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        (b"Transfer-Encoding: chunked", CHUNKED),
+        (b"Content-Length: 0\r\nTransfer-Encoding: chunked", CHUNKED),
+        (b"Content-Length: %d" % (manifests.LARGEST + 1), bytes(manifests.LARGEST + 1) + HIDDEN),
+        (b"Content-Length: -1", HIDDEN),
+        (b"Content-Length: +0", HIDDEN),
+    ],
+)
+def test_what_follows_a_body_of_unknown_size_is_no_request(
+    tmp_path: Path, path: str, header: bytes, body: bytes
+) -> None:
+    said, asked = answers(tmp_path, b"PUT %s HTTP/1.1\r\nHost: any\r\n%s\r\n\r\n%s" % (path.encode(), header, body))
+    assert asked == []
+    assert said.count(b"HTTP/1.1 ") == 1
+    assert said.startswith(b"HTTP/1.1 200" if path == "/health" else b"HTTP/1.1 411")
+
+
+def test_what_follows_a_whole_body_is_the_next_request(tmp_path: Path) -> None:
+    put = b"PUT /v2/app/manifests/2 HTTP/1.1\r\nHost: any\r\nContent-Length: %d\r\n\r\n%s"
+    said, asked = answers(tmp_path, put % (manifests.LARGEST, bytes(manifests.LARGEST)) + HIDDEN)
+    assert asked == [("PUT", "/v2/app/manifests/2", manifests.LARGEST), ("DELETE", "/v2/app/manifests/1", 0)]
+    assert said.count(b"HTTP/1.1 200") == 2
