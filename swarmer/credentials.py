@@ -25,6 +25,10 @@ _PRIVATE_KEY: Final = r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*
 # The swarm makes its own; they come to light in what docker prints.
 _JOIN_TOKEN: Final = r"SWMTKN-1-[0-9a-z]+-[0-9a-z]+"
 
+# The environment of docker-registry. The keys of a bucket come from a file of the user's.
+_VARIABLES: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "REGISTRY_HTTP_SECRET")
+_VARIABLE: Final = "|".join(rf"""(?<={name}=)[^\s"'\\]+""" for name in _VARIABLES)
+
 
 @dataclass(frozen=True, repr=False)
 class Credentials:
@@ -91,7 +95,7 @@ class Credentials:
         return json.dumps(document, indent=1).encode()
 
     def mask(self, text: str) -> str:
-        """The text with every secret of this cluster, any private key and any join token replaced by `***`."""
+        """The text with `***` for every secret of this cluster, and any private key, join token and key of a bucket."""
         return self._secrets.sub(MASK, text)
 
     @cached_property
@@ -99,7 +103,7 @@ class Credentials:
         plain = (self.gossip_key, self.management_token, *self.tokens.values())
         spellings = {*plain, *(quote(secret, safe="") for secret in plain)}
         words = sorted(map(re.escape, spellings), key=len, reverse=True)
-        return re.compile("|".join([_PRIVATE_KEY, _JOIN_TOKEN, *words]), re.DOTALL | re.IGNORECASE)
+        return re.compile("|".join([_PRIVATE_KEY, _JOIN_TOKEN, _VARIABLE, *words]), re.DOTALL | re.IGNORECASE)
 
     def __repr__(self) -> str:
         tokens = ", ".join(f"{name}: {MASK}" for name in self.tokens)

@@ -70,6 +70,23 @@ def test_every_command_teaches_by_an_example(swarmer: Swarmer) -> None:
         assert f"\n    swarmer {' '.join(words)}" in shown.output
 
 
+def test_render_shows_no_key_of_a_bucket(swarmer: Swarmer, folder: Path) -> None:
+    keys = folder / "keys"
+    keys.touch(0o600)
+    keys.write_text("[default]\naws_access_key_id = WHOSE\naws_secret_access_key = se/c+ret==\n")
+    registry = f"registry: {{storage: s3, bucket: images, region: eu-west-1, credentials: {keys}}}\n"
+    (folder / "servers.yml").write_text(SERVERS + registry)
+    shown = swarmer("render", "one")
+    user_data, _, _ = YAML(typ="safe").load_all(shown.stdout)
+    files = {file["path"]: file["content"] for file in user_data["write_files"]}
+    variables = dict(line.split("=", 1) for line in files["/etc/swarmer/registry/environment"].splitlines())
+    assert variables.pop("CONFIGURATION") == "/etc/swarmer/registry/config.yml"
+    assert set(variables) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "REGISTRY_HTTP_SECRET"}
+    assert set(variables.values()) == {"***"}
+    assert "WHOSE" not in shown.stdout
+    assert "se/c+ret" not in shown.stdout
+
+
 def test_schema_is_the_schema(swarmer: Swarmer) -> None:
     assert json.loads(swarmer("schema").stdout) == json_schema()
 
