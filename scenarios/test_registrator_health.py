@@ -57,6 +57,24 @@ def test_a_command_is_run_in_the_container(node: Node, announced: Announced, run
     announced.wait_status(node, f"service:{node.name}:web:80", "passing")
 
 
+def test_a_command_that_hangs_is_ended_and_counts_as_failed(
+    node: Node, announced: Announced, run_container: DockerRun
+) -> None:
+    run_container(
+        node,
+        f"--name web {WEB} -e SERVICE_CHECK_CMD='test -e /ready || sleep 4321' "
+        "-e SERVICE_CHECK_INTERVAL=200ms -e SERVICE_CHECK_TIMEOUT=1s",
+        "sh -c 'touch /ready; exec sleep 1000000'",
+    )
+    check = f"service:{node.name}:web:80"
+    announced.wait_status(node, check, "passing")
+    node.succeed("docker exec web rm /ready")
+    announced.wait_status(node, check, "critical")
+    node.succeed("docker exec web touch /ready")
+    announced.wait_status(node, check, "passing")
+    node.wait_until_succeeds("! pgrep -f '^sleep 4321'", timeout=SOON)
+
+
 def test_a_script_is_run_on_the_node_without_rights(node: Node, announced: Announced, run_container: DockerRun) -> None:
     script = 'test "$(id -u)" = 65534 && nc -z $SERVICE_IP $SERVICE_PORT || exit 2'
     run_container(

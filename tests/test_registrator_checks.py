@@ -201,6 +201,25 @@ def test_a_script_that_hangs_is_ended_with_its_children(commands: Commands, sign
     assert not child.exists() or child.read_text().split()[2] == "Z"
 
 
+def test_a_script_that_never_stops_talking_is_ended_too(commands: Commands, signals: Signals) -> None:
+    command = script("yes", timeout=0.3)
+    commands.follow({"c": command})
+    assert signals.take(10)
+    assert commands.judged(service(command)).checks[0].status is Status.CRITICAL
+
+
+def test_an_outcome_that_was_not_found_out_again_for_long_counts_as_failed(
+    commands: Commands, signals: Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = script("exit 0")
+    commands.follow({"c": command})
+    assert signals.take(10)
+    assert commands.judged(service(command)).checks[0].status is Status.PASSING
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + command.patience + 1)
+    assert commands.judged(service(command)).checks[0].status is Status.CRITICAL
+
+
 def test_a_script_sees_nothing_of_ours(
     commands: Commands, signals: Signals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -43,6 +43,11 @@ class Command:
     interval: float
     timeout: float
 
+    @property
+    def patience(self) -> float:
+        """Seconds after which an outcome that nobody reports, or finds out, any more counts as a failure."""
+        return 30 + 2 * self.interval + self.timeout
+
 
 @dataclass(frozen=True)
 class Check:
@@ -88,7 +93,7 @@ def requested(target: Target, attributes: Attributes) -> tuple[Check, ...]:
     command = None
     definition = _by_http(target, attributes)
     if definition is None and (command := _command(target, attributes)):
-        definition = {"TTL": f"{_patience(command):.0f}s"}
+        definition = {"TTL": f"{command.patience:.0f}s"}
     if definition is None:
         definition = _others(target, attributes)
     if definition is None:
@@ -107,7 +112,7 @@ def requested(target: Target, attributes: Attributes) -> tuple[Check, ...]:
             f"service:{target.id}",
             {"Name": "requested by SERVICE_CHECK", **definition},
             Status(initial) if initial in set(Status) else None,
-            _patience(command) / 3 if command else None,
+            command.patience / 3 if command else None,
             command,
         ),
     )
@@ -152,11 +157,6 @@ def _others(target: Target, attributes: Attributes) -> dict[str, Any] | None:
         tls = {"GRPCUseTLS": True, **insecure} if _true(get("check_grpc_use_tls")) else {}
         return {"GRPC": target.host_port, **tls}
     return None
-
-
-def _patience(command: Command) -> float:
-    """Seconds after which a command that nobody reports the outcome of counts as failed."""
-    return 30 + 2 * command.interval + command.timeout
 
 
 def seconds(duration: str) -> float:

@@ -6,6 +6,7 @@ import itertools
 import logging
 import math
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -13,6 +14,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import docker
@@ -27,6 +29,12 @@ logger = logging.getLogger(__name__)
 #: How many commands run at once.
 AT_ONCE: Final = 8
 
+#: Bytes of a command's output that are kept, its last ones.
+KEPT: Final = 4096
+
+#: Seconds between two looks at a command that runs on though its output has ended.
+_POLL: Final = 0.05
+
 #: What a script of this node is run as and with: nothing of ours, tokens least of all.
 _UNPRIVILEGED: Final = {"user": "nobody", "group": "nogroup", "extra_groups": []}
 _ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
@@ -40,11 +48,19 @@ class _Followed:
 
     Attributes:
         outcome: None until it was run once.
+        at: when that was found out, on the monotonic clock.
     """
 
     identity: str
     command: Command
     outcome: Status | None = None
+    at: float = 0.0
+
+    def judgement(self) -> Status | None:
+        """The outcome; critical when it is so old that the command can't be running as it should."""
+        if self.outcome and time.monotonic() - self.at > self.command.patience:
+            return Status.CRITICAL
+        return self.outcome
 
 
 class Commands(threading.Thread):
@@ -77,7 +93,7 @@ class Commands(threading.Thread):
         if not any(check.command for check in service.checks):
             return service
         with self._condition:
-            said = {identity: known.outcome for identity, known in self._followed.items() if known.outcome}
+            said = {identity: status for identity, known in self._followed.items() if (status := known.judgement())}
         return replace(
             service, checks=tuple(replace(check, status=said.get(check.id, check.status)) for check in service.checks)
         )
@@ -110,7 +126,7 @@ class Commands(threading.Thread):
         with self._condition:
             if not self._is_followed(known):
                 return
-            before, known.outcome = known.outcome, status
+            before, known.outcome, known.at = known.outcome, status, time.monotonic()
             self._schedule(known, max(time.monotonic(), began + command.interval))
         if status is not before:
             said = output.strip().splitlines() or [f"exit status {code}"]
@@ -119,34 +135,81 @@ class Commands(threading.Thread):
 
     def _in_container(self, command: Command) -> tuple[int, str]:
         client: Any = docker.APIClient(base_url=self.docker_url, version="auto", timeout=math.ceil(command.timeout))
+        deadline = time.monotonic() + command.timeout
         try:
             execution = client.exec_create(command.container, ["/bin/sh", "-c", command.text])["Id"]
-            output = client.exec_start(execution)
-            code = client.exec_inspect(execution)["ExitCode"]
+            output = client.exec_start(execution, stream=True)
+            # The client waits for output without an end: closing what it reads from ends that.
+            timer = threading.Timer(command.timeout, output.close)
+            timer.start()
+            said = b""
+            with contextlib.suppress(*UNREACHABLE):
+                for chunk in output:
+                    said = (said + chunk)[-KEPT:]
+            timer.cancel()
+            while (state := client.exec_inspect(execution))["Running"]:
+                if time.monotonic() >= deadline:
+                    # Docker can't end it, and closing its output doesn't.
+                    if _is_within(command.container, state["Pid"]):
+                        _kill(state["Pid"])
+                    return _too_long(command)
+                time.sleep(_POLL)
         finally:
             client.close()
-        return -1 if code is None else int(code), bytes(output).decode(errors="replace")
+        code = state["ExitCode"]
+        return -1 if code is None else int(code), said.decode(errors="replace")
 
 
 def _here(command: Command) -> tuple[int, str]:
     privileges: dict[str, Any] = _UNPRIVILEGED if os.geteuid() == 0 else {}
+    deadline = time.monotonic() + command.timeout
     with subprocess.Popen(
         ["/bin/sh", "-c", command.text],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
+        bufsize=0,
         env=_ENVIRONMENT,
         cwd="/",
         start_new_session=True,
         **privileges,
     ) as process:
+        assert process.stdout
+        said = _last_words(process.stdout.fileno(), deadline)
         try:
-            output, _ = process.communicate(timeout=command.timeout)
+            code = process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            # Its children too: one that keeps the pipe open would keep us waiting.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            return -1, f"not done within {command.timeout:g} s"
-    return process.returncode, output
+            _kill(process.pid)
+            return _too_long(command)
+    return code, said.decode(errors="replace")
+
+
+def _last_words(descriptor: int, deadline: float) -> bytes:
+    """The end of what comes out of a descriptor until it ends, or until the deadline."""
+    said = b""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    while (left := deadline - time.monotonic()) > 0 and poll.poll(left * 1000):
+        chunk = os.read(descriptor, 65536)
+        if not chunk:
+            break
+        said = (said + chunk)[-KEPT:]
+    return said
+
+
+def _is_within(container: str, pid: int) -> bool:
+    """Whether a process of this machine is one of the container, as it isn't where docker is another machine's."""
+    try:
+        return container in Path(f"/proc/{pid}/cgroup").read_text()
+    except OSError:
+        return False
+
+
+def _kill(pid: int) -> None:
+    """End a command with its children: it leads a process group of its own, in a container as well as here."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _too_long(command: Command) -> tuple[int, str]:
+    return -1, f"not done within {command.timeout:g} s"
