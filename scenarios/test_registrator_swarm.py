@@ -1,5 +1,7 @@
 """Services of the swarm are announced: by the node of the task, or by all managers where every node forwards."""
 
+import json
+import time
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from swarmer.faults import Faults
 from swarmer.ports import SWARM
 from swarmer.services import Services
 from swarmer.spec import SwarmRole
-from swarmer.wait import NotYet, until, until_equal
+from swarmer.wait import NotYet, patient, until, until_equal
 
 SLEEP = ("sleep", "1000000")
 
@@ -151,6 +153,34 @@ def test_managers_without_a_quorum_go_on_announcing(
         announced.wait(left, f"{left.name}:alone:80")
         assert f"{left.name}:mesh@mesh:8091" in announced.on(left)
         assert _shared(cluster) == shared
+
+
+@pytest.mark.needs_managers(3)
+def test_a_manager_whose_docker_hangs_does_not_undo_what_others_share(
+    cluster: Cluster,
+    services: Services,
+    swarm_leader: Node,
+    swarm_managers: list[Node],
+    busybox_image: str,
+    faults: Faults,
+) -> None:
+    deaf = next(node for node in swarm_managers if node is not swarm_leader)
+    services.create("front", "--label=SERVICE_TAGS=blue", "--replicas=0", busybox_image, *SLEEP)
+    until_equal("the shared labels", lambda: _labels(cluster), [{"SERVICE_TAGS": "blue"}], timeout=TASK)
+    with faults.stop(deaf, unit="docker"):
+        services.update("front", "--label-add=SERVICE_TAGS=green")
+        until_equal("the shared labels", lambda: _labels(cluster), [{"SERVICE_TAGS": "green"}], timeout=TASK)
+        _, entries = cluster.consul.kv.get("registrator/swarm/", recurse=True, consistency="consistent")
+        # Each registrator has seen them now, and compares once per second at least what is with what is to be.
+        time.sleep(patient(3))
+        _, later = cluster.consul.kv.get("registrator/swarm/", recurse=True, consistency="consistent")
+        assert later == entries
+
+
+def _labels(cluster: Cluster) -> list[dict[str, str]]:
+    """The labels that the managers share, one mapping per service."""
+    _, entries = cluster.consul.kv.get("registrator/swarm/", recurse=True, consistency="consistent")
+    return [json.loads(entry["Value"]) for entry in entries or ()]
 
 
 def _only(announced: Announced, node: Node, name: str, *, by: str = "", timeout: float = SOON) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import consul
@@ -30,29 +31,36 @@ WAIT: Final = "60s"
 FORBIDDEN_PAUSE: Final = patient(5.0)
 
 
+@dataclass(frozen=True)
+class Entry:
+    """The labels of a service, and the `ModifyIndex` of where they are kept."""
+
+    labels: Mapping[str, str]
+    index: int
+
+
 class LabelWatch(threading.Thread):
     """Keeps labels like the key-value store, on a connection of its own.
 
     Attributes:
-        labels: service ID to labels.
-        indexes: service ID to the `ModifyIndex` of its entry.
-        ready: whether the store was read once.
+        entries: service ID to its entry; None until the store was read once.
     """
 
-    def __init__(self, client: Any, writer: Any, signals: Signals) -> None:
+    def __init__(self, client: Any, signals: Signals) -> None:
         """Begin with no labels.
 
         Args:
             client: for the watch alone: it waits for an answer most of the time.
-            writer: of the thread that publishes.
         """
         super().__init__(name="labels", daemon=True)
         self.client = client
-        self.writer = writer
         self.signals = signals
-        self.labels: Mapping[str, Mapping[str, str]] = {}
-        self.indexes: Mapping[str, int] = {}
-        self.ready = False
+        self.entries: Mapping[str, Entry] | None = None
+
+    @property
+    def labels(self) -> dict[str, Mapping[str, str]]:
+        """Service ID to labels."""
+        return {identity: entry.labels for identity, entry in (self.entries or {}).items()}
 
     def run(self) -> None:
         index, away, warned, backoff = None, False, False, Backoff()
@@ -77,39 +85,63 @@ class LabelWatch(threading.Thread):
                 time.sleep(backoff.next())
 
     def _take(self, entries: Iterable[Mapping[str, Any]]) -> bool:
-        """Whether the entries differ from before."""
-        labels, indexes = {}, {}
-        for entry in entries:
-            identity = entry["Key"].removeprefix(PREFIX)
-            indexes[identity] = entry["ModifyIndex"]
-            labels[identity] = decoded(entry["Value"])
-        changed = labels != self.labels
-        self.labels, self.indexes, self.ready = labels, indexes, True
-        return changed
+        """Whether the labels differ from before."""
+        before = self.labels
+        self.entries = {
+            entry["Key"].removeprefix(PREFIX): Entry(decoded(entry["Value"]), entry["ModifyIndex"]) for entry in entries
+        }
+        return self.labels != before
 
-    def publish(self, services: Iterable[SwarmService], token: str) -> None:
-        """Make the store hold the labels of exactly these services. Writes nothing before it was read once.
+
+class Sharer:
+    """Writes the labels that a watch doesn't show yet."""
+
+    def __init__(self, watch: LabelWatch, client: Any, token: str | None) -> None:
+        """Write nothing yet.
 
         Args:
-            token: by which the store may be written.
+            client: of the thread that shares.
+            token: by which the store may be written; None not to share any.
+        """
+        self.watch = watch
+        self.client = client
+        self.token = token
+        self._refusal = ""
+
+    def share(self, services: Iterable[SwarmService]) -> bool:
+        """Make the store hold the labels of exactly these services; whether the watch showed that it does.
+
+        Only over what we saw there is written: another manager may know more than we do.
 
         Raises:
             Unreachable: consul didn't answer.
         """
-        if not self.ready:
-            return
+        if self.token is None:
+            return True
+        entries = self.watch.entries
+        if entries is None:
+            return False
         wanted = {service["ID"]: labels for service in services if (labels := announced_labels(service))}
+        missing = {
+            identity: labels
+            for identity, labels in wanted.items()
+            if identity not in entries or entries[identity].labels != labels
+        }
         try:
-            for identity, labels in wanted.items():
-                if self.labels.get(identity) != labels:
-                    self.writer.kv.put(PREFIX + identity, json.dumps(labels, sort_keys=True), token=token)
-            for identity in set(self.labels) - set(wanted):
-                # Only the entry that we saw: another manager may know more than we do.
-                self.writer.kv.delete(PREFIX + identity, cas=self.indexes[identity], token=token)
+            for identity, labels in missing.items():
+                index = entries[identity].index if identity in entries else 0
+                self.client.kv.put(PREFIX + identity, json.dumps(labels, sort_keys=True), cas=index, token=self.token)
+            for identity in (gone := set(entries) - set(wanted)):
+                self.client.kv.delete(PREFIX + identity, cas=entries[identity].index, token=self.token)
         except UNREACHABLE as error:
             raise Unreachable(f"{type(error).__name__}: {error}") from error
         except consul.ConsulException as error:
-            logger.error("labels of swarm services can't be shared: %s", error)
+            if self._refusal != str(error):
+                logger.error("labels of swarm services can't be shared: %s", error)
+            self._refusal = str(error)
+            return False
+        self._refusal = ""
+        return not missing and not gone
 
 
 def decoded(value: bytes | None) -> dict[str, str]:

@@ -19,7 +19,7 @@ from swarmer.node.registrator.inventory import Inventory
 from swarmer.node.registrator.options import Options
 from swarmer.node.registrator.plan import Plan, difference
 from swarmer.node.registrator.services import OWNER, Service, failed
-from swarmer.node.registrator.shared_labels import LabelWatch
+from swarmer.node.registrator.shared_labels import LabelWatch, Sharer
 from swarmer.node.registrator.signals import Backoff, Changes, Signals, Timer
 from swarmer.node.registrator.swarm import announced_labels
 from swarmer.node.registrator.swarm_watch import SwarmWatch
@@ -52,8 +52,9 @@ class Registrator:
         self.catalog = Catalog(self.client)
         self.inventory = Inventory(options.docker, with_ended=not options.deregister_always)
         self.events = EventStream(options.docker, self.signals)
-        self.watch = LabelWatch(connect(), self.client, self.signals)
-        self.swarm = SwarmWatch(options.docker, self.signals)
+        self.watch = LabelWatch(connect(), self.signals)
+        sharer = Sharer(self.watch, connect(), options.labels_token)
+        self.swarm = SwarmWatch(options.docker, self.signals, sharer.share)
         self.exits = Exits(self.signals)
         self.commands = Commands(options.docker, self.signals)
         self.host_address = ""
@@ -167,8 +168,6 @@ class Registrator:
         """Make consul hold what the inventory calls for."""
         swarm = self.swarm.swarm
         known = swarm.services or ()
-        if swarm.is_manager and self.options.labels_token is not None:
-            self.watch.publish(known, self.options.labels_token)
         services = wanted(
             self.inventory.containers,
             known,
