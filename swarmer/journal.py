@@ -1,23 +1,30 @@
 """The journals of all nodes, written to files of this host while they happen: a dead node's last words are there."""
 
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from swarmer.cluster import Cluster
     from swarmer.cluster_node import Node
 
+#: Characters that a private key has at most; more lines than that are not held back for its end.
+_LONGEST_KEY: Final = 16_000
+
 
 class JournalStreams:
-    """One `journalctl --follow` per node, over the node's shared connection; follows a node through its boots."""
+    """One `journalctl --follow` per node, over the node's shared connection; follows a node through its boots.
+
+    Secrets of the cluster are masked in all that is written.
+    """
 
     def __init__(self, cluster: "Cluster", folder: Path) -> None:
         self.cluster = cluster
         self.folder = folder
-        self._streams: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
+        self._streams: dict[str, tuple[subprocess.Popen[str], threading.Thread]] = {}
 
     def __enter__(self) -> "JournalStreams":
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -36,15 +43,21 @@ class JournalStreams:
     def follow(self, node: "Node") -> None:
         """Write this boot's journal of a node from its beginning, behind what its earlier boots said."""
         self._end(node.name)
-        file = self.file(node.name).open("ab")
         command = "journalctl --boot --follow --no-tail --quiet --output=short-iso-precise"
         process = subprocess.Popen(
             self.cluster.ssh.command(node.name, command),
             stdin=subprocess.DEVNULL,
-            stdout=file,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+            errors="replace",
         )
-        self._streams[node.name] = (process, file)
+        assert process.stdout
+        copier = threading.Thread(
+            target=_copy, args=(process.stdout, self.file(node.name), self.cluster.credentials.mask), daemon=True
+        )
+        copier.start()
+        self._streams[node.name] = (process, copier)
 
     def file(self, node: str) -> Path:
         """Where the journal of a node goes, over all its boots."""
@@ -56,7 +69,28 @@ class JournalStreams:
 
     def _end(self, name: str) -> None:
         if stream := self._streams.pop(name, None):
-            process, file = stream
+            process, copier = stream
             process.kill()
             process.wait()
-            file.close()
+            copier.join()
+
+
+def _copy(lines: IO[str], file: Path, mask: Callable[[str], str]) -> None:
+    """Append lines to a file as they come, masked."""
+    with lines, file.open("a", encoding="utf-8") as copy:
+        for text in _whole(lines):
+            copy.write(mask(text))
+            copy.flush()
+
+
+def _whole(lines: Iterable[str]) -> Iterator[str]:
+    """The lines, but those of a private key in one piece: line by line, nobody could tell what they are."""
+    held = ""
+    for line in lines:
+        held += line
+        if held.rfind("-----BEGIN ") > held.rfind("-----END ") and len(held) < _LONGEST_KEY:
+            continue
+        yield held
+        held = ""
+    if held:
+        yield held

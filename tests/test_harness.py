@@ -198,7 +198,9 @@ def _look_at_what_is_told_of_a_failure(harness: Harness, output: str) -> None:
     # A node that lost its power has its last words in what was collected while it lived.
     assert any("consul" in file.read_text() for file in harness.runs.glob("*/journal/node-1.log"))
     everything = "".join(file.read_text(errors="replace") for file in harness.runs.rglob("*") if file.is_file())
-    assert "PRIVATE KEY" not in everything + output
+    assert "`true ***` was to fail, but succeeded" in output
+    for secret in ("PRIVATE KEY", "of-the-key", *(harness.folder / "secrets").read_text().split()):
+        assert secret not in everything + output
 
 
 def test_a_network_in_use_is_refused_before_anything_is_made(harness: Harness) -> None:

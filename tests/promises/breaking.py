@@ -1,10 +1,11 @@
 """Scenarios that break things; run by the tests of the harness."""
 
+from pathlib import Path
+
 import pytest
 
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
-from swarmer.errors import SwarmerError
 
 
 def test_that_leaves_a_node_without_power(nodes: list[Node]) -> None:
@@ -27,6 +28,9 @@ def test_that_makes_a_unit_fail_on_purpose(nodes: list[Node]) -> None:
 
 
 def test_that_fails_and_mentions_secrets(cluster: Cluster) -> None:
-    credentials = cluster.credentials
-    cluster.nodes[0].succeed(f"logger {credentials.management_token} {credentials.gossip_key}")
-    raise SwarmerError("this one fails", hint="as it should")
+    secrets = f"{cluster.credentials.management_token} {cluster.credentials.gossip_key}"
+    Path("secrets").write_text(secrets)
+    key = "-----BEGIN EC PRIVATE KEY-----\nof-the-key\n-----END EC PRIVATE KEY-----\n"
+    cluster.nodes[0].succeed("logger", input=key)
+    cluster.nodes[0].succeed(f"logger {secrets}")
+    cluster.nodes[0].fail(f"true {cluster.credentials.management_token}")
