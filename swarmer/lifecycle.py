@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from swarmer import consul_api, diagnostics, health, host_dns, host_trust, image
@@ -62,8 +63,8 @@ def provide(spec: Spec, progress: Progress, *, reuse: bool, runs: Path = Path("r
     Raises:
         SwarmerError, PromiseBroken: as `attach` and `launch` do.
     """
-    for name in collect_garbage():
-        progress.say(f"removed what a dead run left of {name}")
+    for collected in collect_garbage():
+        progress.say(str(collected))
     if reuse and (owned := attach(spec)):
         progress.say(f"attached to the kept cluster {spec.name}")
         return owned
@@ -183,8 +184,29 @@ def destroy(ledger: Ledger) -> None:
     ledger.remove_all(remove)
 
 
-def collect_garbage() -> list[str]:
-    """Remove every cluster whose process is dead and that nobody asked to keep; their names."""
+@dataclass(frozen=True)
+class Collected:
+    """What a dead run left of a cluster, and what became of it.
+
+    Attributes:
+        cluster: `STACK:DC`.
+        problem: why not all of it could be removed; None when it was.
+    """
+
+    cluster: str
+    problem: SwarmerError | OSError | None = None
+
+    def __str__(self) -> str:
+        if self.problem:
+            return f"what a dead run left of {self.cluster} can't be removed: {self.problem}"
+        return f"removed what a dead run left of {self.cluster}"
+
+
+def collect_garbage() -> list[Collected]:
+    """Remove every cluster whose process is dead and that nobody asked to keep.
+
+    One that can't be removed is no reason to leave the others.
+    """
     collected = []
     for home in list(cluster_homes()):
         ownership = Ownership(home)
@@ -194,7 +216,9 @@ def collect_garbage() -> list[str]:
             # Somebody else may have removed it since it was listed.
             if home.ledger.exists() and not (ledger := Ledger.load(home)).kept:
                 destroy(ledger)
-                collected.append(home.name)
+                collected.append(Collected(home.name))
+        except (SwarmerError, OSError) as error:
+            collected.append(Collected(home.name, error))
         finally:
             ownership.release()
     return collected

@@ -218,6 +218,16 @@ def test_gc_and_down_remove_once(swarmer: Swarmer, spec: Spec) -> None:
     assert json.loads(swarmer("ls", "--json").stdout) == []
 
 
+def test_gc_goes_on_behind_what_it_can_not_remove(swarmer: Swarmer, spec: Spec) -> None:
+    made(spec, "a-unreadable").home.ledger.write_text("{}")
+    made(spec, "b-dead", kept=False)
+    told = swarmer("gc")
+    assert told.exit_code == 1
+    assert told.stdout == "removed what a dead run left of nspawn:b-dead\n"
+    assert told.stderr.startswith("error: what a dead run left of nspawn:a-unreadable can't be removed: the ledger ")
+    assert "remove what it lists, then the file" in told.stderr
+
+
 def test_prune_keeps_the_layers_of_clusters(
     swarmer: Swarmer, folder: Path, spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

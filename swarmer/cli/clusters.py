@@ -17,13 +17,12 @@ from swarmer.cli.common import (
     the_cluster,
     working,
 )
-from swarmer.errors import SwarmerError
 from swarmer.ledger import Ledger
 from swarmer.progress import progress
 from swarmer.spec import Spec
 from swarmer.spec_rules import advice
 from swarmer.state import ClusterHome, cluster_homes
-from swarmer.status import State, listing, look
+from swarmer.status import listing, look
 
 
 @click.command()
@@ -176,7 +175,8 @@ def down(home: ClusterHome | None) -> None:
 
 
 @click.command()
-def gc() -> None:
+@click.pass_context
+def gc(context: click.Context) -> None:
     """Remove what dead runs left behind.
 
     Clusters that a living process runs, and those that were to be kept, stay.
@@ -186,13 +186,8 @@ def gc() -> None:
     """
     with working("removing what dead runs left"):
         collected = lifecycle.collect_garbage()
-    for name in collected:
-        click.echo(f"removed what a dead run left of {name}")
-    unreadable = [row for row in listing() if row.state is State.UNREADABLE]
-    if unreadable:
-        raise SwarmerError(
-            "; ".join(row.problem for row in unreadable),
-            hint="remove what the ledger lists by hand, then the ledger",
-        )
+    for one in collected:
+        click.echo(f"error: {one}" if one.problem else one, err=bool(one.problem))
     if not collected:
         click.echo("nothing to remove")
+    context.exit(1 if any(one.problem for one in collected) else 0)
