@@ -44,6 +44,7 @@ class Cluster:
         self.spec = ledger.spec
         self.ssh = Ssh(self.home)
         self.stack: Stack = stack_class(self.spec.stack)(ledger)
+        wait.be_patient(self.stack.slowness)
         self.nodes = [Node(self, server) for server in self.spec.servers]
         self.phases: dict[str, float] = {}
         self.notes: list[str] = []

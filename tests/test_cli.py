@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 
-from swarmer import spec_file
+from swarmer import spec_file, wait
 from swarmer.cli import cli
 from swarmer.ledger import Ledger, Ownership
 from swarmer.spec import Spec
@@ -216,6 +216,15 @@ def test_gc_and_down_remove_once(swarmer: Swarmer, spec: Spec) -> None:
     again = swarmer("down", "nspawn:kept")
     assert (again.exit_code, again.stdout) == (0, "there is no cluster nspawn:kept; nothing to remove\n")
     assert json.loads(swarmer("ls", "--json").stdout) == []
+
+
+def test_what_gc_removes_of_a_slow_cluster_makes_no_other_one_patient(swarmer: Swarmer, spec: Spec) -> None:
+    ledger = made(spec.model_copy(update={"stack": "vagrant"}), "slow", kept=False)
+    ledger.intend("path", str(ledger.home.folder / "vagrant"))
+    (ledger.home.folder / "vagrant").mkdir()
+    (ledger.home.folder / "vagrant/plan.json").write_text('{"slowness": 5.0, "provider": "libvirt"}')
+    assert swarmer("gc").stdout == "removed what a dead run left of vagrant:slow\n"
+    assert wait.slowness == 1
 
 
 def test_gc_goes_on_behind_what_it_can_not_remove(swarmer: Swarmer, spec: Spec) -> None:

@@ -23,11 +23,16 @@ class Capability(StrEnum):
 
 
 class Stack(ABC):
-    """Where the nodes of one cluster run. Every resource goes into the ledger before it is made."""
+    """Where the nodes of one cluster run. Every resource goes into the ledger before it is made.
+
+    Attributes:
+        slowness: the factor by which deadlines are longer than usual here, as far as it is known before `prepare`.
+    """
 
     name: ClassVar[str]
     #: Whether nodes bring a kernel of their own.
     image_kind: ClassVar[Kind] = Kind.CONTAINER
+    slowness: float = 1.0
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger

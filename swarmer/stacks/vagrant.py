@@ -34,9 +34,10 @@ class VagrantStack(Stack):
         self.plan_file = self.folder / "plan.json"
         self._state = self.folder / "state"
         name = os.environ.get("VAGRANT_DEFAULT_PROVIDER") or "libvirt"
+        self.slowness = 1.0
         if self.plan_file.exists():
             plan = json.loads(self.plan_file.read_text())
-            wait.be_patient(float(plan["slowness"]))
+            self.slowness = float(plan["slowness"])
             name = plan["provider"]
         self._provider = vagrant_providers.provider(name)
         self._vagrant = VagrantCalls(
