@@ -109,6 +109,25 @@ def test_what_nobody_could_tell_of_is_not_taken_for_lost(
     returning.fail(f"{said} | grep -F 'is lost'")
 
 
+def test_what_everybody_had_lost_is_on_every_disk_again_when_it_is_pushed_anew(
+    cluster: Cluster, registry_at: At, repository: str
+) -> None:
+    image = Image.random()
+    registry_at(cluster.registry_leader()).push(repository, "1", image)
+    units = "swarmer-registry docker-registry"
+    for node in cluster.registry_nodes:
+        node.succeed(f"systemctl stop {units}")
+    for node in cluster.registry_nodes:
+        node.succeed(f"rm -r {TREE} && systemctl start {units}")
+    lost = f"journalctl --unit=swarmer-registry --output=cat | grep -F '{repository}@{image.digest} is lost'"
+    for node in cluster.registry_nodes:
+        node.wait_until_succeeds(lost, timeout=60)
+    cluster.wait_converged()
+    registry_at(cluster.registry_leader()).push(repository, "1", image)
+    for node in cluster.registry_nodes:
+        check_disk(node, [image], timeout=90)
+
+
 def test_what_a_power_cut_left_of_a_file_is_fetched_again(
     cluster: Cluster, registry_leader: Node, registry_followers: list[Node], registry_at: At, repository: str
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
 from swarmer.node.patience import patient
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two tries to get what a node lacks.
 _PAUSE: Final = patient(0.5)
+
+#: Seconds until all are asked again for what nobody had: it may have been pushed anew.
+_ASK_AGAIN: Final = patient(30.0)
 
 #: Seconds between two looks whether this node still leads, while peers copy.
 _LOOK: Final = 0.2
@@ -37,10 +41,11 @@ class Copies:
         self._peers = peers
         self._complete = False
         self._joined = False
-        self._lost: set[str] = set()
+        # When everybody was asked last.
+        self._lost: dict[str, float] = {}
         self._touched: set[str] = set()
         self._trouble: dict[str, float] = {}
-        self._one_by_one: dict[str, threading.Lock] = {}
+        self._one_by_one: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._mutex = threading.Lock()
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="copy")
         self._fetchers = ThreadPoolExecutor(4, thread_name_prefix="fetch")
@@ -79,15 +84,20 @@ class Copies:
                 time.sleep(_PAUSE)
 
     def get(self, wanted: Iterable[Manifest]) -> bool:
-        """Get what isn't here; whether nothing is left to get."""
+        """Get what isn't here; whether nothing is left to get. What everybody has lost doesn't count, while it is."""
         known = list(wanted)
-        missing = [manifest for manifest in known if not self._settled(manifest)]
+        missing = [manifest for manifest in known if not self._is_here(manifest)]
         self._touched = {manifest.key for manifest in known}
-        if missing:
+        self._lost = {manifest.key: self._lost[manifest.key] for manifest in missing if manifest.key in self._lost}
+        new = [manifest for manifest in missing if manifest.key not in self._lost]
+        if new:
             # The small step of a push that just ended is no reason to be unfit.
-            self._complete = self._complete and len(missing) == 1
-        got = list(self._pool.map(self._get, missing))
-        if missing:
+            self._complete = self._complete and len(new) == 1
+        asked = time.monotonic() - _ASK_AGAIN
+        again = [manifest for manifest in missing if self._lost.get(manifest.key, asked + 1) <= asked]
+        got = list(self._pool.map(self._get, new))
+        list(self._pool.map(self._get, again))
+        if new or again:
             store.settle()
         self._complete = all(got)
         if self._complete and not self._joined:
@@ -95,31 +105,33 @@ class Copies:
             logger.info("this node has everything that was acknowledged")
         return self._complete
 
-    def _settled(self, manifest: Manifest) -> bool:
-        """Whether there is nothing to get: it is here, or known to be lost everywhere."""
+    def _is_here(self, manifest: Manifest) -> bool:
         if manifest.key not in self._touched:
             # It may be here as garbage, which a collection that began before the push is about to remove.
             store.touch((manifest.digest, *manifest.blobs))
-        return store.has(manifest) or manifest.key in self._lost
+        return store.has(manifest)
 
     def _get(self, manifest: Manifest) -> bool:
-        """Get one manifest from whoever has it; whether it is here now."""
+        """Get one manifest from whoever has it; whether it is here now, or lost."""
         denied = 0
+        lost = manifest.key in self._lost
         for peer in self._settings.peers:
             try:
                 self.fetch(peer, manifest.repository, manifest.digest)
+                self._lost.pop(manifest.key, None)
                 return True
             except Refusal as refusal:
                 denied += refusal.status == 404
                 reason = str(refusal)
             except OSError as error:
                 reason = f"{peer}: {error}"
-            logger.info("%s@%s is not here yet: %s", manifest.repository, manifest.digest, reason)
+            if not lost:
+                logger.info("%s@%s is not here yet: %s", manifest.repository, manifest.digest, reason)
         if denied == len(self._settings.peers) and denied:
-            logger.error("%s@%s is lost: no registry node has it", manifest.repository, manifest.digest)
-            self._lost.add(manifest.key)
-            return True
-        return False
+            if not lost:
+                logger.error("%s@%s is lost: no registry node has it", manifest.repository, manifest.digest)
+            self._lost[manifest.key] = time.monotonic()
+        return manifest.key in self._lost
 
     # -- fetching ------------------------------------------------------------------------------------------
 
