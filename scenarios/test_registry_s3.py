@@ -3,23 +3,48 @@
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from fixtures.cluster import watched
 from fixtures.registry_load import Pushing
 from fixtures.registry_s3 import BUCKET, S3, instance_role
 from swarmer import registry_client
+from swarmer.audit import Audit
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
+from swarmer.lifecycle import OwnedCluster
 from swarmer.registry_client import Image, RegistryClient
 from swarmer.wait import NotYet, until
 
+# All fixtures of this module are about a cluster of its own.
+
+
+@pytest.fixture(scope="module")
+def owned_cluster(owned_s3_cluster: OwnedCluster) -> OwnedCluster:
+    """The cluster that the health gate may relaunch."""
+    return owned_s3_cluster
+
+
+@pytest.fixture(scope="module")
+def cluster(request: pytest.FixtureRequest, owned_cluster: OwnedCluster, run_folder: Path) -> Iterator[Cluster]:
+    """The cluster that the scenarios run on."""
+    with watched(request.config, owned_cluster.cluster, run_folder / "journal-s3") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def audit(cluster: Cluster) -> Audit:
+    """What its journals complained about since the last scenario."""
+    return Audit.from_now_on(cluster)
+
 
 @pytest.fixture
-def clients(s3_cluster: Cluster) -> list[RegistryClient]:
+def clients(cluster: Cluster) -> list[RegistryClient]:
     """One for each registry node."""
-    return [registry_client.pusher(s3_cluster, node.ip) for node in s3_cluster.registry_nodes]
+    return [registry_client.pusher(cluster, node.ip) for node in cluster.registry_nodes]
 
 
 def test_every_node_takes_images_and_every_node_has_them(clients: list[RegistryClient], s3: S3) -> None:
@@ -50,10 +75,9 @@ def test_an_upload_begun_at_one_node_goes_on_at_another(clients: list[RegistryCl
 
 
 def test_while_any_node_is_killed_pushes_go_on_and_nothing_is_lost(
-    s3_cluster: Cluster, clients: list[RegistryClient]
+    cluster: Cluster, clients: list[RegistryClient], faults: Faults
 ) -> None:
-    faults = Faults(s3_cluster)
-    for number, node in enumerate(s3_cluster.registry_nodes):
+    for number, node in enumerate(cluster.registry_nodes):
         with Pushing(clients, f"killed-{number}") as pushing:
             pushing.wait_for_more()
             with faults.power_off(node):
@@ -64,8 +88,8 @@ def test_while_any_node_is_killed_pushes_go_on_and_nothing_is_lost(
             assert clients[number].pull(push.repository, push.tag) == push.image
 
 
-def test_credentials_are_for_root_alone(s3_cluster: Cluster, s3: S3) -> None:
-    for node in s3_cluster.registry_nodes:
+def test_credentials_are_for_root_alone(cluster: Cluster, s3: S3) -> None:
+    for node in cluster.registry_nodes:
         readable = node.succeed(
             "find /var/lib/cloud /run/cloud-init /etc/swarmer /etc/docker /var/log -type f -perm /o+r -exec cat {} +"
         )
@@ -75,31 +99,31 @@ def test_credentials_are_for_root_alone(s3_cluster: Cluster, s3: S3) -> None:
         assert stat.S_IMODE(mode) == 0o600
         # Nor in the arguments of a process, nor for who isn't root in its environment.
         assert s3.secret not in node.succeed("ps axww -o args")
-    assert s3.secret not in s3_cluster.home.ledger.read_text()
+    assert s3.secret not in cluster.home.ledger.read_text()
 
 
 def test_without_credentials_a_node_uses_the_role_of_its_instance(
-    s3_cluster: Cluster, s3: S3, clients: list[RegistryClient]
+    cluster: Cluster, s3: S3, clients: list[RegistryClient]
 ) -> None:
-    node, image = s3_cluster.registry_nodes[-1], Image.random()
+    node, image = cluster.registry_nodes[-1], Image.random()
     with _other_credentials(node, "/^AWS_/d"):
         _wait_critical(node, "NoCredentialProviders")
         with instance_role(node, s3):
             node.succeed("systemctl restart docker-registry")
-            s3_cluster.wait_converged()
+            cluster.wait_converged()
             clients[-1].push("by/role", "1", image)
     assert clients[0].pull("by/role", "1") == image
 
 
 def test_what_no_manifest_needs_is_collected_from_the_bucket(
-    s3_cluster: Cluster, s3: S3, clients: list[RegistryClient]
+    cluster: Cluster, s3: S3, clients: list[RegistryClient]
 ) -> None:
     kept, deleted = Image.random(), Image.random()
     clients[0].push("collected", "kept", kept)
     clients[0].push("collected", "deleted", deleted)
     assert clients[0].ask("DELETE", f"/v2/collected/manifests/{deleted.digest}").status_code == 202
     # As docs/registry.md has it.
-    s3_cluster.registry_nodes[-1].succeed(
+    cluster.registry_nodes[-1].succeed(
         "systemd-run --pipe --wait --property=EnvironmentFile=/etc/swarmer/registry/environment "
         "docker-registry garbage-collect /etc/swarmer/registry/config.yml",
         timeout=120,
@@ -112,14 +136,14 @@ def test_what_no_manifest_needs_is_collected_from_the_bucket(
 
 
 def test_wrong_credentials_make_the_check_critical_and_say_why(
-    s3_cluster: Cluster, clients: list[RegistryClient], record_property: Callable[[str, object], None]
+    cluster: Cluster, clients: list[RegistryClient], record_property: Callable[[str, object], None]
 ) -> None:
-    node = s3_cluster.registry_nodes[-1]
+    node = cluster.registry_nodes[-1]
     with _other_credentials(node, "s/^\\(AWS_SECRET_ACCESS_KEY\\)=.*/\\1=wrong/"):
         record_property("said", _wait_critical(node, "SignatureDoesNotMatch"))
 
         def gone() -> None:
-            found = registry_client.addresses(s3_cluster, s3_cluster.nodes[0])
+            found = registry_client.addresses(cluster, cluster.nodes[0])
             if node.ip in found or not found:
                 raise NotYet(str(found))
 
@@ -127,8 +151,8 @@ def test_wrong_credentials_make_the_check_critical_and_say_why(
         clients[0].push("meanwhile", "1", Image.random())
 
 
-def test_the_nodes_use_the_bucket_of_the_file(s3_cluster: Cluster) -> None:
-    for node in s3_cluster.registry_nodes:
+def test_the_nodes_use_the_bucket_of_the_file(cluster: Cluster) -> None:
+    for node in cluster.registry_nodes:
         assert BUCKET in node.succeed("cat /etc/swarmer/registry/config.yml")
         assert node.succeed("find /var/lib/docker-registry -type f") == ""
 

@@ -38,6 +38,13 @@ class Audit:
         self.cluster = cluster
         self._cursors: dict[str, str] = {}
 
+    @classmethod
+    def from_now_on(cls, cluster: "Cluster") -> "Audit":
+        """One that doesn't mind what happened before."""
+        audit = cls(cluster)
+        audit.complaints()
+        return audit
+
     def forget(self) -> None:
         """Begin anew, for fresh nodes."""
         self._cursors.clear()
