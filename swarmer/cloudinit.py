@@ -21,6 +21,9 @@ from swarmer.ssh import KeyPair
 #: Written last: its appearance starts the services of the node (`swarmer.path`).
 NODE_FACTS: Final = "/etc/swarmer/node.json"
 
+#: Lets consul form before the rest of the node starts (`swarmer-consul-first.service`).
+CONSUL_FIRST: Final = "/etc/swarmer/consul-first"
+
 
 @dataclass(frozen=True)
 class SeedData:
@@ -59,6 +62,7 @@ def seed_data(
     consul_version: tuple[int, ...],
     interface: Mapping[str, Any],
     slowness: float = 1,
+    consul_first: bool = False,
 ) -> SeedData:
     """What cloud-init gets for one node.
 
@@ -69,14 +73,17 @@ def seed_data(
         interface: how the stack names the admin interface, in network configuration version 2:
             `{"host0": {}}` or `{"admin": {"match": {"macaddress": …}}}`.
         slowness: of the stack's machines, a factor: as much more patience they need with each other.
+        consul_first: whether all else waits at boot until consul has formed.
     """
+    files = [_file(CONSUL_FIRST, "")] if consul_first else []
+    files += _files(spec, server, authority, credentials, consul_version, slowness)
     return SeedData(
         user_data="#cloud-config\n"
         + _yaml(
             {
                 "ssh_authorized_keys": [login.public],
                 "ssh_keys": {"ed25519_private": host_key.private, "ed25519_public": host_key.public},
-                "write_files": _files(spec, server, authority, credentials, consul_version, slowness),
+                "write_files": files,
             }
         ),
         meta_data=json.dumps({"instance-id": f"{server.name}-{uuid.uuid4()}", "local-hostname": server.name}) + "\n",

@@ -1,6 +1,7 @@
 """A running cluster: its nodes, by name and by role, and everything needed to talk to them."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import consul
@@ -35,6 +36,7 @@ class Cluster:
         phases: name of a phase to seconds since the launch began: `launch`, `ssh`, `cloud-init`, `consul`,
             `converged`.
         notes: what a person should read once.
+        former_members: the ids in the swarm of nodes that were replaced; they may be there for a while.
         listeners: called with each node that has booted.
     """
 
@@ -48,6 +50,7 @@ class Cluster:
         self.nodes = [Node(self, server) for server in self.spec.servers]
         self.phases: dict[str, float] = {}
         self.notes: list[str] = []
+        self.former_members: set[str] = set()
         self.listeners: list[Callable[[Node], None]] = []
         self._image = image
 
@@ -208,10 +211,13 @@ class Cluster:
             consul_version=self.image.consul_version,
             interface=self.stack.interface(server),
             slowness=wait.slowness,
+            consul_first=self.stack.crowded,
         )
 
     def replace(self, node: Node) -> None:
         """Boot a new node in the place of one that is dead, or will be; doesn't wait for it."""
+        with suppress(NotYet):
+            self.former_members |= {member.id for member in health.swarm_members(self) if member.name == node.name}
         self.ssh.disconnect(node.name)
         self.ssh.forget(node.name)
         self.ssh.prepare(self.spec)

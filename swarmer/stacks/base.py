@@ -43,6 +43,11 @@ class Stack(ABC):
     def missing(self) -> Mapping[Capability, str]:
         """The capabilities this stack lacks on this machine, each with the reason a skip shows."""
 
+    @property
+    def crowded(self) -> bool:
+        """Whether nodes share so few processors that what they do side by side at boot takes turns."""
+        return False
+
     @abstractmethod
     def interface(self, server: Server) -> Mapping[str, Any]:
         """How network configuration names a node's admin interface."""

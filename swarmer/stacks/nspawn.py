@@ -22,6 +22,9 @@ _LAUNCHER = Path(__file__).with_name("nspawn-launch.sh")
 _TOOLS = ("systemd-nspawn", "ip", "nsenter", "unshare", "setsid", "ssh", "nft", "mmdebstrap")
 _ELSEWHERE = "use a stack with machines of their own instead: --stack=vagrant"
 
+#: From more on, consul forms sooner when it comes before the rest of the node; by benchmarks/boot.py.
+_NODES_PER_PROCESSOR = 2
+
 
 class NspawnStack(Stack):
     """Three nodes in seconds, no hypervisor. They share the host's kernel and clock."""
@@ -41,6 +44,10 @@ class NspawnStack(Stack):
             Capability.IPVS: f"{shared}, whose IPVS can't be counted on",
             Capability.NETEM: f"{shared}, whose netem can't be counted on",
         }
+
+    @property
+    def crowded(self) -> bool:
+        return len(self.ledger.spec.servers) > _NODES_PER_PROCESSOR * (os.cpu_count() or 1)
 
     def interface(self, server: Server) -> Mapping[str, Any]:  # noqa: ARG002
         return {"host0": {}}
