@@ -63,12 +63,19 @@ def overlay_pool(admin_network: IPv4Network) -> IPv4Network:
 def _swarm(spec: Spec) -> dict[str, Any]:
     """What managers know of the swarm: `swarmer.node.swarm` reads it.
 
-    The labels of all nodes, because a node must not be able to give itself one, and so get hold of the secrets of
-    tasks that are bound to it.
+    Its labels, because a node must not be able to give itself one, and so get hold of the secrets of tasks that are
+    bound to it; its address, by which it is known to be who it says it is.
     """
     return {
         "overlay_pool": str(overlay_pool(spec.admin_network)),
-        "labels": {peer.name: peer.node_labels for peer in spec.servers},
+        "nodes": {
+            peer.name: {
+                "ip": str(peer.ip),
+                "role": "worker" if peer.swarm is SwarmRole.AGENT else "manager",
+                "labels": peer.node_labels,
+            }
+            for peer in spec.servers
+        },
     }
 
 

@@ -171,6 +171,8 @@ def check_swarm(cluster: "Cluster") -> None:
     if not any(member.leader for member in members):
         raise NotYet("the swarm has no leader")
     for member in members:
+        if member.id in cluster.former_members:
+            raise NotYet(f"in the swarm, {member.name} is the one that was replaced")
         if flaw := _swarm_flaw(member, cluster.spec.server(member.name)):
             raise NotYet(f"in the swarm, {member.name} is {flaw}")
     _, rows = reachable_server(cluster).health.service("swarm", passing=True)

@@ -42,7 +42,7 @@ class Member:
 
     Attributes:
         facts: what `node.json` says.
-        known: what `swarm.json` says, on managers: `overlay_pool`, and the `labels` of all nodes.
+        known: what `swarm.json` says, on managers: `overlay_pool`, and all `nodes` of the spec.
     """
 
     facts: Mapping[str, Any]
@@ -181,7 +181,7 @@ class Member:
             return self._leave(DOWN)
         leader = bool(own and (own.get("ManagerStatus") or {}).get("Leader"))
         self.store.announce(leader=leader)
-        if leader and order.keep(self.engine, self.store, self.store.records(), nodes, self.known["labels"]):
+        if leader and order.keep(self.engine, self.store, self.store.records(), nodes, self.known["nodes"]):
             return 0.3
         if own and membership.cluster:
             self._managing = membership

@@ -1,7 +1,7 @@
 """What the leader keeps in order: labels, what consul knows of the swarm, and that no node is there twice."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from swarmer.node.swarm.engine import Engine, EngineError, SwarmNode
 from swarmer.node.swarm.store import Known, Records, Store
@@ -10,22 +10,20 @@ from swarmer.node.swarm.store import Known, Records, Store
 _WORKER: Final = "worker"
 _MANAGER: Final = "manager"
 
-Labels = Mapping[str, Mapping[str, str]]
+#: The nodes of the spec by name: each one's `ip`, `role` in docker's words, and `labels`.
+Plan = Mapping[str, Mapping[str, Any]]
 
 
-def keep(engine: Engine, store: Store, records: Records, nodes: Sequence[SwarmNode], labels: Labels) -> bool:
-    """Do what is to be done; whether something is left that takes a moment.
-
-    Args:
-        labels: node name to the labels that it has by the spec.
-    """
-    for node, wanted in unlabelled(nodes, labels):
+def keep(engine: Engine, store: Store, records: Records, nodes: Sequence[SwarmNode], plan: Plan) -> bool:
+    """Do what is to be done; whether something is left that takes a moment."""
+    for node, wanted in unlabelled(nodes, plan):
         engine.change(node, Labels=wanted)
     tokens = {role.lower(): token for role, token in engine.swarm()["JoinTokens"].items()}
     if tokens != records.tokens:
         store.record_tokens(tokens)
-    former = replaced(nodes)
-    present = {name(node): Known(node["ID"], is_down(node)) for node in nodes if name(node) and node not in former}
+    former = replaced(nodes, plan)
+    genuine = [node for node in nodes if is_genuine(node, plan) and node not in former]
+    present = {name(node): Known(node["ID"], is_down(node)) for node in genuine}
     if present != records.members:
         store.record_members(records.members, present)
     left = False
@@ -38,25 +36,43 @@ def keep(engine: Engine, store: Store, records: Records, nodes: Sequence[SwarmNo
     return left
 
 
-def unlabelled(nodes: Iterable[SwarmNode], labels: Labels) -> list[tuple[SwarmNode, dict[str, str]]]:
+def is_genuine(node: SwarmNode, plan: Plan) -> bool:
+    """Whether it is the node of the spec that it says it is.
+
+    A node tells its name itself, and one that was taken over may tell another's. Where it stands is what the managers
+    see of its connection.
+    """
+    return name(node) in plan and _address(node) == plan[name(node)]["ip"]
+
+
+def unlabelled(nodes: Iterable[SwarmNode], plan: Plan) -> list[tuple[SwarmNode, dict[str, str]]]:
     """The nodes that lack a label of the spec, each with all labels that it is to have; others' labels stay."""
     found = []
     for node in nodes:
         present = node["Spec"].get("Labels") or {}
-        wanted = {**present, **labels.get(name(node), {})}
+        wanted = {**present, **(plan[name(node)]["labels"] if is_genuine(node, plan) else {})}
         if wanted != present:
             found.append((node, wanted))
     return found
 
 
-def replaced(nodes: Iterable[SwarmNode]) -> list[SwarmNode]:
-    """The entries of nodes whose disk is gone: a node of the same name joined later."""
-    newest: dict[str, SwarmNode] = {}
+def replaced(nodes: Iterable[SwarmNode], plan: Plan) -> list[SwarmNode]:
+    """All entries of a name but one: those of nodes whose disk is gone, and of who only says that it has the name.
+
+    Which one stays: who stands where the spec says, in the role that the spec says, is up, and joined last. When each
+    joined is by the clock of the manager that led then, so it comes last.
+    """
+
+    def rank(node: SwarmNode) -> tuple[bool, bool, bool, str]:
+        genuine = is_genuine(node, plan)
+        in_role = genuine and node["Spec"]["Role"] == plan[name(node)]["role"]
+        return genuine, in_role, not is_down(node), node["CreatedAt"]
+
+    best: dict[str, SwarmNode] = {}
     for node in nodes:
-        other = newest.get(name(node))
-        if other is None or _age(node) > _age(other):
-            newest[name(node)] = node
-    return [node for node in nodes if name(node) and node is not newest[name(node)]]
+        if name(node) not in best or rank(node) > rank(best[name(node)]):
+            best[name(node)] = node
+    return [node for node in nodes if name(node) and node is not best[name(node)]]
 
 
 def forget(engine: Engine, node: SwarmNode) -> None:
@@ -93,6 +109,8 @@ def _is_reachable(manager: SwarmNode) -> bool:
     return bool(manager["ManagerStatus"]["Reachability"] == "reachable")
 
 
-def _age(node: SwarmNode) -> str:
-    created: str = node["CreatedAt"]
-    return created
+def _address(node: SwarmNode) -> str:
+    """Where the managers see it; empty while it has only just joined."""
+    manager: str = (node.get("ManagerStatus") or {}).get("Addr") or ""
+    seen: str = node["Status"].get("Addr") or ""
+    return manager.rpartition(":")[0] or seen
