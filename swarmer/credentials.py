@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from swarmer.errors import SwarmerError
 from swarmer.files import locked_folder, write_private
-from swarmer.spec import Server, Spec, SwarmRole
+from swarmer.spec import ConsulRole, Server, Spec, SwarmRole
 
 MASK: Final = "***"
 
@@ -116,7 +116,8 @@ def consul_tokens(server: Server) -> dict[str, str]:
     What each token is good for stands in `image/rootfs/usr/share/swarmer/acl/SERVICE.hcl`.
     """
     swarm = ("swarm-worker",) if server.swarm is SwarmRole.AGENT else ("swarm-manager", "registrator-labels")
-    return {service: f"{server.name}/{service}" for service in ("agent", "dns", "registrator", *swarm, "registry")}
+    registry = ("registry",) if server.consul is ConsulRole.SERVER else ()
+    return {service: f"{server.name}/{service}" for service in ("agent", "dns", "registrator", *swarm, *registry)}
 
 
 #: Names in `Credentials.tokens`: what a user of the registry logs in with, and what its nodes sign with.

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from strategies import specs
 
 from swarmer import consul_config, docker_config, image
-from swarmer.cloudinit import SeedData, seed_data
+from swarmer.cloudinit import NODE_FACTS, SeedData, seed_data
 from swarmer.credentials import Credentials, token_names
 from swarmer.image import Image
 from swarmer.pki import Authority
@@ -74,6 +74,7 @@ def seeds(spec: Spec, login: KeyPair, version: tuple[int, ...]) -> dict[str, See
                 host_key=login,
                 consul_version=version,
                 interface={"host0": {}},
+                consul_first=len(spec.servers) > 4,
             )
             for server in spec.servers
         }
@@ -163,8 +164,12 @@ def test_each_node_gets_its_own_and_only_servers_get_the_rules(
     for server in spec.servers:
         files = files_of(seeds_of_one := seeds(spec, login, version)[server.name])
         assert json.loads(seeds_of_one.meta_data)["local-hostname"] == server.name
+        # Its appearance starts the services: all else has to be there.
+        assert list(files)[-1] == NODE_FACTS
         config: dict[str, Any] = json.loads(files[f"{consul_config.FOLDER}/consul.json"])
         assert ("/etc/swarmer/acl.json" in files) == config["server"] == (server in spec.consul_servers)
+        # The truth about the registry is written with it, and every consul server is a node of the registry.
+        assert ("/etc/swarmer/tokens/registry" in files) == config["server"]
         assert config["retry_join"] == [str(peer.ip) for peer in spec.consul_servers if peer != server]
         assert ("tls" in config) == (version >= (1, 12))
         assert config["ports"]["http"] == -1
