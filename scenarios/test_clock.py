@@ -1,10 +1,13 @@
 """Nodes whose clocks are wrong stay members of the cluster, and keep what it promised."""
 
+from collections.abc import Callable
+
 import pytest
 
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults, clock_error
+from swarmer.registry_client import Image, RegistryClient
 
 pytestmark = pytest.mark.needs("clock")
 
@@ -13,13 +16,16 @@ HOUR = 3600.0
 
 @pytest.mark.parametrize("ahead", [HOUR, -HOUR], ids=["ahead", "behind"])
 def test_a_node_with_a_wrong_clock_stays_of_one_mind_with_the_others(
-    cluster: Cluster, nodes: list[Node], faults: Faults, ahead: float
+    cluster: Cluster, nodes: list[Node], registry_at: Callable[[Node], RegistryClient], faults: Faults, ahead: float
 ) -> None:
     node = nodes[-1]
     with faults.clock(node, ahead=ahead):
         assert abs(clock_error(node) - ahead) < 60
         assert all(abs(clock_error(peer)) < 60 for peer in nodes if peer is not node)
         cluster.wait_converged()
+        image = Image.random()
+        for peer in cluster.registry_nodes:
+            registry_at(peer).push("clock", f"{peer.name}-{ahead:.0f}", image)
         assert node.consul.kv.put(f"written/{ahead}", node.name)
         for reader in nodes:
             _, entry = reader.consul.kv.get(f"written/{ahead}", consistency="consistent")

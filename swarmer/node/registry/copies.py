@@ -127,7 +127,7 @@ class Copies:
                 reason = f"{peer}: {error}"
             if not lost:
                 logger.info("%s@%s is not here yet: %s", manifest.repository, manifest.digest, reason)
-        if denied == len(self._settings.peers) and denied:
+        if denied == len(self._settings.peers):
             if not lost:
                 logger.error("%s@%s is lost: no registry node has it", manifest.repository, manifest.digest)
             self._lost[manifest.key] = time.monotonic()

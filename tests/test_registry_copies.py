@@ -1,0 +1,53 @@
+"""What a node makes of contents that it doesn't have, and that nobody has any more."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swarmer.node.registry import store
+from swarmer.node.registry.copies import Copies
+from swarmer.node.registry.peers import Peers
+from swarmer.node.registry.refusal import Refusal
+from swarmer.node.registry.settings import Settings
+from swarmer.node.registry.truth import Manifest
+
+LOST = Manifest("library/one", "sha256:" + "0" * 64, "application/json", 2)
+
+
+class Others(Peers):
+    """Nodes that don't have it, or that don't answer."""
+
+    def __init__(self, answer: Exception) -> None:
+        self.answer = answer
+
+    def content(self, *_: Any, **__: Any) -> Any:
+        raise self.answer
+
+
+def copies(nodes: Mapping[str, str], answer: Exception) -> Copies:
+    settings = Settings("one", nodes, "dev.nspawn", "filesystem", "nspawn:dev", "swarmer", "", "")
+    return Copies(settings, Others(answer))
+
+
+@pytest.fixture(autouse=True)
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty."""
+    monkeypatch.setattr(store, "STORE_ROOT", tmp_path)
+    monkeypatch.setattr(store, "_SWEEP_LOCK", tmp_path / "sweep.lock")
+    monkeypatch.setattr(store, "_TREE", tmp_path / "docker/registry/v2")
+
+
+@pytest.mark.parametrize("nodes", [{"one": "10.0.0.1"}, {"one": "10.0.0.1", "two": "10.0.0.2"}], ids=["alone", "two"])
+def test_what_nobody_has_is_lost_and_the_node_serves_the_rest(nodes: Mapping[str, str]) -> None:
+    has_none = copies(nodes, Refusal(404, "MANIFEST_UNKNOWN", "not here"))
+    assert has_none.get([LOST])
+    assert has_none.complete
+    assert has_none.joined
+
+
+def test_what_a_silent_node_may_have_is_not_lost() -> None:
+    waiting = copies({"one": "10.0.0.1", "two": "10.0.0.2"}, OSError("silent"))
+    assert not waiting.get([LOST])
+    assert not waiting.joined
