@@ -57,6 +57,11 @@ def test_addresses_of_version_6_stand_in_brackets() -> None:
     assert check_of(target, tcp="true").definition["TCP"] == "[fd00::1]:80"
 
 
+def test_a_command_is_run_once_a_day_at_least() -> None:
+    command = check(cmd="true", interval="3000000h", timeout="3000000h").command
+    assert command and (command.interval, command.timeout) == (86400, 86400)
+
+
 def test_tcp_and_grpc() -> None:
     assert definition(tcp="true", timeout="1s") == {"TCP": "10.0.0.1:8080", "Interval": "10s", "Timeout": "1s"}
     assert definition(grpc="true") == {"GRPC": "10.0.0.1:8080", "Interval": "10s"}

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from swarmer.node.registrator.services import CONTAINER, OWNER, Service
 from swarmer.node.registrator.signals import Backoff, Changes, Signals
 
 NODE = "node"
-ids = st.sampled_from([f"{NODE}:web:{port}" for port in range(80, 84)] + ["mine", "consul", "other:web:80"])
+ids = st.sampled_from([f"{NODE}:web:{port}" for port in range(80, 84)] + ["mine", "theirs", "other:web:80"])
 statuses = st.sampled_from(Status)
 
 
@@ -96,6 +97,13 @@ def test_what_others_registered_stays_as_it_is(wanted: list[Service], others: li
     # An ID of our own form can only be a service of ours from before it had a mark.
     touched = {service.id for service in plan.register} & {service.id for service in agent}
     assert all(identity.startswith(f"{NODE}:") for identity in touched)
+
+
+@pytest.mark.parametrize("identity", ["consul", "swarm", "registry"])
+def test_no_container_takes_the_id_of_a_service_of_the_cluster(identity: str) -> None:
+    service = Service(identity, "web", "10.0.0.1", 80, (), {OWNER: "node"}, ())
+    plan = difference([service], [], hostname="node")
+    assert (plan.register, plan.refused) == ((), (service,))
 
 
 @given(wanted_services)

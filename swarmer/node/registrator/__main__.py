@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from swarmer.node.registrator.catalog import Unreachable, connect
@@ -23,6 +24,7 @@ def main(arguments: list[str]) -> int:
         return 2
     # What is registered stays registered: the next run takes over where this one ends.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    threading.excepthook = _end
     registrator = Registrator(options, lambda: connect(options.consul))
     try:
         registrator.start()
@@ -35,6 +37,12 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 0
     return 0
+
+
+def _end(error: threading.ExceptHookArgs) -> None:
+    """A thread that ended by an error ends the program, which systemd restarts: it would be deaf on one ear."""
+    logging.error("%s ended", error.thread and error.thread.name, exc_info=error.exc_value)
+    os._exit(1)
 
 
 if __name__ == "__main__":

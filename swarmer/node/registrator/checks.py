@@ -13,6 +13,9 @@ INTERVAL: Final = "10s"
 #: Seconds that a command may take, when nothing else is said; consul's own limit for scripts.
 COMMAND_TIMEOUT: Final = 30.0
 
+#: Seconds between two runs of a command, and that it may take, at most: threads can't wait for ever so long.
+LONGEST: Final = 86_400.0
+
 #: Seconds after which a HEALTHCHECK that nobody reports any more counts as failed, and between two reports.
 HEALTH_TTL: Final = 600
 HEALTH_REFRESH: Final = 200
@@ -135,8 +138,8 @@ def _by_http(target: Target, attributes: Attributes) -> dict[str, Any] | None:
 
 def _command(target: Target, attributes: Attributes) -> Command | None:
     get = attributes.get
-    interval = seconds(get("check_interval")) or seconds(INTERVAL)
-    timeout = seconds(get("check_timeout")) or COMMAND_TIMEOUT
+    interval = min(LONGEST, seconds(get("check_interval")) or seconds(INTERVAL))
+    timeout = min(LONGEST, seconds(get("check_timeout")) or COMMAND_TIMEOUT)
     if (text := get("check_cmd")) and target.container:
         return Command(text, target.container, interval, timeout)
     if text := get("check_script"):

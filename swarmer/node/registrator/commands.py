@@ -120,7 +120,8 @@ class Commands(threading.Thread):
         command = known.command
         try:
             code, output = self._in_container(command) if command.container else _here(command)
-        except UNREACHABLE as error:
+        except Exception as error:
+            # Whatever it is: who isn't judged now is judged the next time.
             code, output = -1, f"{type(error).__name__}: {error}"
         status = _MEANING.get(code, Status.CRITICAL)
         with self._condition:
@@ -140,7 +141,7 @@ class Commands(threading.Thread):
             execution = client.exec_create(command.container, ["/bin/sh", "-c", command.text])["Id"]
             output = client.exec_start(execution, stream=True)
             # The client waits for output without an end: closing what it reads from ends that.
-            timer = threading.Timer(command.timeout, output.close)
+            timer = threading.Timer(command.timeout, _close, [output])
             timer.start()
             said = b""
             with contextlib.suppress(*UNREACHABLE):
@@ -158,6 +159,12 @@ class Commands(threading.Thread):
             client.close()
         code = state["ExitCode"]
         return -1 if code is None else int(code), said.decode(errors="replace")
+
+
+def _close(output: Any) -> None:
+    # It may just have ended by itself.
+    with contextlib.suppress(*UNREACHABLE):
+        output.close()
 
 
 def _here(command: Command) -> tuple[int, str]:

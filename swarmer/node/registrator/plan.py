@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from swarmer.node.registrator.checks import Check, Status
-from swarmer.node.registrator.services import CONTAINER, OWNER, Service
+from swarmer.node.registrator.services import CONTAINER, OWNER, RESERVED, Service
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def difference(
     register, report, refused, allowed = [], [], [], set()
     for service in wanted:
         other = present.get(service.id)
-        if other and other.meta.get(OWNER) != hostname and not service.id.startswith(f"{hostname}:"):
+        taken = other and other.meta.get(OWNER) != hostname and not service.id.startswith(f"{hostname}:")
+        if taken or service.id in RESERVED:
             refused.append(service)
             continue
         allowed.add(service.id)

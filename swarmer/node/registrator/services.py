@@ -15,6 +15,9 @@ from swarmer.node.registrator.options import Options
 
 #: Metadata that we write ourselves: our mark (the host), the container, and what the checks are made of.
 OWNER: Final = "registrator"
+
+#: IDs of the cluster's own services on every agent: whoever had one would keep the system's out.
+RESERVED: Final = frozenset({"consul", "swarm", "registry"})
 CONTAINER: Final = "registrator-container"
 CHECKS: Final = "registrator-checks"
 _OURS: Final = frozenset({OWNER, CONTAINER, CHECKS})

@@ -129,7 +129,8 @@ class Registrator:
                 self._agree(now)
             if self.events.connected.is_set():
                 self._look()
-            elif self._dead.due(now):
+            elif self._dead.due(now) and self.options.deregister_always:
+                # Else what has failed may have to stay, and only docker knows the exit status.
                 needed |= self.inventory.drop_dead()
             if needed and self.inventory.complete:
                 self._agree(now)
@@ -141,7 +142,6 @@ class Registrator:
     def _take_ended(self) -> bool:
         """Forget the containers whose process has ended; whether there were any."""
         ended, self._todo.ended = self._todo.ended, set()
-        # What has failed may have to stay, and only docker knows the exit status.
         return self.options.deregister_always and self.inventory.complete and self.inventory.drop_dead(ended)
 
     def _pause(self) -> float:
