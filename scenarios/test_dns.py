@@ -226,8 +226,9 @@ class _Asker:
 
     def __init__(self, cluster: Cluster, asked: list[Node]) -> None:
         self.asked = asked
-        self.names = [f"{node.name}.node.{cluster.spec.domain}" for node in cluster.nodes]
-        self.names.append(f"consul.service.{cluster.spec.domain}")
+        # What may be answered, and at least one of it is to be.
+        self.right = {f"{node.name}.node.{cluster.spec.domain}": {str(node.ip)} for node in cluster.nodes}
+        self.right[f"consul.service.{cluster.spec.domain}"] = {str(node.ip) for node in cluster.consul_servers}
         self.rounds = 0
         self.slowest = 0.0
         self.failures: list[str] = []
@@ -237,14 +238,16 @@ class _Asker:
     def _ask(self) -> None:
         while not self._end.wait(patient(0.02)):
             for node in self.asked:
-                for name in self.names:
+                for name in self.right:
                     self._judge(node, name, ask(node.ip, name))
             self.rounds += 1
 
     def _judge(self, node: Node, name: str, answer: Answer) -> None:
         self.slowest = max(self.slowest, answer.seconds)
-        if answer.code != "NOERROR" or answer.seconds > patient(BOUND):
-            self.failures.append(f"{node.name} said {answer.code} to {name} after {answer.seconds:.2f} s")
+        known = bool(answer.records) and self.right[name].issuperset(answer.records)
+        if not known or answer.seconds > patient(BOUND):
+            said = f"{answer.code} {' '.join(answer.records)}"
+            self.failures.append(f"{node.name} said {said} to {name} after {answer.seconds:.2f} s")
 
     def __enter__(self) -> "_Asker":
         self._thread.start()

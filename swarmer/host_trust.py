@@ -107,13 +107,13 @@ def remove(home: ClusterHome) -> HostTrust | None:
     data = json.loads(record.read_text())
     made = HostTrust(tuple(data["files"]), tuple(data["folders"]), tuple(data["command"]))
     try:
-        present = [file for file in map(Path, made.files) if file.exists()]
-        for file in present:
-            file.unlink()
+        for file in map(Path, made.files):
+            file.unlink(missing_ok=True)
         for folder in reversed([folder for folder in map(Path, made.folders) if folder.is_dir()]):
             if not any(folder.iterdir()):
                 folder.rmdir()
-        if made.command and present:
+        if made.command:
+            # Also when no file was left: what was interrupted before may have got as far as that.
             run(_forgetting(made.command))
         record.unlink()
     except PermissionError as error:

@@ -1,8 +1,10 @@
 """What the docker commands of a cluster are made of, without a cluster: constraints, and tables put together."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swarmer.cli.docker import is_table
 from swarmer.merged_table import merge
 from swarmer.placement import Constraint, split_constraints
 
@@ -24,6 +26,16 @@ def test_tables_of_other_widths_become_one() -> None:
         ("three", "80/tcp", "proxy"),
     ]
     assert rows[1][3] == '"/entry  x"'
+
+
+@pytest.mark.parametrize("words", ["-q", "-aq", "-qa", "-a -q", "--quiet", "--quiet=true", "--format json", "-n 3 -q"])
+def test_who_asks_for_ids_gets_no_table(words: str) -> None:
+    assert not is_table(words.split())
+
+
+@pytest.mark.parametrize("words", ["", "-a", "-f name=q", "--filter label=quiet", "-as", "--no-trunc"])
+def test_other_options_leave_a_table(words: str) -> None:
+    assert is_table(words.split())
 
 
 def test_no_table_is_no_table() -> None:

@@ -108,6 +108,23 @@ def test_a_command_that_fails_leaves_nothing(
     assert host_trust.remove(home) is None
 
 
+@pytest.mark.usefixtures("store")
+def test_what_could_not_be_undone_is_undone_by_the_next_try(
+    home: ClusterHome, authority: Authority, root: Path, tmp_path: Path
+) -> None:
+    host_trust.add(home, authority, HOST, root=root)
+    command = tmp_path / "bin/update-ca-certificates"
+    works = command.read_text()
+    command.write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(HostError, match="failed with 1"):
+        host_trust.remove(home)
+    command.write_text(works)
+    (tmp_path / "calls").unlink()
+    assert host_trust.remove(home)
+    assert (tmp_path / "calls").read_text() == "called --fresh\n"
+    assert host_trust.remove(home) is None
+
+
 @pytest.mark.parametrize("written", [0, 1, 3])
 def test_interrupted_anywhere_it_is_undone(home: ClusterHome, authority: Authority, root: Path, written: int) -> None:
     made = host_trust.add(home, authority, HOST, root=root)

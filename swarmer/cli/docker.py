@@ -1,6 +1,7 @@
 """The swarm: docker, env, context."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -132,6 +133,11 @@ def _everywhere(cluster: Cluster, arguments: Sequence[str]) -> None:
         raise NodeError(f"it failed on {', '.join(failed)}")
 
 
+def is_table(arguments: Sequence[str]) -> bool:
+    """Whether docker answers these arguments of `ps` or `images` by a table: also `-aq` asks for IDs alone."""
+    return not any(re.match(r"-[als]*q|--quiet|--format", word) for word in arguments)
+
+
 def _list(cluster: Cluster, arguments: Sequence[str]) -> None:
     """Show the tables of all nodes as one; what isn't a table is shown one after another.
 
@@ -147,7 +153,7 @@ def _list(cluster: Cluster, arguments: Sequence[str]) -> None:
     if all(output.status is None for output in said.values()):
         raise NodeError(f"no node of {cluster.name} answers", hint=f"look at `swarmer status {cluster.name}`")
     tables = {node.name: output.stdout for node, output in said.items()}
-    if any(word in ("-q", "--quiet") or word.startswith(("--format", "--quiet=")) for word in arguments):
+    if not is_table(arguments):
         click.echo("".join(tables.values()), nl=False)
     elif merged := merge(tables):
         print_table(merged[0], merged[1:])
