@@ -3,7 +3,8 @@
     sudo .venv/bin/python benchmarks/boot.py --nodes 3 --rounds 10
 
 Prints seconds since the launch began for each phase, as median and maximum over the rounds, and the memory of a
-node once the cluster has converged (anonymous and shared pages of all its processes, as the host counts them).
+node once the cluster has converged (anonymous and shared pages of all its processes, as the host counts them): of one
+that is a consul server, and so of the registry too, and of any further one.
 """
 
 import json
@@ -15,10 +16,11 @@ import click
 
 from swarmer import lifecycle
 from swarmer.errors import SwarmerError
+from swarmer.spec import ConsulRole
 from swarmer.spec_file import load
 
 PHASES = ("launch", "ssh", "cloud-init", "consul", "converged", "teardown")
-MEMORY = "MiB per node"
+MEMORY = {ConsulRole.SERVER: "MiB per server", ConsulRole.AGENT: "MiB per other"}
 
 
 @click.command()
@@ -34,15 +36,16 @@ def main(servers: Path, stack: str | None, nodes: int, rounds: int, file: Path |
     for number in range(1, rounds + 1):
         owned = lifecycle.launch(spec)
         cluster = owned.cluster
-        used = [bytes_ for node in cluster.nodes if (bytes_ := cluster.stack.memory(node.name)) is not None]
+        used: dict[str, list[int]] = {}
+        for node in cluster.nodes:
+            if (bytes_ := cluster.stack.memory(node.name)) is not None:
+                used.setdefault(MEMORY[node.server.consul], []).append(bytes_)
         owned.down()
-        trial = dict(cluster.phases)
-        if used:
-            trial[MEMORY] = statistics.mean(used) / 2**20
+        trial = {**cluster.phases, **{kind: statistics.mean(all_) / 2**20 for kind, all_ in used.items()}}
         trials.append(trial)
         print(f"round {number}: " + "  ".join(f"{name} {value:.2f}" for name, value in trial.items()), flush=True)
     print(f"\n{nodes} nodes on {spec.stack}, {rounds} rounds\n{'':14}{'median':>10}{'max':>10}")
-    for name in (*PHASES, MEMORY):
+    for name in (*PHASES, *MEMORY.values()):
         if values := [trial[name] for trial in trials if name in trial]:
             print(f"{name:14}{statistics.median(values):10.2f}{max(values):10.2f}")
     if file:
