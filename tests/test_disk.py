@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from swarmer import image
+from swarmer.cloudinit import SeedData
 from swarmer.image import Format
 from swarmer.image.recipe import RECIPE
+from swarmer.stacks.seed_disk import write_seed_disk
 
 #: Seconds; emulation is slow, and more so while other tests run.
 BOOT = 180
@@ -42,6 +44,15 @@ def test_the_disk_boots_by_itself(disk: Path, firmware: str, tmp_path: Path) -> 
         _wait_for("Welcome to .*Debian", console)
     said = console.read_text(errors="replace")
     assert ("BdsDxe" in said) == (firmware == "UEFI"), said  # what UEFI's boot manager says of itself
+
+
+def test_with_the_drives_that_virtualbox_gives_it_the_node_finds_its_seed(disk: Path, tmp_path: Path) -> None:
+    """Its disk and its DVD are on one SATA controller, as in vagrant/Vagrantfile; libvirt's are of another kind."""
+    told = json.dumps({"write_files": [{"path": "/dev/ttyS0", "content": "the seed was read\n", "append": True}]})
+    seed = tmp_path / "seed.iso"
+    write_seed_disk(seed, SeedData(f"#cloud-config\n{told}", '{"instance-id": "seeded"}\n', "version: 2\n"))
+    with _machine(disk, "BIOS", tmp_path, sata_seed=seed) as console:
+        _wait_for("the seed was read", console)
 
 
 def test_a_disk_is_built_once_and_says_what_it_holds(disk: Path) -> None:
@@ -87,12 +98,21 @@ def test_the_box_for_virtualbox_holds_a_disk_that_its_description_names(tmp_path
 
 
 @contextmanager
-def _machine(disk: Path, firmware: str, folder: Path) -> Iterator[Path]:
-    """A machine without any network on a copy of the disk; yields the file that its console goes to."""
+def _machine(disk: Path, firmware: str, folder: Path, *, sata_seed: Path | None = None) -> Iterator[Path]:
+    """A machine without any network on a copy of the disk; yields the file that its console goes to.
+
+    Args:
+        sata_seed: the image in its DVD drive; the disk is then on the same controller.
+    """
     overlay, console = folder / "disk.qcow2", folder / "console.log"
     _output("qemu-img", "create", "-q", "-f", "qcow2", "-b", str(disk), "-F", "qcow2", str(overlay))
     words = ["-machine", "q35,accel=tcg", "-cpu", "max", "-m", "512", "-display", "none", "-nic", "none"]
-    words += ["-drive", f"file={overlay},if=virtio,cache=unsafe", "-serial", f"file:{console}"]
+    words += ["-serial", f"file:{console}"]
+    if sata_seed:
+        words += ["-drive", f"file={overlay},if=none,id=disk,cache=unsafe", "-device", "ide-hd,drive=disk,bus=ide.0"]
+        words += ["-drive", f"file={sata_seed},if=none,id=seed,media=cdrom", "-device", "ide-cd,drive=seed,bus=ide.1"]
+    else:
+        words += ["-drive", f"file={overlay},if=virtio,cache=unsafe"]
     if firmware == "UEFI":
         shutil.copy("/usr/share/OVMF/OVMF_VARS_4M.fd", folder / "variables.fd")
         code = "/usr/share/OVMF/OVMF_CODE_4M.fd"

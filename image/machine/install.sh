@@ -20,6 +20,8 @@ version=$(ls "$root/usr/lib/modules")
 find "$root/usr/lib/modules/$version" -name '*.ko.xz' -exec xz --decompress {} +
 in_root depmod "$version"
 in_root mktirfs -o /boot/initrd.img "$version"
+# Nothing in it is secret, and who isn't root boots it too, to see whether machines run by hardware.
+chmod 0644 "$root/boot/initrd.img"
 mv "$root/boot/vmlinuz-$version" "$root/boot/vmlinuz"
 rm -f "$root"/boot/*"$version" "$root"/vmlinuz* "$root"/initrd.img*
 
