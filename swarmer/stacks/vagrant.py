@@ -115,6 +115,8 @@ class VagrantStack(Stack):
         for server, seed in machines:
             folder = self.home.node(server.name)
             folder.mkdir(mode=0o700, exist_ok=True)
+            # The hypervisor appends to it; made by us, it is ours to read and to empty.
+            self._console_of_this_boot(server.name).touch(mode=0o644)
             self.console(server.name).touch(mode=0o644)
             self._provider.put_seed(self.ledger, self._machine(server.name), folder, seed)
 
@@ -160,6 +162,7 @@ class VagrantStack(Stack):
     # -- the end -------------------------------------------------------------------------------------------
 
     def kill_all(self) -> None:
+        self._vagrant.end()
         vagrant_providers.kill(self.ledger.resources)
 
     def remove(self, resource: Resource) -> None:

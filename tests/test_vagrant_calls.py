@@ -1,0 +1,90 @@
+"""Whatever becomes of swarmer, no Vagrant goes on making machines. A program stands in for Vagrant here."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import wait_for
+
+from swarmer.errors import HostError
+from swarmer.stacks.vagrant_calls import VagrantCalls
+
+_PROGRAM = """
+import sys
+from pathlib import Path
+from swarmer.stacks.vagrant_calls import VagrantCalls
+calls = VagrantCalls(state=Path("state"), log=Path("vagrant.log"), variables={})
+calls.up(deadline=600, said=lambda line: print(line, flush=True))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a program stands in for Vagrant: it counts how often it was interrupted, and then takes its time to end."""
+    (tmp_path / "bin").mkdir()
+    vagrant = tmp_path / "bin/vagrant"
+    vagrant.write_text(
+        "#!/bin/sh\n"
+        f"trap 'echo interrupted >>{tmp_path}/said; sleep 1; echo removed >>{tmp_path}/said; exit 1' INT\n"
+        f"echo $$ >{tmp_path}/vagrant\n"
+        "echo making\n"
+        "while :; do sleep 0.1; done\n"
+    )
+    vagrant.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _calls(folder: Path) -> VagrantCalls:
+    return VagrantCalls(state=folder / "state", log=folder / "vagrant.log", variables={})
+
+
+def _lives(folder: Path) -> bool:
+    stat = Path("/proc", (folder / "vagrant").read_text().strip(), "stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_what_a_dead_run_began_is_ended_by_who_removes_it(folder: Path, number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", _PROGRAM], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout and run.stdout.readline() == "making\n"
+        run.send_signal(number)
+        run.wait(timeout=30)
+    _calls(folder).end()
+    assert not _lives(folder)
+    assert (folder / "said").read_text() == "interrupted\nremoved\n"
+
+
+def test_an_error_on_our_side_ends_it(folder: Path) -> None:
+    def said(line: str) -> None:
+        raise ValueError(line)
+
+    with pytest.raises(ValueError, match="making"):
+        _calls(folder).up(deadline=600, said=said)
+    assert not _lives(folder)
+    assert (folder / "said").read_text() == "interrupted\nremoved\n"
+
+
+def test_what_takes_too_long_is_ended_and_told(folder: Path) -> None:
+    with pytest.raises(HostError, match="did not end within 1 s"):
+        _calls(folder).up(deadline=1, said=lambda _: None)
+    assert not _lives(folder)
+
+
+def test_who_does_not_heed_is_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swarmer.stacks.vagrant_calls._ENDING", 1)
+    (folder / "bin/vagrant").write_text(
+        f"#!/bin/sh\ntrap '' INT TERM\necho $$ >{folder}/vagrant\nwhile :; do sleep 0.1; done\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", _PROGRAM], stdout=subprocess.DEVNULL) as run:
+        wait_for("vagrant", lambda: (folder / "vagrant").exists() and (folder / "vagrant").read_text(), timeout=10)
+        run.kill()
+    _calls(folder).end()
+    assert not _lives(folder)
+
+
+def test_where_nothing_runs_there_is_nothing_to_end(folder: Path) -> None:
+    _calls(folder).end()
