@@ -67,14 +67,18 @@ def test_writes_are_acknowledged_and_kept_over_bad_links(
 def test_a_link_that_loses_half_of_all_packets_costs_no_acknowledged_write(
     cluster: Cluster, consul_leader: Node, consul_followers: list[Node], faults: Faults
 ) -> None:
-    acknowledged = {}
+    acknowledged: dict[str, str] = {}
     with faults.bad_link([consul_leader], consul_followers, Link(loss=0.5)):
-        for number in range(10):
+        assert netem.lost(consul_leader, consul_followers[0]) > 0.3  # on the way there, or back
+        for number in range(50):
+            if len(acknowledged) == 5:
+                break
             key = f"half-lost/{number}"
             try:
                 if consul_followers[0].consul.kv.put(key, str(number)):
                     acknowledged[key] = str(number)
             except Unavailable:
                 continue
+    assert acknowledged
     for key, value in acknowledged.items():
         assert _read(cluster.consul_servers[0], key) == value

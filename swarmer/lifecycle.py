@@ -144,7 +144,9 @@ def open_kept(home: ClusterHome) -> Cluster:
     """
     ledger = Ledger.load(home)
     current = image.find(stack_class(home.stack).image_kind)
-    return Cluster(ledger, image=current if current and current.id == ledger.image else None)
+    cluster = Cluster(ledger, image=current if current and current.id == ledger.image else None)
+    cluster.ssh.make_sockets_folder()
+    return cluster
 
 
 def down(home: ClusterHome) -> None:

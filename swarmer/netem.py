@@ -82,6 +82,15 @@ def round_trip(node: Node, peer: Node, *, count: int = 5) -> float:
     return times[len(times) // 2]
 
 
+def lost(node: Node, peer: Node, *, count: int = 40) -> float:
+    """Which part of `count` pings from `node` to `peer` gets no answer: 0 for none, 1 for all."""
+    said = node.execute(f"ping -n -q -c{count} -i0.1 -W2 {peer.ip}", timeout=60).stdout
+    found = re.search(r"([0-9.]+)% packet loss", said)
+    if not found:
+        raise PromiseBroken(f"{node.name} can't ping {peer.name}: {said}")
+    return float(found[1]) / 100
+
+
 def _interface(node: Node) -> str:
     """The name of the card that has the node's address."""
     return node.succeed(f"ip -o -4 address show to {node.ip} | cut -d' ' -f2").strip()

@@ -74,7 +74,7 @@ class Ssh:
     def prepare(self, spec: Spec) -> None:
         """Make the keys, and write `ssh_config` and `known_hosts` for the nodes of the spec."""
         self.home.ssh.mkdir(mode=0o700, exist_ok=True)
-        self.home.control_sockets.mkdir(mode=0o700, exist_ok=True)
+        self.make_sockets_folder()
         self.client_key()
         known = [f"{s.name},{s.ip} {self.host_key(s.name).public}" for s in spec.servers]
         write_private(self.home.ssh / "known_hosts", "\n".join(known) + "\n")
@@ -99,6 +99,10 @@ class Ssh:
   LogLevel ERROR
 """,
         )
+
+    def make_sockets_folder(self) -> None:
+        """Make the folder of the shared connections. It lies where a reboot, or the user's last logout, removes it."""
+        self.home.control_sockets.mkdir(mode=0o700, exist_ok=True)
 
     def client_key(self) -> KeyPair:
         """The key that opens every node of the cluster."""

@@ -8,6 +8,7 @@ from swarmer.cli.common import json_option, print_json, print_table, size_text, 
 from swarmer.errors import SwarmerError
 from swarmer.ledger import Ledger
 from swarmer.progress import progress
+from swarmer.stacks import vagrant_plan
 from swarmer.state import cluster_homes
 
 #: What a person asks about first.
@@ -50,9 +51,9 @@ def build(fresh: bool, form: str) -> None:
         if form == "tree":
             click.echo(f"image {node_image.build(shown.say, fresh=fresh).id} is built")
             return
+        click.echo(node_image.disk(shown.say, node_image.Format(form), fresh=fresh))
         if fresh:
-            node_image.build(shown.say, kind=node_image.Kind.MACHINE, fresh=True)
-        click.echo(node_image.disk(shown.say, node_image.Format(form)))
+            vagrant_plan.forget_boxes()
 
 
 @image.command()

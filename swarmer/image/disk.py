@@ -35,11 +35,12 @@ class Format(StrEnum):
         return {"box": "libvirt.box", "box-virtualbox": "virtualbox.box"}.get(self, f"disk.{self}")
 
 
-def disk(report: Report, form: Format = Format.QCOW2) -> Path:
+def disk(report: Report, form: Format = Format.QCOW2, *, fresh: bool = False) -> Path:
     """The disk of the recipe as it stands; built as far as it isn't there yet.
 
     Args:
         report: gets one line of progress at a time.
+        fresh: build its layers again too, to pick up newer packages.
 
     Raises:
         HostError: something this machine lacks, or a failed build step with its last lines.
@@ -47,9 +48,12 @@ def disk(report: Report, form: Format = Format.QCOW2) -> Path:
     layer = recipe.disk()
     folder = store.layer_folder(layer)
     wanted = folder / form.file_name
-    if wanted.exists():
+    if wanted.exists() and not fresh:
         return wanted
-    _check_tools()
+    _check_tools(form)
+    if fresh:
+        build(report, kind=Kind.MACHINE, fresh=True)
+        shutil.rmtree(folder, ignore_errors=True)
     if not folder.exists():
         image = build(report, kind=Kind.MACHINE)
         with one_builder(report):
@@ -100,7 +104,7 @@ def _convert(folder: Path, form: Format, report: Report) -> None:
     partial.rename(wanted)
 
 
-def _check_tools() -> None:
+def _check_tools(form: Format) -> None:
     path = f"{os.environ.get('PATH')}:/usr/sbin:/sbin"
     missing = [tool for tool in _TOOLS if not shutil.which(tool, path=path)]
     missing += [file for file in _FILES if not Path(file).exists()]
@@ -110,4 +114,6 @@ def _check_tools() -> None:
             hint="`make setup STACK=vagrant` installs it on Debian and Ubuntu",
         )
     if os.geteuid() != 0:
-        raise HostError("building a disk needs root", hint="run `sudo .venv/bin/swarmer image build --format box` once")
+        raise HostError(
+            "building a disk needs root", hint=f"run `bin/as-root .venv/bin/swarmer image build --format {form}` once"
+        )

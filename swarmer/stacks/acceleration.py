@@ -21,6 +21,8 @@ from swarmer.state import cache_home
 #: What the kernel prints last before the first program runs.
 _STARTED: Final = re.compile(rb"Run /init as init process")
 
+_KVM: Final = "/dev/kvm"
+
 #: Seconds this takes where hardware helps, on an idle machine of today.
 _USUAL: Final = 1.0
 
@@ -64,7 +66,7 @@ def probed(image: Image) -> Acceleration:
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     known = cache_home() / "acceleration.json"
     folder = _boot_folder(image)
-    key = f"{boot_id} {folder}"
+    key = f"{boot_id} {folder} {_may_use_kvm()}"
     try:
         facts = json.loads(known.read_text())
         if facts.pop("key") == key:
@@ -79,7 +81,7 @@ def probed(image: Image) -> Acceleration:
 
 def _probe(folder: Path) -> Acceleration:
     for accelerator in ("kvm", "tcg"):
-        if accelerator == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        if accelerator == "kvm" and not _may_use_kvm():
             continue
         seconds = _boot(accelerator, folder)
         if seconds is not None:
@@ -88,6 +90,17 @@ def _probe(folder: Path) -> Acceleration:
         "no virtual machine boots on this host, not even an emulated one",
         hint="see what `qemu-system-x86_64 -accel tcg` says, or use --stack=nspawn",
     )
+
+
+def _may_use_kvm() -> bool:
+    return os.access(_KVM, os.R_OK | os.W_OK)
+
+
+def forbidden() -> str:
+    """A sentence for who could have hardware help, had they the right to; empty for others."""
+    if not Path(_KVM).exists() or _may_use_kvm():
+        return ""
+    return f"{_KVM} is there, but not for you, so nobody could see whether it works: `sudo usermod -aG kvm $USER`"
 
 
 def _boot_folder(image: Image) -> Path:

@@ -4,6 +4,8 @@ import fcntl
 import json
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from xml.etree import ElementTree
@@ -98,8 +100,7 @@ def prepare_pool() -> None:
 
 
 def volumes() -> list[str]:
-    """The names of all volumes of the pool."""
-    virsh("pool-refresh", POOL)
+    """The names of all volumes of the pool that libvirt has made; what else is in its folder is nobody's business."""
     return [line.split()[0] for line in virsh("vol-list", POOL).splitlines() if line.strip()]
 
 
@@ -108,9 +109,7 @@ def put_box(volume: str, disk: Path) -> None:
 
     vagrant-libvirt would do so too, ten times as slowly.
     """
-    cache_home().mkdir(parents=True, exist_ok=True)
-    with (cache_home() / "box.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _boxes():
         if volume in volumes():
             return
         size = json.loads(run(["qemu-img", "info", "--output=json", disk]).stdout)["virtual-size"]
@@ -120,7 +119,26 @@ def put_box(volume: str, disk: Path) -> None:
         except BaseException:
             virsh("vol-delete", volume, "--pool", POOL, check=False)
             raise
-        virsh("pool-refresh", POOL)
+
+
+def remove_box(volume: str, *, unless: Callable[[], bool]) -> None:
+    """Remove the volume of a box; it need not be there.
+
+    Args:
+        unless: whether somebody needs it; asked while nobody can put it there.
+    """
+    with _boxes():
+        if not unless():
+            remove_volume(volume)
+
+
+@contextmanager
+def _boxes() -> Iterator[None]:
+    """Nobody else puts or removes a box meanwhile."""
+    cache_home().mkdir(parents=True, exist_ok=True)
+    with (cache_home() / "box.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def put_seed(volume: str, seed: SeedData | None) -> None:

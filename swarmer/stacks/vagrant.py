@@ -86,10 +86,11 @@ class VagrantStack(Stack):
         vagrant_plan.write_catalog(self._catalog, self._provider.name, self._provider.box)
         if not found.emulated:
             return []
-        return [
+        emulated = (
             "no hardware acceleration that works: machines are emulated, and take minutes to boot; "
             f"every deadline is {wait.slowness:.0f} times as long"
-        ]
+        )
+        return [sentence for sentence in (emulated, acceleration.forbidden()) if sentence]
 
     def launch_all(
         self,
@@ -107,7 +108,8 @@ class VagrantStack(Stack):
                 waiting.discard(name)
                 launched(name)
 
-        self._vagrant.up(deadline=_UP_TIMEOUT * wait.slowness, said=said)
+        turns = len(machines) if self._provider.one_by_one else 1
+        self._vagrant.up(deadline=_UP_TIMEOUT * wait.slowness * turns, said=said)
 
     def make_disks(self, machines: Sequence[tuple[Server, SeedData]]) -> None:
         """All that these machines need besides the network, so that `vagrant up` can make them."""

@@ -14,7 +14,7 @@ from typing import IO
 
 from swarmer.errors import HostError
 from swarmer.image.recipe import REPOSITORY
-from swarmer.state import cache_home
+from swarmer.stacks.vagrant_plan import vagrant_home
 from vagrant import Vagrant
 
 #: What Vagrant moves the cursor with, also when nobody sees it.
@@ -59,7 +59,7 @@ class VagrantCalls:
         self._environment = {
             **os.environ,
             "VAGRANT_DOTFILE_PATH": str(state),
-            "VAGRANT_HOME": str(cache_home() / "vagrant"),
+            "VAGRANT_HOME": str(vagrant_home()),
             "VAGRANT_CHECKPOINT_DISABLE": "1",
             "VAGRANT_NO_COLOR": "1",
             **variables,

@@ -1,6 +1,7 @@
 """What the Vagrantfile reads: all that it says of machines is decided here, once, and handed over as JSON."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Final
 
 from swarmer.image import recipe, store
 from swarmer.image.disk import Format
-from swarmer.state import ClusterHome
+from swarmer.state import ClusterHome, cache_home
 
 BOX_NAME: Final = "swarmer-node"
 
@@ -88,6 +89,16 @@ def write_catalog(file: Path, provider: str, form: Format) -> None:
         "versions": [{"version": box_version(), "providers": [{"name": provider, "url": url}]}],
     }
     file.write_text(json.dumps(catalog, indent=1) + "\n")
+
+
+def forget_boxes() -> None:
+    """Remove Vagrant's copies of our boxes: it takes one that was built afresh from the same recipe for the same."""
+    shutil.rmtree(vagrant_home() / "boxes", ignore_errors=True)
+
+
+def vagrant_home() -> Path:
+    """Where Vagrant keeps what it shares between clusters."""
+    return cache_home() / "vagrant"
 
 
 def box_version() -> str:

@@ -24,6 +24,8 @@ class Provider(ABC):
     features: ClassVar[str] = ""
     #: What Vagrant says when it switches a machine on.
     starting: ClassVar[str]
+    #: Whether Vagrant makes its machines one after the other.
+    one_by_one: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, spec: Spec) -> None:

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import ClassVar, Final
 
 from swarmer import image as node_image
 from swarmer.cloudinit import SeedData
-from swarmer.errors import HostError
+from swarmer.errors import HostError, SwarmerError
 from swarmer.image import Format, Image
 from swarmer.ledger import Ledger, Resource
 from swarmer.spec import Spec
@@ -16,6 +17,7 @@ from swarmer.stacks import acceleration, host_network, libvirt, vagrant_plan, vi
 from swarmer.stacks.acceleration import Acceleration
 from swarmer.stacks.seed_disk import write_seed_disk
 from swarmer.stacks.vagrant_provider import Provider, check_tools
+from swarmer.state import cluster_homes
 
 _START: Final = (
     "start one as root: `virtlogd -d && libvirtd -d`, or `systemctl start libvirtd` where systemd runs; "
@@ -92,6 +94,7 @@ class VirtualBox(Provider):
     name: ClassVar[str] = "virtualbox"
     box: ClassVar[Format] = Format.BOX_VIRTUALBOX
     features: ClassVar[str] = "disks"  # drives, too
+    one_by_one: ClassVar[bool] = True
     starting: ClassVar[str] = "Booting VM"
 
     def check(self, spec: Spec) -> None:
@@ -170,6 +173,11 @@ def remove(resource: Resource, cluster: str) -> None:
         virtualbox.remove(resource.id)
         return
     if not libvirt.answers():
+        if Path("/run/systemd/system").exists():
+            # It knows also what can't be seen from outside, and is only switched off.
+            raise HostError(
+                f"the {resource.kind} {resource.id} of {cluster} may be left: no libvirt answers", hint=_START
+            )
         # A libvirt that runs only as long as a command (bin/with-libvirt) has taken everything with it.
         if left := libvirt.left_without_libvirt(resource.id):
             raise HostError(f"{left} is left of {cluster}, and no libvirt answers", hint=_START)
@@ -180,12 +188,22 @@ def remove(resource: Resource, cluster: str) -> None:
         case "volume":
             libvirt.remove_volume(resource.id)
         case "box":
-            if not any(name.startswith("swarmer-") for name in libvirt.domains()):
-                libvirt.remove_volume(resource.id)
+            libvirt.remove_box(resource.id, unless=lambda: _box_is_wanted(resource, cluster))
         case "network":
             libvirt.remove_network(resource.id)
         case other:
             raise AssertionError(f"the vagrant stack makes no {other}")
+
+
+def _box_is_wanted(box: Resource, cluster: str) -> bool:
+    """Whether another cluster's machines are, or are about to be, overlays of the box."""
+    if any(name.startswith("swarmer-") for name in libvirt.domains()):
+        return True
+    for home in cluster_homes():
+        with suppress(SwarmerError):
+            if home.name != cluster and box in Ledger.load(home).resources:
+                return True
+    return False
 
 
 def kill(resources: Sequence[Resource]) -> None:

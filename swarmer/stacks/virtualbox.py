@@ -2,7 +2,9 @@
 
 import re
 
+from swarmer.errors import HostError
 from swarmer.shell import run
+from swarmer.wait import until
 
 
 def machines() -> list[str]:
@@ -18,7 +20,7 @@ def running(machine: str) -> bool:
 
 def start(machine: str) -> None:
     """Switch it on."""
-    run(["VBoxManage", "startvm", machine, "--type", "headless"])
+    _once_unlocked("startvm", machine, "--type", "headless")
 
 
 def pull_the_plug(machine: str) -> None:
@@ -30,4 +32,11 @@ def remove(machine: str) -> None:
     """Switch it off and forget it with its disks; it need not be there."""
     pull_the_plug(machine)
     if machine in machines():
-        run(["VBoxManage", "unregistervm", machine, "--delete"])
+        _once_unlocked("unregistervm", machine, "--delete")
+
+
+def _once_unlocked(*words: str) -> None:
+    """Run a command; a machine that was just switched off stays locked for a moment."""
+    until(
+        f"`VBoxManage {words[0]}`", lambda: run(["VBoxManage", *words]), timeout=20, interval=0.5, pardon=(HostError,)
+    )
