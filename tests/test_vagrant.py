@@ -26,6 +26,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A person's SWARMER_HOME; nothing of its cluster may be left on this machine afterwards."""
     home = tmp_path / "home"
     monkeypatch.setenv("SWARMER_HOME", str(home))
+    monkeypatch.setenv("VAGRANT_DEFAULT_PROVIDER", "libvirt")
     description = servers_yml(NETWORK).replace("memory: 1024, cpus: 2", "memory: 1024, cpus: 1")
     (tmp_path / "servers.yml").write_text(description)
     yield home

@@ -9,7 +9,8 @@ import pytest
 from harness import wait_for
 
 from swarmer.errors import HostError
-from swarmer.stacks.vagrant_calls import VagrantCalls
+from swarmer.stacks import vagrant_providers
+from swarmer.stacks.vagrant_calls import FOLDER, VagrantCalls
 
 _PROGRAM = """
 import sys
@@ -19,19 +20,31 @@ calls = VagrantCalls(state=Path("state"), log=Path("vagrant.log"), variables={})
 calls.up(deadline=600, said=lambda line: print(line, flush=True))
 """
 
+#: No shell: dash loses a signal that comes while it begins a program.
+_VAGRANT = """
+import os, signal, sys, time
+from pathlib import Path
+folder = Path(__file__).parent.parent
+said = (folder / "said").open("a", buffering=1)
+def interrupted(*_):
+    said.write("interrupted\\n")
+    time.sleep(1)
+    said.write("removed\\n")
+    sys.exit(1)
+signal.signal(signal.SIGINT, interrupted)
+(folder / "vagrant").write_text(str(os.getpid()))
+print("making", flush=True)
+while True:
+    time.sleep(0.1)
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a program stands in for Vagrant: it counts how often it was interrupted, and then takes its time to end."""
     (tmp_path / "bin").mkdir()
     vagrant = tmp_path / "bin/vagrant"
-    vagrant.write_text(
-        "#!/bin/sh\n"
-        f"trap 'echo interrupted >>{tmp_path}/said; sleep 1; echo removed >>{tmp_path}/said; exit 1' INT\n"
-        f"echo $$ >{tmp_path}/vagrant\n"
-        "echo making\n"
-        "while :; do sleep 0.1; done\n"
-    )
+    vagrant.write_text(f"#!{sys.executable}\n{_VAGRANT}")
     vagrant.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
     monkeypatch.chdir(tmp_path)
@@ -84,6 +97,41 @@ def test_who_does_not_heed_is_killed(folder: Path, monkeypatch: pytest.MonkeyPat
         run.kill()
     _calls(folder).end()
     assert not _lives(folder)
+
+
+def test_what_a_person_told_vagrant_of_other_machines_does_not_count(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("VAGRANT_CWD", "VAGRANT_VAGRANTFILE", "VAGRANT_NO_PARALLEL"):
+        monkeypatch.setenv(name, "/other")
+    (folder / "bin/vagrant").write_text("#!/bin/sh\nenv | grep VAGRANT_\n")
+    said: list[str] = []
+    _calls(folder).up(deadline=60, said=said.append)
+    assert f"VAGRANT_CWD={FOLDER}" in said
+    assert not [line for line in said if line.startswith(("VAGRANT_VAGRANTFILE", "VAGRANT_NO_PARALLEL"))]
+
+
+@pytest.mark.parametrize(
+    ("given", "preferred", "installed", "expected"),
+    [
+        ("virtualbox", "libvirt", ["virsh"], "virtualbox"),
+        ("", "libvirt,virtualbox", ["virsh", "VBoxManage"], "libvirt"),
+        ("", "vmware, virtualbox", ["virsh", "VBoxManage"], "virtualbox"),
+        ("", "virtualbox", ["virsh"], "libvirt"),
+        ("", "", ["virsh", "VBoxManage"], "virtualbox"),
+        ("", "", ["virsh"], "libvirt"),
+        ("", "", [], "libvirt"),
+    ],
+)
+def test_the_provider_is_the_one_that_vagrant_would_choose(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, given: str, preferred: str, installed: list[str], expected: str
+) -> None:
+    monkeypatch.setenv("VAGRANT_DEFAULT_PROVIDER", given)
+    monkeypatch.setenv("VAGRANT_PREFERRED_PROVIDERS", preferred)
+    monkeypatch.setenv("PATH", str(folder / "bin"))
+    for name in installed:
+        (folder / "bin" / name).touch(0o755)
+    assert vagrant_providers.default_name() == expected
 
 
 def test_where_nothing_runs_there_is_nothing_to_end(folder: Path) -> None:

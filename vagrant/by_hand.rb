@@ -17,21 +17,18 @@ module ByHand
     abort "swarmer is not installed here; `make setup STACK=vagrant` in #{ROOT} does it" unless File.executable?(SWARMER)
     words = ["plan", "--stack", "vagrant", "--servers", ENV["SWARMER_SERVERS"] || File.join(ROOT, "servers.yml")]
     words << "--prepare" if ["up", "reload"].include?(COMMAND)
-    output, status = Open3.capture2({ "VAGRANT_DEFAULT_PROVIDER" => provider }, SWARMER, *words)
+    output, status = Open3.capture2(provider, SWARMER, *words)
     exit status.exitstatus || 1 unless status.success?
     plan = JSON.parse(output)
     begin_again(plan) if File.exist?(plan["file"])
     plan
   end
 
-  # What Vagrant would choose: what its options say, or its variables; else VirtualBox, where that is installed.
+  # What a person said here of the provider; else swarmer chooses as Vagrant would.
   def self.provider
     given = ARGV.each_cons(2).find { |word, _| word == "--provider" }&.last
     given ||= ARGV.map { |word| word[/\A--provider=(.+)/, 1] }.compact.first
-    preferred = ENV["VAGRANT_PREFERRED_PROVIDERS"].to_s.split(",").map(&:strip).reject(&:empty?)
-    usable = Vagrant.plugin("2").manager.providers.to_hash.map { |name, (kind, _)| name.to_s if kind.usable?(false) }
-    ours = (preferred | ["virtualbox", "libvirt"]) & usable.compact & ["virtualbox", "libvirt"]
-    given || [ENV["VAGRANT_DEFAULT_PROVIDER"].to_s, *ours].reject(&:empty?).first || "libvirt"
+    given ? { "VAGRANT_DEFAULT_PROVIDER" => given } : {}
   end
 
   def self.begin_again(plan)

@@ -1,5 +1,7 @@
 """The node image: build, show, prune."""
 
+import shutil
+
 import click
 from rich.console import Console
 
@@ -68,9 +70,10 @@ def show(every: bool, as_json: bool) -> None:
 
     With --json: id, layers (name, path, size_bytes), versions (package to version).
     """
-    found = node_image.find()
-    if not found:
+    images = _built()
+    if not images:
         raise SwarmerError("the image of today's recipe isn't built yet", hint="`swarmer image build` builds it")
+    found = images[0]
     with working("measuring the layers"):
         layers = [(root.parent.name, root, node_image.size(root)) for root in found.roots]
     names = sorted(found.versions) if every else [name for name in _IMPORTANT if name in found.versions]
@@ -87,9 +90,9 @@ def show(every: bool, as_json: bool) -> None:
 
 @image.command()
 def prune() -> None:
-    """Remove layers that nobody uses.
+    """Remove layers that nobody uses, and boxes of Vagrant.
 
-    Layers of today's recipe stay, and those of every cluster under this SWARMER_HOME.
+    Those of today's recipe stay, and the layers of every cluster under this SWARMER_HOME.
 
     \b
       swarmer image prune
@@ -97,15 +100,23 @@ def prune() -> None:
     used = {layer for home in cluster_homes() for layer in Ledger.load(home).layers}
     with working("removing old layers"):
         removed = node_image.prune(used, lambda line: click.echo(line, err=True))
+    for box in vagrant_plan.old_boxes():
+        removed.append((f"Vagrant's copy of a box, {box.name}", node_image.size(box)))
+        shutil.rmtree(box)
     for name, size in removed:
         click.echo(f"removed {name}, {size_text(size)}")
     if not removed:
         click.echo("nothing to remove")
 
 
+def _built() -> list[node_image.Image]:
+    """The images of today's recipe that there are; first the one without a kernel."""
+    return [found for kind in node_image.Kind if (found := node_image.find(kind))]
+
+
 def _refuse_while_used() -> None:
     """A fresh build replaces layers in place, under the feet of nodes that run on them."""
-    current = {root.parent.name for root in found.roots} if (found := node_image.find()) else set()
+    current = {root.parent.name for found in _built() for root in found.roots}
     if users := [home.name for home in cluster_homes() if current & set(Ledger.load(home).layers)]:
         raise SwarmerError(
             f"nodes run on this image: {', '.join(users)}", hint="take these clusters down first, `swarmer down NAME`"

@@ -32,7 +32,10 @@ def build(report: Report, *, kind: Kind = Kind.CONTAINER, fresh: bool = False) -
     if not fresh and (image := store.find(kind)):
         return image
     if os.geteuid() != 0:
-        raise HostError("building the node image needs root", hint="run `sudo .venv/bin/swarmer image build` once")
+        form = " --format qcow2" if kind is Kind.MACHINE else ""
+        raise HostError(
+            "building the node image needs root", hint=f"run `bin/as-root .venv/bin/swarmer image build{form}` once"
+        )
     steps: dict[str, Callable[[Path, Report], dict[str, str]]] = {
         "base": _base,
         "consul": _consul,

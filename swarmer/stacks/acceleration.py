@@ -10,6 +10,7 @@ import re
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -74,8 +75,9 @@ def probed(image: Image) -> Acceleration:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     found = _probe(folder)
-    known.parent.mkdir(parents=True, exist_ok=True)
-    known.write_text(json.dumps({"key": key, **asdict(found)}))
+    with suppress(PermissionError):  # it may have been root who made it
+        known.parent.mkdir(parents=True, exist_ok=True)
+        known.write_text(json.dumps({"key": key, **asdict(found)}))
     return found
 
 
@@ -117,7 +119,8 @@ def _boot(accelerator: str, folder: Path) -> float | None:
         console = Path(temporary, "console")
         start = time.monotonic()
         with subprocess.Popen(
-            ["qemu-system-x86_64", *words, "-serial", f"file:{console}"],
+            # It may hang, so it must not outlive us.
+            ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", *words, "-serial", f"file:{console}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,6 +23,9 @@ URI = "qemu:///system"
 #: The pool that vagrant-libvirt uses, and makes when it isn't there, as we do.
 POOL = "default"
 _POOL_FOLDER = Path("/var/lib/libvirt/images")
+
+#: Where libvirt keeps what it knows of domains, and in `networks` of networks.
+_DEFINITIONS = Path("/etc/libvirt/qemu")
 
 #: Bytes of a seed volume; a seed takes some 60 KiB.
 _SEED_SIZE = 2**20
@@ -62,8 +66,14 @@ def start(domain: str) -> None:
 
 
 def pull_the_plug(domain: str) -> None:
-    """Switch a domain off at once; one that is off, or isn't there, stays so."""
+    """Switch a domain off at once; one that is off, or isn't there, stays so.
+
+    Raises:
+        HostError: it goes on.
+    """
     virsh("destroy", domain, check=False)
+    if running(domain):
+        raise HostError(f"the domain {domain} can't be switched off", hint=f"see what `virsh destroy {domain}` says")
 
 
 def resident_memory(domain: str) -> int | None:
@@ -80,7 +90,11 @@ def remove_domain(domain: str) -> None:
     pull_the_plug(domain)
     if domain in domains():
         virsh("undefine", domain, "--managed-save", "--snapshots-metadata", "--nvram")
-    # Where no systemd looks after them, a libvirt that was killed before the domain leaves these.
+    remove_control_groups(domain)
+
+
+def remove_control_groups(domain: str) -> None:
+    """Remove what a libvirt leaves that was killed before the domain, where no systemd looks after it."""
     for mount in set(control_groups.mounts().values()):
         for group in mount.glob(f"machine/qemu-*-{domain}.libvirt-qemu"):
             control_groups.remove(group)
@@ -95,8 +109,16 @@ def prepare_pool() -> None:
         virsh("pool-define-as", POOL, "dir", "--target", _POOL_FOLDER)
         virsh("pool-build", POOL)
         virsh("pool-autostart", POOL)
+    _start_pool()
+
+
+def _start_pool() -> bool:
+    """Switch the pool on; whether there is one. Who else made it may not have it started with the host."""
+    if POOL not in virsh("pool-list", "--all", "--name").split():
+        return False
     if POOL not in virsh("pool-list", "--name").split():
         virsh("pool-start", POOL)
+    return True
 
 
 def volumes() -> list[str]:
@@ -111,7 +133,10 @@ def put_box(volume: str, disk: Path) -> None:
     """
     with _boxes():
         if volume in volumes():
-            return
+            if _bytes_of(volume) == disk.stat().st_size:
+                return
+            # Who copied it was killed meanwhile.
+            virsh("vol-delete", volume, "--pool", POOL)
         size = json.loads(run(["qemu-img", "info", "--output=json", disk]).stdout)["virtual-size"]
         virsh("vol-create-as", POOL, volume, str(size), "--format", "qcow2")
         try:
@@ -122,40 +147,67 @@ def put_box(volume: str, disk: Path) -> None:
 
 
 def remove_box(volume: str, *, unless: Callable[[], bool]) -> None:
-    """Remove the volume of a box; it need not be there.
+    """Remove the volume of a box; it need not be there, and stays while another volume is an overlay of it.
 
     Args:
-        unless: whether somebody needs it; asked while nobody can put it there.
+        unless: whether somebody is about to need it; asked while nobody can put it there.
     """
     with _boxes():
-        if not unless():
+        if _start_pool() and not unless() and not _has_overlays(volume):
             remove_volume(volume)
+
+
+def _has_overlays(box: str) -> bool:
+    return any(
+        Path(_description(volume).findtext("backingStore/path") or "").name == box
+        for volume in volumes()
+        if volume.startswith("swarmer-") and volume.endswith(".img") and volume != box
+    )
+
+
+def _bytes_of(volume: str) -> int:
+    """How long the volume's file is."""
+    return int(_description(volume).findtext("physical") or 0)
+
+
+def _description(volume: str) -> ElementTree.Element:
+    return ElementTree.fromstring(virsh("vol-dumpxml", volume, "--pool", POOL))
 
 
 @contextmanager
 def _boxes() -> Iterator[None]:
     """Nobody else puts or removes a box meanwhile."""
     cache_home().mkdir(parents=True, exist_ok=True)
-    with (cache_home() / "box.lock").open("w") as lock:
+    # Not for writing: it may have been root who made it.
+    lock = os.open(cache_home() / "box.lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
-def put_seed(volume: str, seed: SeedData | None) -> None:
-    """Make a volume that cloud-init finds the seed data on; an empty one without."""
+def put_seed(volume: str, seed: SeedData | None, folder: Path) -> None:
+    """Make a volume that cloud-init finds the seed data on; an empty one without.
+
+    Args:
+        folder: the node's own, where the secrets are until they are in the volume.
+    """
     remove_volume(volume)
     virsh("vol-create-as", POOL, volume, str(_SEED_SIZE), "--format", "raw")
     if not seed:
         return
-    with tempfile.TemporaryDirectory(prefix="swarmer-seed-") as folder:  # mode 0700: it holds secrets
-        disk = Path(folder, "seed.iso")
+    disk = folder / "seed.iso"
+    try:
         write_seed_disk(disk, seed)
         virsh("vol-upload", volume, disk, "--pool", POOL)
+    finally:
+        disk.unlink(missing_ok=True)
 
 
 def backing_volume(volume: str) -> tuple[str, int]:
     """The name of the volume that another one is an overlay of, and the overlay's size in bytes."""
-    description = ElementTree.fromstring(virsh("vol-dumpxml", volume, "--pool", POOL))
+    description = _description(volume)
     path, capacity = description.findtext("backingStore/path"), description.findtext("capacity")
     if not path or not capacity:
         raise HostError(f"the volume {volume} has no volume under it, so no fresh one can be made")
@@ -171,7 +223,7 @@ def put_overlay(volume: str, backing: str, size: int) -> None:
 
 def remove_volume(volume: str) -> None:
     """Remove a volume; it need not be there."""
-    if POOL in virsh("pool-list", "--name").split() and volume in volumes():
+    if _start_pool() and volume in volumes():
         virsh("vol-delete", volume, "--pool", POOL)
 
 
@@ -204,15 +256,16 @@ def remove_network(name: str) -> None:
         virsh("net-undefine", name)
 
 
-def left_without_libvirt(domain_or_volume: str) -> str:
-    """What there still is of a domain or a volume while no libvirt answers, in words; empty for nothing."""
-    if (_POOL_FOLDER / domain_or_volume).exists():
-        return f"the file {_POOL_FOLDER / domain_or_volume}"
+def left_without_libvirt(name: str) -> str:
+    """What there still is of a domain, a volume or a network while no libvirt answers, in words; empty for nothing."""
+    for file in (_POOL_FOLDER / name, _DEFINITIONS / f"{name}.xml", _DEFINITIONS / f"networks/{name}.xml"):
+        if file.exists():
+            return f"the file {file}"
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if any(word.startswith(f"guest={domain_or_volume},".encode()) for word in words):
+        if any(word.startswith(f"guest={name},".encode()) for word in words):
             return f"the process {process.name}"
     return ""

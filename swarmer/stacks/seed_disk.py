@@ -10,7 +10,8 @@ from swarmer.shell import run
 
 def write_seed_disk(disk: Path, seed: SeedData | None) -> None:
     """A disk image, labelled so that cloud-init's NoCloud source finds it; an empty one without seed data."""
-    with tempfile.TemporaryDirectory(prefix="swarmer-seed-") as folder:  # mode 0700: it holds secrets
+    # Beside the disk, so that who removes that removes the secrets as well. Mode 0700.
+    with tempfile.TemporaryDirectory(prefix="seed-", dir=disk.parent) as folder:
         for name, content in seed.files().items() if seed else ():
             write_private(Path(folder, name), content)
         label = "cidata" if seed else "empty"

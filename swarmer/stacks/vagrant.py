@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,7 +32,7 @@ class VagrantStack(Stack):
         self.folder = self.home.folder / "vagrant"
         self.plan_file = self.folder / "plan.json"
         self._state = self.folder / "state"
-        name = os.environ.get("VAGRANT_DEFAULT_PROVIDER") or "libvirt"
+        name = vagrant_providers.default_name()
         self.slowness = 1.0
         if self.plan_file.exists():
             plan = json.loads(self.plan_file.read_text())

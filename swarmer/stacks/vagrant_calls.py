@@ -22,6 +22,8 @@ _CONTROLS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 FOLDER = REPOSITORY / "vagrant"
 
+#: What a person may have told Vagrant of other machines.
+_NOT_OURS = {"VAGRANT_VAGRANTFILE", "VAGRANT_NO_PARALLEL"}
 
 #: Seconds that Vagrant may take to remove what it has half made.
 _ENDING = 30
@@ -57,7 +59,8 @@ class VagrantCalls:
         self.log = log
         self._leash = log.absolute().with_name("running")
         self._environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in _NOT_OURS},
+            "VAGRANT_CWD": str(FOLDER),
             "VAGRANT_DOTFILE_PATH": str(state),
             "VAGRANT_HOME": str(vagrant_home()),
             "VAGRANT_CHECKPOINT_DISABLE": "1",

@@ -1,6 +1,7 @@
 """What the Vagrantfile reads: all that it says of machines is decided here, once, and handed over as JSON."""
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +10,7 @@ from typing import Final
 
 from swarmer.image import recipe, store
 from swarmer.image.disk import Format
-from swarmer.state import ClusterHome, cache_home
+from swarmer.state import ClusterHome, cache_home, cluster_homes
 
 BOX_NAME: Final = "swarmer-node"
 
@@ -93,12 +94,26 @@ def write_catalog(file: Path, provider: str, form: Format) -> None:
 
 def forget_boxes() -> None:
     """Remove Vagrant's copies of our boxes: it takes one that was built afresh from the same recipe for the same."""
-    shutil.rmtree(vagrant_home() / "boxes", ignore_errors=True)
+    for boxes in _copies():
+        shutil.rmtree(boxes, ignore_errors=True)
+
+
+def old_boxes() -> list[Path]:
+    """Vagrant's copies of our boxes that aren't of today's recipe; none while there is a cluster that may need one."""
+    if any(home.stack == "vagrant" for home in cluster_homes()):
+        return []
+    return [box for boxes in _copies() if boxes.exists() for box in boxes.glob("*.*") if box.name != box_version()]
 
 
 def vagrant_home() -> Path:
-    """Where Vagrant keeps what it shares between clusters."""
-    return cache_home() / "vagrant"
+    """Where Vagrant keeps what it shares between clusters; a person's own choice may hold plugins that it needs."""
+    given = os.environ.get("VAGRANT_HOME")
+    return Path(given) if given else cache_home() / "vagrant"
+
+
+def _copies() -> list[Path]:
+    """Where Vagrant keeps our boxes when we call it, and when a person does."""
+    return [home / "boxes" / BOX_NAME for home in (vagrant_home(), Path("~/.vagrant.d").expanduser())]
 
 
 def box_version() -> str:

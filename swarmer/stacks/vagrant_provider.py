@@ -19,6 +19,8 @@ class Provider(ABC):
 
     #: As Vagrant calls it.
     name: ClassVar[str]
+    #: The hypervisor's own command.
+    command: ClassVar[str]
     box: ClassVar[Format]
     #: Of Vagrant, those that must be asked for.
     features: ClassVar[str] = ""

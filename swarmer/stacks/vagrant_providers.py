@@ -1,6 +1,7 @@
 """Vagrant's providers that nodes run with, and the end of what they made."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from ipaddress import IPv4Network
@@ -29,6 +30,7 @@ class Libvirt(Provider):
     """QEMU, by hardware or emulated."""
 
     name: ClassVar[str] = "libvirt"
+    command: ClassVar[str] = "virsh"
     box: ClassVar[Format] = Format.BOX
     starting: ClassVar[str] = "Starting domain"
 
@@ -65,7 +67,7 @@ class Libvirt(Provider):
         ledger.intend("volume", volume)
         ledger.intend("volume", f"{machine}.img")
         ledger.intend("domain", machine)
-        libvirt.put_seed(volume, seed)
+        libvirt.put_seed(volume, seed, folder)
 
     def machines(self) -> list[str]:
         return libvirt.domains()
@@ -92,6 +94,7 @@ class VirtualBox(Provider):
     """VirtualBox. Vagrant makes the network, too."""
 
     name: ClassVar[str] = "virtualbox"
+    command: ClassVar[str] = "VBoxManage"
     box: ClassVar[Format] = Format.BOX_VIRTUALBOX
     features: ClassVar[str] = "disks"  # drives, too
     one_by_one: ClassVar[bool] = True
@@ -146,6 +149,18 @@ class VirtualBox(Provider):
 _PROVIDERS: Final[dict[str, type[Provider]]] = {Libvirt.name: Libvirt, VirtualBox.name: VirtualBox}
 
 
+def default_name() -> str:
+    """The name of the provider that Vagrant would choose: by its variables, or else VirtualBox where that is installed.
+
+    https://developer.hashicorp.com/vagrant/docs/providers/basic_usage
+    """
+    if given := os.environ.get("VAGRANT_DEFAULT_PROVIDER"):
+        return given
+    preferred = [name.strip() for name in os.environ.get("VAGRANT_PREFERRED_PROVIDERS", "").split(",")]
+    order = [*(name for name in preferred if name in _PROVIDERS), VirtualBox.name]
+    return next((name for name in order if shutil.which(_PROVIDERS[name].command)), Libvirt.name)
+
+
 def provider(name: str) -> Provider:
     """The provider of that name.
 
@@ -181,6 +196,8 @@ def remove(resource: Resource, cluster: str) -> None:
         # A libvirt that runs only as long as a command (bin/with-libvirt) has taken everything with it.
         if left := libvirt.left_without_libvirt(resource.id):
             raise HostError(f"{left} is left of {cluster}, and no libvirt answers", hint=_START)
+        if resource.kind == "domain":
+            libvirt.remove_control_groups(resource.id)
         return
     match resource.kind:
         case "domain":
@@ -188,17 +205,15 @@ def remove(resource: Resource, cluster: str) -> None:
         case "volume":
             libvirt.remove_volume(resource.id)
         case "box":
-            libvirt.remove_box(resource.id, unless=lambda: _box_is_wanted(resource, cluster))
+            libvirt.remove_box(resource.id, unless=lambda: _another_lists(resource, cluster))
         case "network":
             libvirt.remove_network(resource.id)
         case other:
             raise AssertionError(f"the vagrant stack makes no {other}")
 
 
-def _box_is_wanted(box: Resource, cluster: str) -> bool:
-    """Whether another cluster's machines are, or are about to be, overlays of the box."""
-    if any(name.startswith("swarmer-") for name in libvirt.domains()):
-        return True
+def _another_lists(box: Resource, cluster: str) -> bool:
+    """Whether another cluster's machines are about to be overlays of the box."""
     for home in cluster_homes():
         with suppress(SwarmerError):
             if home.name != cluster and box in Ledger.load(home).resources:
