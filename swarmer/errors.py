@@ -37,6 +37,14 @@ class PromiseBroken(AssertionError):
     """The cluster did not do what was promised; the harness itself is fine."""
 
 
+def not_permitted(error: PermissionError) -> HostError:
+    """A file that this person may not touch, as an error with a way out."""
+    return HostError(
+        f"no permission for {error.filename}",
+        hint="if it is root's, of a run by sudo: `sudo chown -R $USER ~/.swarmer ~/.cache/swarmer` makes it yours",
+    )
+
+
 def nearest(word: str, choices: Sequence[str]) -> str:
     """A hint that names the choice most like `word`, or else all of them."""
     close = get_close_matches(word.lower(), choices, n=1)

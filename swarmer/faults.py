@@ -3,8 +3,8 @@
 import itertools
 import shlex
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Literal
 
@@ -110,8 +110,7 @@ class Faults:
                 _drop(node, senders, table)
             yield
         finally:
-            for node, _ in drops:
-                _heal(node, table)
+            _each(lambda node: _heal(node, table), [node for node, _ in drops])
             for node, senders in drops:
                 _prove_reachable(node, senders)
         self.cluster.wait_converged()
@@ -134,8 +133,7 @@ class Faults:
                 node.succeed("nft --file -", input=rules)
             yield
         finally:
-            for node in nodes:
-                _heal(node, table)
+            _each(lambda node: _heal(node, table), nodes)
         self.cluster.wait_converged()
 
     @contextmanager
@@ -152,8 +150,7 @@ class Faults:
                 netem.worsen(node, side, link)
             yield
         finally:
-            for node in [*side, *other]:
-                netem.mend(node)
+            _each(netem.mend, [*side, *other])
         self.cluster.wait_converged()
 
     @contextmanager
@@ -191,15 +188,22 @@ def _drop(node: Node, senders: list[Node], table: str) -> None:
     node.succeed("nft --file -", input=rules)
 
 
+def _each(mend: Callable[[Node], None], nodes: Iterable[Node]) -> None:
+    """Mend all nodes, also when that fails on one of them."""
+    with ExitStack() as mending:
+        for node in nodes:
+            mending.callback(mend, node)
+
+
 def _heal(node: Node, table: str) -> None:
-    """Remove a cut; on a node that was switched off meanwhile there is none any more."""
-    if not node.running:
-        return
-    try:
-        node.execute(f"nft delete table inet {table}")
-    except NodeError:
-        return
-    node.fail(f"nft list table inet {table}")
+    """Remove a cut, and prove it; a node that was switched off meanwhile has none any more."""
+
+    def heal() -> None:
+        if node.running:
+            node.execute(f"nft delete table inet {table}")
+            node.fail(f"nft list table inet {table}")
+
+    until(f"{node.name} to be reached and healed", heal, timeout=60, pardon=(NodeError,))
 
 
 def _prove_awake(node: Node, unit: str) -> None:

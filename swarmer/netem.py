@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError, PromiseBroken
+from swarmer.wait import NotYet, until
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,17 @@ def worsen(node: Node, receivers: Iterable[Node], link: Link) -> None:
 
 
 def mend(node: Node) -> None:
-    """Give a node good links again, and prove it; on one that was switched off meanwhile there is no bad one."""
-    if not node.running:
-        return
-    try:
-        interface = _interface(node)
-        node.execute(f"tc qdisc delete dev {interface} root")
+    """Give a node good links again, and prove it; one that was switched off meanwhile has no bad ones any more."""
+
+    def mended() -> None:
+        if not node.running:
+            return
+        node.execute(f"tc qdisc delete dev {_interface(node)} root")
         left = node.execute("tc qdisc show").stdout
-    except NodeError:
-        return
-    if "netem" in left:
-        raise PromiseBroken(f"{node.name} still has bad links: {left}")
+        if "netem" in left:
+            raise NotYet(f"bad links: {left}")
+
+    until(f"good links of {node.name}", mended, timeout=60, pardon=(NodeError,))
 
 
 def round_trip(node: Node, peer: Node, *, count: int = 5) -> float:

@@ -1,12 +1,14 @@
 """Running commands on this host."""
 
 import logging
+import os
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from swarmer.errors import HostError
+from swarmer.wait import patient
 
 log = logging.getLogger("swarmer.shell")
 
@@ -25,23 +27,26 @@ def run(
         command: the program and its arguments; no shell is involved.
         check: whether an exit status other than 0 is an error.
         input: what the command reads.
-        timeout: seconds until the command is killed.
+        timeout: seconds until the command is killed, on a stack of usual speed.
+        env: its environment instead of ours. Either way it speaks English: what it says is read.
 
     Raises:
         HostError: the program isn't there, failed (with `check`), or took too long.
     """
     words = [str(word) for word in command]
     log.debug("%s", shlex.join(words))
+    environment = {**(os.environ if env is None else env), "LC_ALL": "C.UTF-8"}
+    deadline = patient(timeout)
     try:
         done = subprocess.run(
-            words, capture_output=True, text=True, errors="replace", input=input, timeout=timeout, env=env
+            words, capture_output=True, text=True, errors="replace", input=input, timeout=deadline, env=environment
         )
     except FileNotFoundError:
         raise HostError(
             f"the command {words[0]} is not installed", hint="`make setup` installs what swarmer needs"
         ) from None
     except subprocess.TimeoutExpired:
-        raise HostError(f"`{shlex.join(words)}` did not end within {timeout:.0f} s") from None
+        raise HostError(f"`{shlex.join(words)}` did not end within {deadline:.0f} s") from None
     if check and done.returncode:
         complaint = (done.stderr or done.stdout).strip().splitlines()[-3:]
         raise HostError(f"`{shlex.join(words)}` failed with {done.returncode}: {' / '.join(complaint)}")

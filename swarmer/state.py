@@ -81,6 +81,13 @@ class ClusterHome:
 
 
 def cluster_homes() -> Iterator[ClusterHome]:
-    """Every cluster folder that holds a ledger, sorted by name."""
-    for ledger in sorted(swarmer_home().glob("*/*/ledger.json")):
+    """Every cluster folder that holds a ledger, sorted by name.
+
+    Raises:
+        PermissionError: they are another person's.
+    """
+    home = swarmer_home()
+    if home.exists():
+        next(home.iterdir(), None)  # `glob` would find nothing in a folder that it may not read
+    for ledger in sorted(home.glob("*/*/ledger.json")):
         yield ClusterHome(ledger.parent.parent.name, ledger.parent.name)

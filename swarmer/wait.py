@@ -1,30 +1,44 @@
 """Waiting with a deadline, and saying what was waited for when it does not come."""
 
+import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from swarmer.errors import PromiseBroken
+from swarmer.errors import HostError, PromiseBroken
 
 T = TypeVar("T")
 
 #: Seconds between two words about what is still missing, at least.
 _OFTEN = 2.0
 
-#: What a person said of it.
-_GIVEN = os.environ.get("SWARMER_SLOWNESS")
-
 #: The one place where deadlines grow for a slow stack (emulated machines): a factor, 1 on nspawn.
-slowness = float(_GIVEN or "1")
+slowness = 1.0
 
 
 def be_patient(measured: float) -> None:
-    """Let every deadline grow by the factor that a stack has measured, unless a person has said another."""
+    """Let every deadline grow by the factor that a stack has measured, or that `SWARMER_SLOWNESS` says instead.
+
+    Raises:
+        HostError: what the person said is no factor.
+    """
     global slowness
-    if not _GIVEN:
-        slowness = measured
+    slowness = _given() or measured
+
+
+def _given() -> float | None:
+    text = os.environ.get("SWARMER_SLOWNESS")
+    if not text:
+        return None
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = math.nan
+    if not 0 < factor < math.inf:
+        raise HostError(f"SWARMER_SLOWNESS is {text!r}", hint="it is the factor by which deadlines grow, such as 2.5")
+    return factor
 
 
 def patient(seconds: float) -> float:

@@ -207,6 +207,22 @@ def test_ls_tells_who_cares_for_a_cluster(swarmer: Swarmer, spec: Spec) -> None:
     }
 
 
+@pytest.mark.parametrize("words", [["ls"], ["status", CLUSTER], ["gc"]])
+def test_what_another_person_made_is_told_with_a_way_out(
+    swarmer: Swarmer, spec: Spec, folder: Path, words: list[str]
+) -> None:
+    made(spec, "cli-test")
+    folder.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        refused = swarmer(*words)
+    finally:
+        os.seteuid(0)
+    assert refused.exit_code == 1
+    assert f"error: no permission for {folder}/home" in refused.stderr
+    assert "chown" in refused.stderr
+
+
 def test_gc_and_down_remove_once(swarmer: Swarmer, spec: Spec) -> None:
     made(spec, "dead", kept=False)
     made(spec, "kept")

@@ -5,6 +5,7 @@ from itertools import count
 import pytest
 
 from swarmer import wait
+from swarmer.errors import HostError
 from swarmer.wait import GaveUp, Hopeless, NotYet, until, until_equal, until_true
 
 
@@ -75,6 +76,23 @@ def test_every_deadline_and_every_interval_grow_with_the_slowness_of_the_stack(m
     with pytest.raises(GaveUp, match=r"looked 5 times"):
         until_true("it", lambda: False, timeout=10, interval=2.5)
     assert now == 40
+
+
+@pytest.mark.parametrize("text", ["abc", "0", "-1", "inf", "nan"])
+def test_a_slowness_that_is_no_factor_is_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("SWARMER_SLOWNESS", text)
+    with pytest.raises(HostError, match=f"SWARMER_SLOWNESS is '{text}'"):
+        wait.be_patient(2)
+
+
+def test_the_slowness_of_a_person_counts_more_than_the_measured_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wait, "slowness", 1.0)
+    monkeypatch.setenv("SWARMER_SLOWNESS", "2.5")
+    wait.be_patient(7)
+    assert wait.patient(10) == 25
+    monkeypatch.setenv("SWARMER_SLOWNESS", "")
+    wait.be_patient(7)
+    assert wait.patient(10) == 70
 
 
 def test_what_is_missing_is_told_when_it_changes_and_not_too_often(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from swarmer import lifecycle, spec_file, status
 from swarmer.cluster import Cluster
-from swarmer.errors import PromiseBroken, SwarmerError
+from swarmer.errors import PromiseBroken, SwarmerError, not_permitted
 from swarmer.spec import NAME_PATTERN, STACKS
 from swarmer.state import ClusterHome
 
@@ -33,6 +33,9 @@ class ExplainingGroup(click.Group):
         except (SwarmerError, PromiseBroken) as error:
             notes = getattr(error, "__notes__", ())
             click.echo("\n".join([f"error: {error}", *notes]), err=True)
+            ctx.exit(1)
+        except PermissionError as error:
+            click.echo(f"error: {not_permitted(error)}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt as interrupt:
             click.echo("interrupted", err=True)
