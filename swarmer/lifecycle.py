@@ -243,11 +243,11 @@ def own(home: ClusterHome) -> Ownership:
 
 def planned(spec: Spec, home: ClusterHome, progress: Progress) -> Cluster:
     """A cluster of which nothing is made yet but its image, on a machine that can run it."""
-    node_image = stack_class(spec.stack)(Ledger(home, spec=spec, image="")).build_image(progress.say)
+    stack = stack_class(spec.stack)(Ledger(home, spec=spec, image=""))
+    stack.preflight(spec)
+    node_image = stack.build_image(progress.say)
     layers = [root.parent.name for root in node_image.roots]
-    cluster = Cluster(Ledger(home, spec=spec, image=node_image.id, layers=layers), image=node_image)
-    cluster.stack.preflight(spec)
-    return cluster
+    return Cluster(Ledger(home, spec=spec, image=node_image.id, layers=layers), image=node_image)
 
 
 def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cluster:

@@ -5,6 +5,8 @@ import time
 
 from swarmer.cluster import Cluster
 from swarmer.faults import Faults, clock_error
+from swarmer.stacks import libvirt
+from swarmer.stacks.vagrant_plan import prefix
 
 
 def test_it_has_a_kernel_of_its_own_with_all_that_the_stack_promises(cluster: Cluster) -> None:
@@ -38,13 +40,15 @@ def test_it_has_a_clock_of_its_own(cluster: Cluster, faults: Faults) -> None:
     assert time.time() - before < 3000
 
 
-def test_its_power_can_be_cut_and_its_disk_stays(cluster: Cluster) -> None:
+def test_its_power_can_be_cut_and_its_disk_stays_and_may_grow(cluster: Cluster) -> None:
     node = cluster.nodes[0]
     before = node.boot_id()
     node.succeed("echo kept > /root/kept && sync")
     node.power_off()
     assert not node.running
+    libvirt.virsh("vol-resize", f"{prefix(cluster.ledger.home)}{node.name}.img", "12G", "--pool", libvirt.POOL)
     node.power_on()
     assert node.boot_id() != before
+    assert int(node.succeed("df --block-size=1M --output=size / | tail -1")) > 11_000
     assert node.succeed("cat /root/kept") == "kept\n"
     assert node.console().count("Welcome to") == 2, "the console of both boots"
