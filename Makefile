@@ -1,8 +1,9 @@
 # The few things a person does here. Everything is idempotent: what is there already is not done again.
 .DEFAULT_GOAL := help
 ARGS ?=
-# The stack that servers.yml names.
-STACK ?= $(shell sed -n 's/^stack *: *"\{0,1\}\([a-z]*\).*/\1/p' servers.yml)
+# Only one that a person names is passed on; else the stack is that of the file with the servers.
+NAMED := $(if $(STACK),--stack=$(STACK))
+STACK ?= $(shell sed -n "s/^stack *: *[\"']\{0,1\}\([a-z]*\).*/\1/p" servers.yml)
 PYTHON ?= python3
 PYTEST := .venv/bin/python -m pytest
 
@@ -13,7 +14,7 @@ help: ## show this list
 	@echo '  make scenarios STACK=vagrant                      runs them on another stack'
 
 scenarios: setup ## boot the cluster of servers.yml and prove its promises
-	bin/as-root $(if $(filter vagrant,$(STACK)),bin/with-libvirt) $(PYTEST) scenarios --stack=$(STACK) $(ARGS)
+	bin/as-root $(if $(filter vagrant,$(STACK)),bin/with-libvirt) $(PYTEST) scenarios $(NAMED) $(ARGS)
 
 test: setup ## lint, types, unit, property and harness tests of swarmer itself
 	bin/as-root $(PYTEST) tests $(ARGS)
@@ -23,6 +24,6 @@ setup: ## install what is missing: apt packages, .venv, the node image
 	@sh bin/setup '$(PYTHON)' $(STACK)
 
 clean: ## remove what setup and runs made in this folder; clusters and images stay
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info runs
+	bin/as-root rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info runs
 
 .PHONY: help scenarios test setup clean

@@ -37,12 +37,12 @@ class PromiseBroken(AssertionError):
     """The cluster did not do what was promised; the harness itself is fine."""
 
 
-def not_permitted(error: PermissionError) -> HostError:
-    """A file that this person may not touch, as an error with a way out."""
-    return HostError(
-        f"no permission for {error.filename}",
-        hint="if it is root's, of a run by sudo: `sudo chown -R $USER ~/.swarmer ~/.cache/swarmer` makes it yours",
-    )
+def of_the_system(error: OSError) -> HostError:
+    """What the system refused, as an error with a way out."""
+    hint = ""
+    if isinstance(error, PermissionError):
+        hint = "where root has made it, root must go on: `bin/as-root .venv/bin/swarmer …`"
+    return HostError(f"{error.filename}: {(error.strerror or str(error)).lower()}", hint=hint)
 
 
 def nearest(word: str, choices: Sequence[str]) -> str:

@@ -114,7 +114,7 @@ def remove(home: ClusterHome) -> HostDns | None:
     except PermissionError as error:
         raise HostError(
             f"root made this host resolve {domain_of(home)}, and only root can undo it: {error.filename or error}",
-            hint=f"`sudo swarmer dns down {home.name}`, then try again",
+            hint=f"`bin/as-root .venv/bin/swarmer dns down {home.name}`, then try again",
         ) from error
     return made
 
@@ -172,7 +172,7 @@ def _check_dnsmasq() -> None:
             hint="`apt-get install dnsmasq-base`, or what your system calls it",
         )
     if os.geteuid() != 0:
-        raise HostError("port 53 and /etc/resolv.conf are root's", hint="run the same command with sudo")
+        raise HostError("port 53 and /etc/resolv.conf are root's", hint="put `bin/as-root` before the same command")
 
 
 def _loopback(home: ClusterHome) -> IPv4Address:

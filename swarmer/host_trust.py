@@ -88,7 +88,8 @@ def add(home: ClusterHome, authority: Authority, registry_host: str, *, root: Pa
             run(command)
     except PermissionError as error:
         remove(home)
-        raise HostError(f"only root may write {error.filename}", hint=f"`sudo swarmer trust {home.name}`") from error
+        way_out = f"`bin/as-root .venv/bin/swarmer trust {home.name}`"
+        raise HostError(f"only root may write {error.filename}", hint=way_out) from error
     except BaseException:
         remove(home)
         raise
@@ -119,7 +120,7 @@ def remove(home: ClusterHome) -> HostTrust | None:
     except PermissionError as error:
         raise HostError(
             f"root made this host trust {home.name}, and only root can undo it: {error.filename}",
-            hint=f"`sudo swarmer trust {home.name} --undo`, then try again",
+            hint=f"`bin/as-root .venv/bin/swarmer trust {home.name} --undo`, then try again",
         ) from error
     return made
 

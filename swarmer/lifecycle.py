@@ -28,8 +28,9 @@ class OwnedCluster:
         self._ownership = ownership
 
     def keep(self) -> None:
-        """Leave the cluster running, for `attach`, `swarmer ssh` and the like."""
-        self.cluster.ledger.keep(True)
+        """Leave the cluster running, for `attach`, `swarmer ssh` and the like; one that didn't boot again is gone."""
+        if self.cluster.home.ledger.exists():
+            self.cluster.ledger.keep(True)
         self._ownership.release()
 
     def down(self) -> None:
@@ -196,7 +197,7 @@ class Collected:
     """
 
     cluster: str
-    problem: SwarmerError | OSError | None = None
+    problem: Exception | None = None
 
     def __str__(self) -> str:
         if self.problem:
@@ -219,7 +220,7 @@ def collect_garbage() -> list[Collected]:
             if home.ledger.exists() and not (ledger := Ledger.load(home)).kept:
                 destroy(ledger)
                 collected.append(Collected(home.name))
-        except (SwarmerError, OSError) as error:
+        except Exception as error:
             collected.append(Collected(home.name, error))
         finally:
             ownership.release()
@@ -277,12 +278,22 @@ def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cl
         phase("converged")
         progress.say(f"{cluster.name} has converged")
     except BaseException as error:
-        if isinstance(error, AssertionError | SwarmerError):
-            error.add_note(f"what the nodes said: {diagnostics.collect(cluster, runs / 'boot')}")
-        progress.say(f"removing what was made of {cluster.name}")
-        destroy(ledger)
+        try:
+            if isinstance(error, AssertionError | SwarmerError):
+                progress.say("collecting what the nodes said")
+                error.add_note(_what_they_said(cluster, runs / "boot"))
+        finally:
+            progress.say(f"removing what was made of {cluster.name}")
+            destroy(ledger)
         raise
     return cluster
+
+
+def _what_they_said(cluster: Cluster, folder: Path) -> str:
+    try:
+        return f"what the nodes said: {diagnostics.collect(cluster, folder)}"
+    except (SwarmerError, OSError) as error:
+        return f"what the nodes said can't be collected: {error}"
 
 
 def prepare(cluster: Cluster, progress: Progress) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -66,7 +67,7 @@ class LiveProgress:
         table = Table.grid(padding=(0, 2))
         for name, states in self.states.items():
             table.add_row(f"[bold]{name}[/bold]", " · ".join(states))
-        table.add_row(f"{time.monotonic() - self.start:.1f} s", self.last)
+        table.add_row(f"{time.monotonic() - self.start:.1f} s", escape(self.last))
         return table
 
 

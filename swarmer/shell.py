@@ -45,6 +45,8 @@ def run(
         raise HostError(
             f"the command {words[0]} is not installed", hint="`make setup` installs what swarmer needs"
         ) from None
+    except OSError as error:
+        raise HostError(f"{words[0]} can't be run: {(error.strerror or str(error)).lower()}") from None
     except subprocess.TimeoutExpired:
         raise HostError(f"`{shlex.join(words)}` did not end within {deadline:.0f} s") from None
     if check and done.returncode:

@@ -67,6 +67,8 @@ def parse(path: Path) -> Document:
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise SpecError(f"{path}:{line}: a character here can't stand in YAML", hint="remove it") from None
+    except (ValueError, OverflowError) as error:
+        raise SpecError(f"{path}:1: this is no YAML: {error}", hint="look for escapes such as \\U in quotes") from None
     except RecursionError:
         raise SpecError(f"{path}:1: this is nested too deeply", hint="two levels are all it takes") from None
     if not isinstance(root, MappingNode):

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from swarmer import lifecycle, spec_file, status
 from swarmer.cluster import Cluster
-from swarmer.errors import PromiseBroken, SwarmerError, not_permitted
+from swarmer.errors import PromiseBroken, SwarmerError, of_the_system
 from swarmer.spec import NAME_PATTERN, STACKS
 from swarmer.state import ClusterHome
 
@@ -34,8 +34,12 @@ class ExplainingGroup(click.Group):
             notes = getattr(error, "__notes__", ())
             click.echo("\n".join([f"error: {error}", *notes]), err=True)
             ctx.exit(1)
-        except PermissionError as error:
-            click.echo(f"error: {not_permitted(error)}", err=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if not error.filename:
+                raise
+            click.echo(f"error: {of_the_system(error)}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt as interrupt:
             click.echo("interrupted", err=True)
@@ -83,7 +87,8 @@ def only(homes: Sequence[ClusterHome]) -> ClusterHome:
 
 def addressed(words: Sequence[str]) -> tuple[Cluster, list[str]]:
     """The cluster that `[STACK:DC] WORD…` begins with, or else the only one; and the other words."""
-    home = ClusterName().convert(words[0], None, None) if words and ":" in words[0] else None
+    named = words and re.fullmatch(r"[\w-]+:[\w-]+", words[0])
+    home = ClusterName().convert(words[0], None, None) if named else None
     return the_cluster(home), list(words[1:] if home else words)
 
 

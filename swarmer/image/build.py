@@ -4,10 +4,11 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from swarmer.errors import HostError
@@ -70,7 +71,7 @@ def _build_layer(
     (partial / "below").unlink()
     shutil.rmtree(partial / "work", ignore_errors=True)
     (partial / "versions.json").write_text(json.dumps(versions, indent=1))
-    shutil.rmtree(folder, ignore_errors=True)
+    store.remove(folder)
     partial.rename(folder)
 
 
@@ -162,6 +163,8 @@ def stream(command: list[str], report: Report, *, env: dict[str, str] | None = N
             stderr=subprocess.STDOUT,
             text=True,
             env=env,
+            start_new_session=True,
+            close_fds=False,  # the lock of `one_builder` is held for as long as anything of this runs, also without us
         )
     except FileNotFoundError:
         raise HostError(
@@ -169,14 +172,27 @@ def stream(command: list[str], report: Report, *, env: dict[str, str] | None = N
         ) from None
     with process:
         assert process.stdout
-        for line in process.stdout:
-            if line := line.strip():
-                report(line)
-                tail = [*tail[-9:], line]
+        try:
+            for line in process.stdout:
+                if line := line.strip():
+                    report(line)
+                    tail = [*tail[-9:], line]
+        except BaseException:
+            _end(process)
+            raise
     if process.returncode:
         raise HostError(
             f"{command[0]} failed with {process.returncode} while building the image:\n  " + "\n  ".join(tail)
         )
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a command with all that it has begun."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
 
 
 @contextmanager
@@ -184,6 +200,7 @@ def one_builder(report: Report) -> Iterator[None]:
     """Two processes never build at once; the second one finds the work done."""
     store.store().mkdir(parents=True, exist_ok=True)
     with (store.store() / "lock").open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

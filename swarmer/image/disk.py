@@ -53,7 +53,8 @@ def disk(report: Report, form: Format = Format.QCOW2, *, fresh: bool = False) ->
     _check_tools(form)
     if fresh:
         build(report, kind=Kind.MACHINE, fresh=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        with one_builder(report):
+            store.remove(folder)
     if not folder.exists():
         image = build(report, kind=Kind.MACHINE)
         with one_builder(report):

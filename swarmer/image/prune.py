@@ -1,6 +1,5 @@
 """Removing the layers that nobody needs any more."""
 
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
@@ -24,9 +23,7 @@ def prune(used: Collection[str], report: Report) -> list[tuple[str, int]]:
         for folder in sorted(store.store().iterdir()):
             if folder.is_dir() and folder.name not in needed:
                 removed.append((folder.name, size(folder)))
-                # Renamed first, so that a layer is there whole or not at all.
-                doomed = folder if folder.suffix == ".partial" else folder.rename(folder.with_suffix(".partial"))
-                shutil.rmtree(doomed)
+                store.remove(folder)
     return removed
 
 

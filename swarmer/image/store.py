@@ -1,6 +1,7 @@
 """Built images, in the cache folder: one folder per layer, complete or not there at all."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,15 @@ def store() -> Path:
 def layer_folder(layer: recipe.Layer) -> Path:
     """Where this layer is, or will be once built."""
     return store() / str(layer)
+
+
+def remove(folder: Path) -> None:
+    """Remove a layer, renamed first, so that it is there whole or not at all; it need not be there."""
+    doomed = folder.with_name(f"{folder.name}.old.partial")
+    shutil.rmtree(doomed, ignore_errors=True)
+    if folder.exists():
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
 
 
 def find(kind: recipe.Kind = recipe.Kind.CONTAINER) -> Image | None:

@@ -1,11 +1,10 @@
 #!/bin/sh
 # Boots one node, and again when it reboots. Runs in the cluster's network namespace and in a mount namespace of its
-# own, so that the node's mounts end with its last process, however that ends. Everything comes as variables.
+# own, so that the node's mounts end with its last process, however that ends. That one follows the host: an unmount
+# there isn't held up by a running node. Everything comes as variables.
 set -eu
 umask 022
 
-# Private, but following the host: an unmount there isn't held up by a running node.
-mount --make-rslave /
 mount -t overlay overlay -o "lowerdir=$LOWERDIR,upperdir=$NODE/upper,workdir=$NODE/work" "$NODE/root"
 
 # nspawn's locks and sockets are named after the machine; two clusters may have nodes of one name.

@@ -109,7 +109,7 @@ class NspawnStack(Stack):
             "FRESH_CGROUP2": "1" if fresh else "0",
         }
         inside = f"--net=/run/netns/{network.namespace(self.home)}"
-        command = ["nsenter", inside, "unshare", "--mount", "sh", str(_LAUNCHER)]
+        command = ["nsenter", inside, "unshare", "--mount", "--propagation=slave", "sh", str(_LAUNCHER)]
         self.ledger.intend("processes", node)
         self.processes.start(self.ledger.spec.server(node), command, variables, self.console(node))
 
@@ -160,5 +160,5 @@ def check_host() -> None:
     if os.geteuid() != 0:
         raise HostError(
             "the nspawn stack needs root to make namespaces and mounts",
-            hint=f"run the same command with sudo, or {_ELSEWHERE}",
+            hint=f"put `bin/as-root` before the same command, or {_ELSEWHERE}",
         )
