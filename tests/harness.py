@@ -73,8 +73,10 @@ class Harness:
         environment = {**os.environ, "SWARMER_HOME": str(self.home), "PYTHONPATH": str(REPOSITORY), **self.environment}
         # What the outer pytest tells its own workers is none of the inner one's business.
         environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
+        # Also where the tests run in the background, and are to ignore Ctrl-C.
+        heeding = ["env", "--default-signal=HUP,INT,TERM"]
         return subprocess.Popen(
-            [*self.inside, *command],
+            [*heeding, *self.inside, *command],
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,

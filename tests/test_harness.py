@@ -250,6 +250,16 @@ def test_an_image_that_can_not_boot_is_told_with_its_last_words(harness: Harness
     assert time.monotonic() - start < 30
 
 
+def test_a_failed_boot_is_removed_also_when_its_reports_can_not_be_written(harness: Harness) -> None:
+    harness.environment["SWARMER_CACHE"] = str(_hollow_image(harness.folder))
+    (harness.folder / "file").touch()
+    refused = harness.pytest("passing.py", f"--runs={harness.folder}/file/runs")
+    assert refused.returncode == 1
+    assert "is not running" in refused.stdout
+    assert "what the nodes said can't be collected" in refused.stdout
+    assert not (harness.home / "nspawn/harness/ledger.json").exists()
+
+
 def _hollow_image(folder: Path) -> Path:
     cache = folder / "cache"
     current = image.find()

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import Harness, servers_yml
+from harness import Harness, servers_yml, wait_for
 
 from swarmer import image
 from swarmer.errors import HostError
-from swarmer.image import Image, recipe
+from swarmer.image import Image, recipe, store
+from swarmer.image.build import stream
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="reading and building the image needs root")
 
@@ -142,6 +143,28 @@ def test_a_consul_that_is_not_what_it_should_be_is_refused(
     with pytest.raises(HostError, match=sentence) as refused:
         binary.content()
     assert refused.value.hint
+
+
+def test_an_interrupted_step_of_a_build_ends_with_all_that_it_has_begun() -> None:
+    begun: list[str] = []
+
+    def report(line: str) -> None:
+        begun.append(line)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stream(["sh", "-c", "sleep 600 & echo $!; wait"], report)
+    stat = Path("/proc", begun[0], "stat")
+    wait_for("end of what the step has begun", lambda: not stat.exists() or " Z " in stat.read_text(), timeout=10)
+
+
+def test_a_layer_goes_wholly_also_where_its_last_removal_was_interrupted(tmp_path: Path) -> None:
+    for name in ("layer", "layer.old.partial"):
+        (tmp_path / name / "root").mkdir(parents=True)
+        (tmp_path / name / "root/file").touch()
+    store.remove(tmp_path / "layer")
+    assert not list(tmp_path.iterdir())
+    store.remove(tmp_path / "layer")
 
 
 def test_a_consul_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

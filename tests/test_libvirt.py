@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 def _run(folder: Path, program: str) -> list[str]:
     """What a program prints, line by line, that has a libvirt at hand."""
     words = [str(REPOSITORY / "bin/with-libvirt"), sys.executable, "-c", _PROGRAM + program]
-    run = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    run = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     return run.stdout.splitlines()
 

@@ -34,8 +34,6 @@ class ExplainingGroup(click.Group):
             notes = getattr(error, "__notes__", ())
             click.echo("\n".join([f"error: {error}", *notes]), err=True)
             ctx.exit(1)
-        except BrokenPipeError:
-            raise
         except OSError as error:
             if not error.filename:
                 raise
