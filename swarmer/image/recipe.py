@@ -20,7 +20,6 @@ from swarmer.shell import run
 REPOSITORY = Path(__file__).parents[2]
 RECIPE = REPOSITORY / "image"
 SUITE = "trixie"
-CONSUL_SUITE = "bullseye"
 
 #: Files of this package that nodes run or read, relative to the repository.
 NODE_MODULES = ("swarmer/__init__.py", "swarmer/ports.py", "swarmer/node")
@@ -131,8 +130,6 @@ def apt_sources() -> list[str]:
         pocket, mirror = match[2] or "", match[3]
         if pocket in ("", "-updates", "-security"):
             lines.append(f"deb {mirror} {SUITE}{pocket} main")
-        if not pocket:
-            lines.append(f"deb [check-valid-until=no] {mirror} {CONSUL_SUITE} main")
     return list(dict.fromkeys(lines))
 
 
