@@ -47,13 +47,13 @@ def test_with_internal_ports_are_announced_where_the_container_is(
 def test_a_port_published_on_one_address_is_announced_there(
     node: Node, announced: Announced, run_container: DockerRun
 ) -> None:
-    node.succeed("ip address add 10.99.99.1/32 dev host0")
+    node.succeed("ip address add 10.99.99.1/32 dev lo")
     try:
         run_container(node, "--name one -p 10.99.99.1:8080:80")
         service = announced.wait(node, f"{node.name}:one:80")
         assert (service["Address"], service["Port"]) == ("10.99.99.1", 8080)
     finally:
-        node.succeed("docker rm -f one; ip address del 10.99.99.1/32 dev host0")
+        node.succeed("docker rm -f one; ip address del 10.99.99.1/32 dev lo")
 
 
 def test_of_several_bindings_of_a_port_dockers_first_counts(
