@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,11 +52,9 @@ class Audit:
 
     def complaints(self) -> list[Complaint]:
         """New complaints of every node that can be reached."""
-        found = []
-        for node in self.cluster.nodes:
-            if node.running:
-                found += self._of_node(node)
-        return found
+        nodes = [node for node in self.cluster.nodes if node.running]
+        with ThreadPoolExecutor(max(len(nodes), 1)) as pool:
+            return [complaint for found in pool.map(self._of_node, nodes) for complaint in found]
 
     def _of_node(self, node: "Node") -> list[Complaint]:
         after = f"--after-cursor={shlex.quote(self._cursors[node.name])}" if node.name in self._cursors else ""
