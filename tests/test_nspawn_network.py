@@ -31,6 +31,9 @@ ip link set lo up
 ip link add uplink type veth peer name eth0 netns "$outside"
 ip address add {UPLINK}/24 dev uplink
 ip link set uplink up
+# As docker and ufw leave it, by way of iptables.
+nft add table ip filter
+nft add chain ip filter FORWARD "{{ type filter hook forward priority filter; policy drop; }}"
 out="nsenter --net --target $outside"
 $out ip address add {OUTSIDE}/24 dev eth0
 $out ip link set lo up
@@ -60,7 +63,12 @@ def test_forwarding_is_on_as_long_as_a_cluster_with_internet_lives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SWARMER_HOME", str(tmp_path))
-    program = "from test_nspawn_network import clusters_come_and_go; clusters_come_and_go()"
+    on_a_host_of_its_own("clusters_come_and_go")
+
+
+def on_a_host_of_its_own(function: str) -> None:
+    """Calls a function of this module in a network that has nothing yet, and with a /run of its own."""
+    program = f"from test_nspawn_network import {function}; {function}()"
     script = 'mount -t tmpfs tmpfs /run && exec "$0" -c "$1"'
     subprocess.run(
         ["unshare", "--net", "--mount", "sh", "-c", script, sys.executable, program],
@@ -85,6 +93,35 @@ def clusters_come_and_go() -> None:
             nspawn_network.remove(ClusterHome(second.stack, second.dc))
             assert ROUTER.read_text().strip() == before
     assert not list(Path("/run").glob("swarmer-*"))
+
+
+def test_what_iptables_drops_is_let_through_as_long_as_the_cluster_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWARMER_HOME", str(tmp_path))
+    on_a_host_of_its_own("a_cluster_beside_a_docker")
+
+
+def a_cluster_beside_a_docker() -> None:
+    cluster = spec(Path(os.environ["SWARMER_HOME"]), 1)
+    home = ClusterHome(cluster.stack, cluster.dc)
+    link = nspawn_network.host_link(home)
+    ROUTER.write_text("0")
+    iptables("--policy", "FORWARD", "DROP")
+    iptables("--append", "FORWARD", "--in-interface", "docker0", "--jump", "ACCEPT")
+    before = iptables("--list-rules", "FORWARD")
+    nspawn_network.create(home, cluster)
+    during = iptables("--list-rules", "FORWARD").splitlines()
+    assert during[1:3] == [f"-A FORWARD -o {link} -j ACCEPT", f"-A FORWARD -i {link} -j ACCEPT"]
+    iptables("--table", "nat", "--append", "POSTROUTING", "--source", "172.17.0.0/16", "--jump", "MASQUERADE")
+    nspawn_network.remove(home)
+    assert iptables("--list-rules", "FORWARD") == before
+    assert ROUTER.read_text().strip() == "1", "docker, which came meanwhile, is cut off"
+    assert not list(Path("/run").glob("swarmer-*"))
+
+
+def iptables(*words: str) -> str:
+    return subprocess.run(["iptables", *words], check=True, capture_output=True, text=True).stdout
 
 
 def test_nodes_reach_outside_where_they_may(tmp_path: Path) -> None:

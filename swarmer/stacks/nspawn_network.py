@@ -4,6 +4,7 @@ The namespace keeps the nodes' traffic away from the host's packet filters (dock
 packets), and takes everything in it along when it goes.
 """
 
+import re
 from pathlib import Path
 
 from swarmer.shell import run
@@ -17,6 +18,9 @@ BRIDGE = "cluster"
 #: like the setting itself.
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 FORWARDING_WAS_OFF = Path("/run/swarmer-forwarding-was-off")
+
+#: Where docker, ufw and what else goes by iptables drop forwarded packets, once they are there.
+FORWARD = ("ip", "filter", "FORWARD")
 
 #: By this the packet filters of clusters with internet are known.
 TABLE_COMMENT = "swarmer: a cluster with internet"
@@ -55,6 +59,7 @@ def remove(home: ClusterHome) -> None:
     run(["ip", "link", "delete", host_link(home)], check=False)
     run(["ip", "netns", "delete", namespace(home)], check=False)
     run(["nft", "delete", "table", "ip", host_link(home)], check=False)
+    _close_forward(host_link(home))
     _stop_forwarding()
 
 
@@ -70,15 +75,36 @@ def _open_to_internet(home: ClusterHome, spec: Spec) -> None:
         }}
     """
     run(["nft", "--file", "-"], input=rules)
+    if _forward_rules():
+        # In the words that iptables itself uses: it refuses a table with others.
+        run(["nft", "insert", "rule", *FORWARD, "iifname", link, "accept"])
+        run(["nft", "insert", "rule", *FORWARD, "oifname", link, "accept"])
     if IP_FORWARD.read_text().strip() == "0":
         FORWARDING_WAS_OFF.touch()
         IP_FORWARD.write_text("1")
 
 
+def _forward_rules() -> str:
+    """What iptables lets through, each rule with its handle; empty where nothing has used it."""
+    return run(["nft", "--handle", "list", "chain", *FORWARD], check=False).stdout
+
+
+def _close_forward(link: str) -> None:
+    for handle in re.findall(rf'[io]ifname "{link}" .*# handle (\d+)', _forward_rules()):
+        run(["nft", "delete", "rule", *FORWARD, "handle", handle], check=False)
+
+
 def _stop_forwarding() -> None:
-    """Once the last cluster with internet is gone, the host forwards no more than before the first one."""
-    if FORWARDING_WAS_OFF.exists() and TABLE_COMMENT not in run(["nft", "list", "ruleset"]).stdout:
-        IP_FORWARD.write_text("0")
+    """Once the last cluster with internet is gone, the host forwards no more than before the first one.
+
+    Unless others, such as a docker that was started meanwhile, share its connection too.
+    """
+    if not FORWARDING_WAS_OFF.exists():
+        return
+    rules = run(["nft", "list", "ruleset"]).stdout
+    if TABLE_COMMENT not in rules:
+        if "masquerade" not in rules.lower():
+            IP_FORWARD.write_text("0")
         FORWARDING_WAS_OFF.unlink()
 
 
