@@ -7,7 +7,7 @@ from fixtures.registrator import SOON, Announced, until_answer
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.dns_client import ask
-from swarmer.wait import NotYet, until
+from swarmer.wait import NotYet, patient, until
 
 WEB = "-p 8080:80"
 
@@ -63,7 +63,7 @@ def test_a_command_that_hangs_is_ended_and_counts_as_failed(
     run_container(
         node,
         f"--name web {WEB} -e SERVICE_CHECK_CMD='test -e /ready || sleep 4321' "
-        "-e SERVICE_CHECK_INTERVAL=200ms -e SERVICE_CHECK_TIMEOUT=1s",
+        f"-e SERVICE_CHECK_INTERVAL=200ms -e SERVICE_CHECK_TIMEOUT={patient(1):g}s",
         "sh -c 'touch /ready; exec sleep 1000000'",
     )
     check = f"service:{node.name}:web:80"
