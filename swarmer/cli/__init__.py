@@ -1,11 +1,8 @@
 """The command line: `swarmer COMMAND`. One module per theme, each a thin layer over the library."""
 
-import signal
-from types import FrameType
-from typing import NoReturn
-
 import click
 
+from swarmer import signals
 from swarmer.cli import clusters, consul, dns, docker, node_image, nodes, plan, registry, spec
 from swarmer.cli.common import ExplainingGroup
 
@@ -39,11 +36,5 @@ for command in (
 
 def main() -> None:
     """The entry point: SIGTERM and SIGHUP end a command as Ctrl-C does, with status 128 + signal."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` and `&` mean it
-            signal.signal(number, _interrupt)
+    signals.heed()
     cli(prog_name="swarmer")
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt(number)

@@ -41,7 +41,7 @@ class ExplainingGroup(click.Group):
             ctx.exit(1)
         except KeyboardInterrupt as interrupt:
             click.echo("interrupted", err=True)
-            ctx.exit(128 + int(interrupt.args[0] if interrupt.args else signal.SIGINT))
+            ctx.exit(128 + signal.Signals[str(interrupt) or "SIGINT"])
 
 
 class ClusterName(click.ParamType[ClusterHome]):

@@ -1,7 +1,10 @@
 """Scenarios that never end; run by the tests of the harness, which end it."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from swarmer.cluster_node import Node
 
@@ -14,6 +17,18 @@ def _hang() -> None:
 
 def test_that_hangs(nodes: list[Node]) -> None:
     nodes[0].succeed("true")
+    Path("hanging").touch()
+    _hang()
+
+
+@pytest.fixture
+def hanging_end() -> Iterator[None]:
+    yield
+    _hang()
+
+
+@pytest.mark.usefixtures("hanging_end", "nodes")
+def test_that_hangs_and_so_does_its_end() -> None:
     Path("hanging").touch()
     _hang()
 
