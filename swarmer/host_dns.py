@@ -154,7 +154,9 @@ def _link_to(server: IPv4Address) -> str:
 
 def _links_outside() -> set[str]:
     """The links with a default route. Their servers are those of all other names; ours would take their place."""
-    return {route["dev"] for route in json.loads(run(["ip", "-json", "route", "show", "default"]).stdout or "[]")}
+    routes = json.loads(run(["ip", "-json", "route", "show", "default"]).stdout or "[]")
+    # One with several ways, or to nowhere, has no link of its own.
+    return {hop["dev"] for route in routes for hop in (route, *route.get("nexthops", ())) if "dev" in hop}
 
 
 # -- dnsmasq ---------------------------------------------------------------------------------------------------

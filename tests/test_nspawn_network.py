@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from harness import REPOSITORY, Harness, servers_yml
 
+from swarmer.errors import HostError
 from swarmer.spec import Spec
 from swarmer.spec_file import load
-from swarmer.stacks import nspawn_network
+from swarmer.stacks import host_network, nspawn_network
 from swarmer.state import ClusterHome
 
 #: The network between the host and the outside, which is one machine; of the blocks for documentation.
@@ -118,6 +119,33 @@ def a_cluster_beside_a_docker() -> None:
     assert iptables("--list-rules", "FORWARD") == before
     assert ROUTER.read_text().strip() == "1", "docker, which came meanwhile, is cut off"
     assert not list(Path("/run").glob("swarmer-*"))
+
+
+def test_a_network_is_free_beside_a_vpn_and_for_one_cluster_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWARMER_HOME", str(tmp_path))
+    on_a_host_of_its_own("two_clusters_of_one_network_behind_a_vpn")
+
+
+def two_clusters_of_one_network_behind_a_vpn() -> None:
+    cluster = spec(Path(os.environ["SWARMER_HOME"]), 1)
+    one, two = (host_network.fence_of(ClusterHome("nspawn", dc), cluster.admin_network) for dc in ("one", "two"))
+    vpn = ("link add tun0 type veth", "link set tun0 up", "route add 0/1 dev tun0", "route add 128/1 dev tun0")
+    for words in vpn:
+        subprocess.run(["ip", *words.split()], check=True)
+    host_network.check_free(cluster)
+    host_network.fence(one)
+    host_network.check_free(cluster, fence=one)
+    # The other one has looked before, and comes now.
+    host_network.fence(two)
+    for own in (one, two):
+        with pytest.raises(HostError, match="is in use on this host"):
+            host_network.check_free(cluster, fence=own)
+    host_network.unfence(two)
+    host_network.check_free(cluster, fence=one)
+    with pytest.raises(HostError, match=r"is routed \(unreachable\)"):
+        host_network.check_free(cluster)
 
 
 def iptables(*words: str) -> str:

@@ -7,13 +7,23 @@ from typing import Any
 from swarmer.errors import HostError
 from swarmer.shell import run
 from swarmer.spec import Spec
+from swarmer.state import ClusterHome
 
-#: The worst metric there is: the route only counts when the cluster's own link is gone.
-LAST_METRIC = "4294967295"
+#: Routes for more than a /8, the largest private network, stand for the way outside.
+_OWN_USE = 8
+
+#: From here on lie the metrics of fences, the worst there are: a fence only counts when the cluster's own link is gone.
+_LAST_METRICS = 0xFF000000
 
 
-def check_free(spec: Spec) -> None:
+def check_free(spec: Spec, *, fence: str = "") -> None:
     """Refuse a network that this host already uses.
+
+    Two clusters that come at the same time each make a fence, and look for that of another afterwards: at least one
+    finds the other's.
+
+    Args:
+        fence: the cluster's own, which is there already.
 
     Raises:
         HostError: naming the interface or route that uses it.
@@ -29,7 +39,10 @@ def check_free(spec: Spec) -> None:
                         hint=hint,
                     )
     for route in _ip("route", "show"):
-        if route["dst"] != "default" and IPv4Network(route["dst"]).overlaps(spec.admin_network):
+        network = IPv4Network("0.0.0.0/0" if route["dst"] == "default" else route["dst"])
+        # A VPN for everything has two routes, each for half of all there is: no network would be free.
+        own = f"{route['dst']} metric {route.get('metric')}" == fence
+        if not own and network.prefixlen >= _OWN_USE and network.overlaps(spec.admin_network):
             through = route.get("dev", route.get("type", "a route"))
             raise HostError(
                 f"the network {spec.admin_network} is in use on this host: {route['dst']} is routed ({through})",
@@ -37,14 +50,19 @@ def check_free(spec: Spec) -> None:
             )
 
 
-def fence(network: IPv4Network) -> None:
+def fence_of(home: ClusterHome, network: IPv4Network) -> str:
+    """The route to nowhere of a cluster, in the words of `ip route`; no other cluster has the same."""
+    return f"{network} metric {_LAST_METRICS + int(home.tag[:6], 16)}"
+
+
+def fence(route: str) -> None:
     """Let no packet for a node leave by the default route, also when the nodes are gone."""
-    run(["ip", "route", "replace", "unreachable", str(network), "metric", LAST_METRIC])
+    run(["ip", "route", "replace", "unreachable", *route.split()])
 
 
-def unfence(network: IPv4Network) -> None:
+def unfence(route: str) -> None:
     """Take the fence away; the last thing a cluster does."""
-    run(["ip", "route", "delete", "unreachable", str(network), "metric", LAST_METRIC], check=False)
+    run(["ip", "route", "delete", "unreachable", *route.split()], check=False)
 
 
 def _ip(*words: str) -> list[dict[str, Any]]:

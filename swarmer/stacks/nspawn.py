@@ -3,13 +3,12 @@
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, ClassVar
 
 from swarmer.cloudinit import SeedData
 from swarmer.errors import HostError
-from swarmer.files import write_private
+from swarmer.files import check_takes_overlays, write_private
 from swarmer.image import Image
 from swarmer.ledger import Ledger, Resource
 from swarmer.spec import Server, Spec
@@ -60,13 +59,16 @@ class NspawnStack(Stack):
                 f"the folder {self.home.folder} has characters in its name that overlayfs can't take",
                 hint="let SWARMER_HOME name a folder without spaces, quotes, commas and colons",
             )
+        check_takes_overlays(self.home.folder, "SWARMER_HOME")
         host_network.check_free(spec)
 
     def prepare(self, spec: Spec) -> list[str]:
         self.ledger.intend("path", str(self.home.nodes))
         self.home.nodes.mkdir(mode=0o700, exist_ok=True)
-        self.ledger.intend("fence", str(spec.admin_network))
-        host_network.fence(spec.admin_network)
+        fence = host_network.fence_of(self.home, spec.admin_network)
+        self.ledger.intend("fence", fence)
+        host_network.fence(fence)
+        host_network.check_free(spec, fence=fence)
         self.ledger.intend("network", network.namespace(self.home))
         network.create(self.home, spec)
         unlimited = self.processes.unlimited
@@ -139,7 +141,7 @@ class NspawnStack(Stack):
             case "network":
                 network.remove(self.home)
             case "fence":
-                host_network.unfence(IPv4Network(resource.id))
+                host_network.unfence(resource.id)
             case other:
                 raise AssertionError(f"the nspawn stack makes no {other}")
 

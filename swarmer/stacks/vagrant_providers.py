@@ -4,7 +4,6 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -43,13 +42,14 @@ class Libvirt(Provider):
 
     def prepare(self, ledger: Ledger, network: str) -> None:
         spec = ledger.spec
-        ledger.intend("fence", str(spec.admin_network))
+        fence = host_network.fence_of(ledger.home, spec.admin_network)
+        ledger.intend("fence", fence)
         ledger.intend("network", network)
         bridge = f"sw{ledger.home.tag}"
         libvirt.define_network(network, bridge, spec.host_address, spec.admin_network, internet=spec.internet)
         if os.geteuid() == 0:
             # Not before: libvirt refuses a network that has any route.
-            host_network.fence(spec.admin_network)
+            host_network.fence(fence)
         libvirt.prepare_pool()
 
     def accelerated(self, image: Image) -> Acceleration:
@@ -182,7 +182,7 @@ def remove(resource: Resource, cluster: str) -> None:
         HostError: something is left, and the hypervisor doesn't answer.
     """
     if resource.kind == "fence":
-        host_network.unfence(IPv4Network(resource.id))
+        host_network.unfence(resource.id)
         return
     if resource.kind == "vm":
         virtualbox.remove(resource.id)
