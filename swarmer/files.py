@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from swarmer.errors import SwarmerError
+from swarmer.errors import HostError, SwarmerError
+from swarmer.shell import run
 
 
 def make_private_folder(folder: Path) -> None:
@@ -14,6 +15,23 @@ def make_private_folder(folder: Path) -> None:
     for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
     folder.chmod(0o700)
+
+
+def check_takes_overlays(folder: Path, variable: str) -> None:
+    """Refuse a place where overlayfs can't write, such as the root of a container.
+
+    Args:
+        variable: that names another place.
+
+    Raises:
+        HostError: `folder`, which need not be there, is on such a file system.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if run(["stat", "--file-system", "--format=%T", there]).stdout.strip() == "overlayfs":
+        raise HostError(
+            f"{folder} is on an overlayfs, as the root of a container is, and overlays can't be stacked on that",
+            hint=f"let {variable} name a folder on another file system, such as a volume of the container",
+        )
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +54,22 @@ def test_no_secret_is_in_it(node_image: Image) -> None:
 @needs_root
 def test_every_node_is_to_make_its_own_machine_id(node_image: Image) -> None:
     assert files(node_image, "etc")["/etc/machine-id"].read_bytes() == b""
+
+
+@needs_root
+def test_where_overlays_do_not_stack_nothing_is_begun(tmp_path: Path) -> None:
+    script = """
+        mount -t tmpfs tmpfs "$1"
+        mkdir "$1/lower" "$1/upper" "$1/work" "$1/cache"
+        mount -t overlay overlay -o "lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/work" "$1/cache"
+        SWARMER_CACHE="$1/cache/of-images" exec "$2" -m swarmer image build
+    """
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", script, "sh", tmp_path, sys.executable], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path}/cache/of-images/images is on an overlayfs")
+    assert "let SWARMER_CACHE name a folder on another file system" in done.stderr
 
 
 def test_it_is_known_by_the_content_of_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

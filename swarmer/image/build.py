@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from swarmer.errors import HostError
+from swarmer.files import check_takes_overlays
 from swarmer.image import recipe, store
 from swarmer.image.recipe import RECIPE, REPOSITORY, Kind
 from swarmer.shell import run
@@ -37,6 +38,7 @@ def build(report: Report, *, kind: Kind = Kind.CONTAINER, fresh: bool = False) -
         raise HostError(
             "building the node image needs root", hint=f"run `bin/as-root .venv/bin/swarmer image build{form}` once"
         )
+    check_takes_overlays(store.store(), "SWARMER_CACHE")
     steps: dict[str, Callable[[Path, Report], dict[str, str]]] = {
         "base": _base,
         "consul": _consul,
