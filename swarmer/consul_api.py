@@ -40,6 +40,7 @@ def client(home: ClusterHome, address: IPv4Address, *, token: str) -> consul.Con
         cert=(str(home.folder / "client.pem"), str(home.folder / "client-key.pem")),
         connections_timeout=patient(REQUEST_TIMEOUT),
     )
+    session(api).trust_env = False  # nodes are never behind a proxy of this host's
     # Some of py-consul's calls, `operator.raft_config` among them, send no token of their own.
     session(api).headers["X-Consul-Token"] = token
     return api

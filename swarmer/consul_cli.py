@@ -54,6 +54,8 @@ def command(cluster: Cluster, arguments: Sequence[str]) -> Command:
             "CONSUL_CACERT": str(folder / "pki/consul-bundle.pem"),
             "CONSUL_CLIENT_CERT": str(folder / "client.pem"),
             "CONSUL_CLIENT_KEY": str(folder / "client-key.pem"),
+            "NO_PROXY": str(node.ip),
+            "no_proxy": str(node.ip),
         }
         return Command([str(program), *arguments], os.environ | settings | token)
     there = quoted("env", *(f"{name}={value}" for name, value in _ON_NODE.items()), "consul", *arguments)
@@ -73,15 +75,17 @@ def request(cluster: Cluster, method: str, path: str, body: bytes | None = None)
     """
     node = answering(cluster)
     folder = cluster.home.folder
-    return requests.request(
-        method,
-        f"https://{node.ip}:{CONSUL_HTTPS.number}/{path.lstrip('/')}",
-        data=body,
-        headers={"X-Consul-Token": cluster.credentials.management_token},
-        verify=str(folder / "pki/consul-bundle.pem"),
-        cert=(str(folder / "client.pem"), str(folder / "client-key.pem")),
-        timeout=330,  # a blocking query may take as long as that
-    )
+    with requests.Session() as session:
+        session.trust_env = False  # nodes are never behind a proxy of this host's
+        return session.request(
+            method,
+            f"https://{node.ip}:{CONSUL_HTTPS.number}/{path.lstrip('/')}",
+            data=body,
+            headers={"X-Consul-Token": cluster.credentials.management_token},
+            verify=str(folder / "pki/consul-bundle.pem"),
+            cert=(str(folder / "client.pem"), str(folder / "client-key.pem")),
+            timeout=330,  # a blocking query may take as long as that
+        )
 
 
 def answering(cluster: Cluster) -> Node:

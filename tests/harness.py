@@ -70,7 +70,9 @@ class Harness:
         return subprocess.CompletedProcess(process.args, process.returncode, output)
 
     def _popen(self, command: list[str]) -> subprocess.Popen[str]:
-        environment = {**os.environ, "SWARMER_HOME": str(self.home), "PYTHONPATH": str(REPOSITORY), **self.environment}
+        own = {"SWARMER_HOME": str(self.home), "PYTHONPATH": str(REPOSITORY)}
+        # Who is behind a proxy has it for the way outside; this one answers nobody, so that nodes are asked without it.
+        environment = {**os.environ, "https_proxy": "http://127.0.0.1:9", "no_proxy": "", **own, **self.environment}
         # What the outer pytest tells its own workers is none of the inner one's business.
         environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
         # Also where the tests run in the background, and are to ignore Ctrl-C.
