@@ -4,7 +4,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
 
 import pytest
@@ -15,7 +15,7 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
 from swarmer.registry_client import Image, RegistryClient, RegistryError, Unavailable
-from swarmer.wait import until
+from swarmer.wait import patient, until
 
 Record = Callable[[str, object], None]
 
@@ -179,6 +179,22 @@ def test_an_upload_on_its_way_to_a_leader_that_is_cut_off_ends_soon(
         answer = follower.ask("PATCH", location, data=content(), timeout=WRITE_BOUND["partition"])
         assert answer.status_code == 503
         assert is_proper(RegistryError(answer))
+
+
+@three_servers
+def test_while_a_follower_hangs_pushes_go_on(
+    registry_leader: Node, registry_followers: list[Node], registry_at: At, faults: Faults, repository: str
+) -> None:
+    leader = registry_at(registry_leader)
+    for follower in registry_followers:
+        with faults.stop(follower, unit="docker-registry"), ThreadPoolExecutor(16) as pool:
+            # All at once: nobody knows yet that it hangs.
+            tags = [f"{follower.name}-{number}" for number in range(16)]
+            pushes = [pool.submit(leader.push, repository, tag, Image.random()) for tag in tags]
+            late = wait(pushes, timeout=patient(WRITE_BOUND["kill"])).not_done
+            assert not late
+            for push in pushes:
+                push.result()
 
 
 @three_servers

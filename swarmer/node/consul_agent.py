@@ -76,6 +76,10 @@ class Agent:
             self._connection.close()
             raise Refused(f"consul doesn't answer: {error}") from error
 
+    def close(self) -> None:
+        """End the connection; the next question opens another."""
+        self._connection.close()
+
     def call(self, method: str, path: str, body: object = None) -> Any:
         """What consul answers, from JSON.
 

@@ -12,7 +12,8 @@ from swarmer.node.registry.refusal import Refusal
 _PART: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME: Final = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+#: Other algorithms are not taken: `docker-registry` keeps a content under its sha256 alone, whatever it is called.
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME_LENGTH: Final = 255
 
 

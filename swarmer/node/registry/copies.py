@@ -47,7 +47,9 @@ class Copies:
         self._trouble: dict[str, float] = {}
         self._one_by_one: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._mutex = threading.Lock()
-        self._pool = ThreadPoolExecutor(8, thread_name_prefix="copy")
+        # One pool for each, so that a peer that hangs holds up nobody else.
+        self._copying = {peer: ThreadPoolExecutor(16, thread_name_prefix=f"copy-{peer}") for peer in settings.peers}
+        self._getting = ThreadPoolExecutor(8, thread_name_prefix="get")
         self._fetchers = ThreadPoolExecutor(4, thread_name_prefix="fetch")
 
     @property
@@ -95,8 +97,8 @@ class Copies:
             self._complete = self._complete and len(new) == 1
         asked = time.monotonic() - _ASK_AGAIN
         again = [manifest for manifest in missing if self._lost.get(manifest.key, asked + 1) <= asked]
-        got = list(self._pool.map(self._get, new))
-        list(self._pool.map(self._get, again))
+        got = list(self._getting.map(self._get, new))
+        list(self._getting.map(self._get, again))
         if new or again:
             store.settle()
         self._complete = all(got)
@@ -115,7 +117,7 @@ class Copies:
         """Get one manifest from whoever has it; whether it is here now, or lost."""
         denied = 0
         lost = manifest.key in self._lost
-        for peer in self._settings.peers:
+        for peer in self._troubled_last():
             try:
                 self.fetch(peer, manifest.repository, manifest.digest)
                 self._lost.pop(manifest.key, None)
@@ -125,6 +127,7 @@ class Copies:
                 reason = str(refusal)
             except OSError as error:
                 reason = f"{peer}: {error}"
+                self._trouble[peer] = time.monotonic()
             if not lost:
                 logger.info("%s@%s is not here yet: %s", manifest.repository, manifest.digest, reason)
         if denied == len(self._settings.peers):
@@ -195,13 +198,14 @@ class Copies:
         store.settle()
         needed = self._settings.majority - 1
         reasons: dict[str, str] = {}
-        waiting = sorted(self._settings.peers, key=lambda peer: self._trouble.get(peer, 0))
+        waiting = self._troubled_last()
         running: dict[Future[None], str] = {}
         done = 0
 
         def ask(count: int) -> None:
             for peer in waiting[:count]:
-                running[self._pool.submit(self._peers.copy, peer, manifest.repository, manifest.digest)] = peer
+                copying = self._copying[peer].submit(self._peers.copy, peer, manifest.repository, manifest.digest)
+                running[copying] = peer
             del waiting[:count]
 
         ask(needed)
@@ -221,12 +225,18 @@ class Copies:
                 ask(len(waiting))
             if done < needed and not leads():
                 raise unavailable("this node does not lead the registry any more; try again")
+        for copying in running:
+            copying.cancel()  # one that has begun goes on, and is of use
         if done < needed:
             told = "; ".join(f"{peer}: {reason}" for peer, reason in reasons.items())
             logger.warning("%s@%s has no majority: %s", manifest.repository, manifest.digest, told)
             if any("is full" in reason for reason in reasons.values()):
                 raise store.full(f"no majority of the nodes has room: {told}")
             raise unavailable(f"only {done + 1} of {len(self._settings.nodes)} registry nodes could take it: {told}")
+
+    def _troubled_last(self) -> list[str]:
+        """The peers, those that have failed or were slow at the end, the last one that was so last."""
+        return sorted(self._settings.peers, key=lambda peer: self._trouble.get(peer, 0))
 
 
 def _acknowledged(answer: Answer) -> list[Manifest]:
