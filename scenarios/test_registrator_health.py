@@ -83,6 +83,20 @@ def test_a_script_is_run_on_the_node_without_rights(node: Node, announced: Annou
     announced.wait_status(node, f"service:{node.name}:web:80", "passing")
 
 
+def test_a_script_that_the_image_brings_is_not_run(
+    node: Node, announced: Announced, run_container: DockerRun, busybox_image: str
+) -> None:
+    script = "ENV SERVICE_CHECK_SCRIPT=touch\\ /tmp/it-ran SERVICE_CHECK_INTERVAL=200ms SERVICE_REGION=eu"
+    node.succeed(f"docker create --name made {busybox_image} && docker commit --change '{script}' made with-script")
+    try:
+        run_container(node, f"--name web {WEB}", image="with-script")
+        service = announced.wait(node, f"{node.name}:web:80")
+        assert service["Meta"]["region"] == "eu"
+        assert announced.checks(node, service["ID"]) == {}
+    finally:
+        node.succeed("docker rm --force web made && docker rmi with-script")
+
+
 def test_the_containers_own_healthcheck_is_followed(
     cluster: Cluster, node: Node, announced: Announced, run_container: DockerRun
 ) -> None:

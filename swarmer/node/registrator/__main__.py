@@ -13,7 +13,7 @@ from swarmer.node.registrator.watcher import Registrator
 
 
 def main(arguments: list[str]) -> int:
-    """Run until a signal ends it; 2 for a wrong command line, 1 when consul is never reached."""
+    """Run until a signal ends it; 2 for a wrong command line, 1 for an error, or when consul is never reached."""
     # systemd's journal adds time and name itself.
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     logging.getLogger("urllib3").setLevel(logging.ERROR)
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
         print(f"registrator: {error}\n`registrator -h` lists the options", file=sys.stderr)
         return 2
     # What is registered stays registered: the next run takes over where this one ends.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     threading.excepthook = _end
     registrator = Registrator(options, lambda: connect(options.consul))
     try:
@@ -36,7 +36,9 @@ def main(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 0
-    return 0
+    except Exception:
+        logging.exception("the registrator ended by an error")
+    return 1
 
 
 def _end(error: threading.ExceptHookArgs) -> None:
@@ -46,4 +48,5 @@ def _end(error: threading.ExceptHookArgs) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    # Not sys.exit, which waits for the commands that still run.
+    os._exit(main(sys.argv[1:]))

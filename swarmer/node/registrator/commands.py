@@ -26,8 +26,8 @@ from swarmer.node.registrator.signals import Changes, Signals
 
 logger = logging.getLogger(__name__)
 
-#: How many commands run at once.
-AT_ONCE: Final = 8
+#: How many commands run at once. Each that hangs takes one for its time-out, and may not hold up those that don't.
+AT_ONCE: Final = 64
 
 #: Bytes of a command's output that are kept, its last ones.
 KEPT: Final = 4096

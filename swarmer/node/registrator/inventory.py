@@ -6,6 +6,7 @@ from typing import Any
 
 from swarmer.node.registrator.addresses import Inspection
 from swarmer.node.registrator.engine import Engine, Missing
+from swarmer.node.registrator.image_scripts import Config, has_script, without_scripts_of
 
 
 class Inventory:
@@ -96,9 +97,20 @@ class Inventory:
             self._forget(identity)
             self._dead[identity] = pid
             return
+        if has_script(inspection["Config"]):
+            inspection["Config"] = without_scripts_of(inspection["Config"], self._image(inspection))
         # Processes of an engine on another machine, or in another process namespace, can't be seen.
         inspection["seen"] = _process_exists(pid)
         self.containers[inspection["Id"]] = inspection
+
+    def _image(self, inspection: Inspection) -> Config:
+        """What the image of a container brings; everything that the container has, where the image is gone."""
+        found: Config
+        try:
+            found = self.engine.ask("inspect_image", inspection["Image"])["Config"] or {}
+        except Missing:
+            found = inspection["Config"]  # nobody can tell any more whose a script is
+        return found
 
     def _forget(self, identity: str) -> None:
         self.containers.pop(identity, None)
