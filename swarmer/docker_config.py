@@ -32,6 +32,9 @@ def daemon(server: Server) -> dict[str, Any]:
         "tlskey": f"{FOLDER}/node-key.pem",
         # Containers resolve the cluster's names without any option to `docker run`.
         "dns": [str(server.ip)],
+        # What containers print never fills the disk, which consul and the registry share with them.
+        "log-driver": "json-file",
+        "log-opts": {"max-size": "20m", "max-file": "3"},
     }
 
 
