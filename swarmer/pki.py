@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -115,6 +116,11 @@ class Authority:
                     "with a new CA; every node of the cluster is then replaced",
                 ) from error
         return cls(cluster, root, planes)
+
+    @property
+    def end(self) -> datetime:
+        """When the first of the CAs ends, and with it all that it signed."""
+        return min(issuer.certificate.not_valid_after_utc for issuer in (self.root, *self.planes.values()))
 
     def bundle(self, plane: Plane) -> bytes:
         """What a client trusts: the plane's issuing CA and the root.

@@ -97,6 +97,7 @@ class ClusterStatus:
     Attributes:
         healthy: it has converged.
         problem: what is missing, one sentence; empty when healthy.
+        certificates_end: the time, as of ISO 8601, at which all certificates have ended; None is what can't be told.
     """
 
     cluster: str
@@ -105,6 +106,7 @@ class ClusterStatus:
     owner_pid: int | None
     healthy: bool
     problem: str
+    certificates_end: str | None
     nodes: tuple[NodeStatus, ...]
 
 
@@ -159,7 +161,7 @@ def look(cluster: Cluster) -> ClusterStatus:
     with ThreadPoolExecutor(len(cluster.nodes)) as pool:
         nodes = tuple(pool.map(node_status, cluster.nodes))
     state, owner = _state(cluster.ledger)
-    return ClusterStatus(cluster.name, state, cluster.ledger.image, owner, not problem, problem, nodes)
+    return ClusterStatus(cluster.name, state, cluster.ledger.image, owner, not problem, problem, _end(cluster), nodes)
 
 
 def living() -> list[ClusterHome]:
@@ -175,6 +177,13 @@ def _state(ledger: Ledger) -> tuple[State, int | None]:
     if owner is not None:
         return State.RUNNING, owner
     return State.KEPT if ledger.kept else State.DEAD_OWNER, None
+
+
+def _end(cluster: Cluster) -> str | None:
+    try:
+        return cluster.authority.end.isoformat()
+    except SwarmerError:
+        return None
 
 
 def _cloud_init(node: Node) -> str | None:

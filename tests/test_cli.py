@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,7 @@ def test_a_cluster_from_up_to_down() -> None:
 
     seen = as_json("status")
     assert (seen["healthy"], seen["problem"]) == (True, "")
+    assert timedelta() < datetime.fromisoformat(seen["certificates_end"]) - datetime.now(UTC) <= timedelta(days=365)
     one, two = seen["nodes"]
     assert (one["cloud_init"], one["member"], one["leader"], one["voter"]) == ("done", "alive", True, True)
     assert (two["consul"], two["member"], two["leader"], two["voter"]) == ("agent", "alive", False, False)

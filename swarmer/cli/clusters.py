@@ -1,6 +1,7 @@
 """Whole clusters: up, ls, status, down, gc."""
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 
 import click
 from rich.console import Console
@@ -18,6 +19,7 @@ from swarmer.cli.common import (
     working,
 )
 from swarmer.ledger import Ledger
+from swarmer.pki_issuer import RENEW_BEFORE
 from swarmer.progress import progress
 from swarmer.spec import Spec
 from swarmer.spec_rules import advice
@@ -123,8 +125,9 @@ def status(context: click.Context, home: ClusterHome | None, as_json: bool) -> N
       swarmer status nspawn:dev --json | jq .healthy
 
     With --json: cluster, state (see `swarmer ls --help`), image, owner_pid, healthy (it has converged), problem
-    (what is missing), and nodes: name, ip, consul and swarm (the roles), running, cloud_init (running, done,
-    failed), member (alive, leaving, left, failed), leader, voter, memory_bytes. What can't be told is null.
+    (what is missing), certificates_end (all of them, at the latest), and nodes: name, ip, consul and swarm (the
+    roles), running, cloud_init (running, done, failed), member (alive, leaving, left, failed), leader, voter,
+    memory_bytes. What can't be told is null.
     """
     cluster = the_cluster(home)
     with working(f"looking at {cluster.name}"):
@@ -149,7 +152,14 @@ def status(context: click.Context, home: ClusterHome | None, as_json: bool) -> N
             ],
         )
         click.echo(f"{seen.cluster} ({seen.state}): {'has converged' if seen.healthy else seen.problem}")
+        _warn_of_end(seen.certificates_end, cluster.home)
     context.exit(0 if seen.healthy else 1)
+
+
+def _warn_of_end(certificates_end: str | None, home: ClusterHome) -> None:
+    if certificates_end and datetime.fromisoformat(certificates_end) < datetime.now(UTC) + RENEW_BEFORE:
+        click.echo(f"its certificates end on {certificates_end[:10]}; boot a new cluster before, with a new CA:")
+        click.echo(f"  `swarmer down {home.name}`, then remove ca.pem, ca-key.pem and pki/ in {home.folder}")
 
 
 @click.command()
