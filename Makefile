@@ -25,5 +25,6 @@ setup: ## install what is missing: apt packages, .venv, the node image
 
 clean: ## remove what setup and runs made in this folder; clusters and images stay
 	bin/as-root rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info runs
+	bin/as-root find . -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help scenarios test setup clean

@@ -156,10 +156,10 @@ def down(home: ClusterHome) -> None:
     Raises:
         SwarmerError: there is none, or a living process runs it.
     """
-    ledger = Ledger.load(home)
+    Ledger.load(home)  # raises where there is none, before anything is made
     ownership = own(home)
     try:
-        destroy(ledger)
+        destroy(Ledger.load(home))
     finally:
         ownership.release()
 
@@ -282,8 +282,9 @@ def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cl
             if isinstance(error, AssertionError | SwarmerError):
                 progress.say("collecting what the nodes said")
                 error.add_note(_what_they_said(cluster, runs / "boot"))
-        finally:
             progress.say(f"removing what was made of {cluster.name}")
+        finally:
+            # Also when nobody reads any more what is said: Ctrl-C ends a `| tee` too.
             destroy(ledger)
         raise
     return cluster

@@ -12,7 +12,7 @@ from swarmer.files import make_private_folder
 
 def swarmer_home() -> Path:
     """`~/.swarmer`, or what `SWARMER_HOME` names."""
-    return Path(os.environ.get("SWARMER_HOME") or "~/.swarmer").expanduser().absolute()
+    return Path(os.environ.get("SWARMER_HOME") or "~/.swarmer").expanduser().resolve()
 
 
 def cache_home() -> Path:

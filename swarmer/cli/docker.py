@@ -1,12 +1,14 @@
 """The swarm: docker, env, context."""
 
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, NoReturn
 
 import click
@@ -98,9 +100,17 @@ def context(home: ClusterHome | None) -> None:
     known = {json.loads(line)["Name"] for line in run(["docker", "context", "ls", "--format=json"]).stdout.splitlines()}
     verb = "update" if name in known else "create"
     run(["docker", "context", verb, name, "--description", f"swarm of {cluster.name}", "--docker", endpoint])
+    _give_back(Path.home())
     click.echo(f"the docker context {name} talks to {engine}")
     click.echo(f"  use it     docker --context {name} node ls")
     click.echo(f"  remove it  docker context rm {name}")
+
+
+def _give_back(home: Path) -> None:
+    """Let what root made for docker in the home of a person (`bin/as-root`) be that person's."""
+    owner = home.stat()
+    if os.geteuid() == 0 != owner.st_uid:
+        run(["chown", "-R", "--from=0", f"{owner.st_uid}:{owner.st_gid}", home / ".docker"])
 
 
 def _begins(arguments: Sequence[str], commands: Sequence[tuple[str, ...]]) -> bool:

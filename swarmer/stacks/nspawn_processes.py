@@ -83,8 +83,8 @@ class SystemdUnits(Processes):
         run(["systemctl", "kill", "--signal=KILL", self._unit(node)], check=False)
 
     def running(self, node: str) -> bool:
-        state = run(["systemctl", "show", "--property=ActiveState", "--value", self._unit(node)], check=False)
-        return state.stdout.strip() not in ("inactive", "failed", "")
+        state = run(["systemctl", "show", "--property=ActiveState", "--value", self._unit(node)])
+        return state.stdout.strip() not in ("inactive", "failed")
 
     def memory(self, node: str) -> int | None:
         shown = run(["systemctl", "show", "--property=MemoryCurrent", "--value", self._unit(node)]).stdout.strip()
