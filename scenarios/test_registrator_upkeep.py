@@ -9,7 +9,7 @@ from fixtures.registrator import CONSUL, SOON, Announced, StartRegistrator, envi
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.ssh import Result
-from swarmer.wait import until_true
+from swarmer.wait import patient, until_true
 
 WEB = "-p 8080:80"
 
@@ -20,7 +20,7 @@ UNTIL_TOLD = "sh -c 'rm -f /end; until test -e /end; do sleep 0.1; done; exit {}
 def registrator(node: Node, arguments: str, *, but: str = "", limit: int = 20) -> Result:
     """Run a registrator for at most `limit` seconds with the environment of the node's own, `but` some variables."""
     variables = " ".join(pair for pair in environment(node) if not but or not pair.startswith(but))
-    return node.execute(f"env {variables} timeout {limit} python3 -m swarmer.node.registrator {arguments}")
+    return node.execute(f"env {variables} timeout {patient(limit):g} python3 -m swarmer.node.registrator {arguments}")
 
 
 @pytest.mark.parametrize(
