@@ -116,10 +116,11 @@ def test_a_heartbeat_goes_on_while_the_container_is_seen_and_no_longer(
     node: Node, announced: Announced, run_container: DockerRun, start_registrator: StartRegistrator
 ) -> None:
     run_container(node, f"--name web {WEB}")
-    by = start_registrator(node, "-ttl=3 -ttl-refresh=1")
+    ttl = round(patient(3))
+    by = start_registrator(node, f"-ttl={ttl} -ttl-refresh=1")
     check = f"heartbeat:{by}:web:80"
     announced.wait_status(node, check, "passing")
-    end = time.monotonic() + 2 * 3
+    end = time.monotonic() + 2 * ttl
     while time.monotonic() < end:
         assert node.consul.agent.checks()[check]["Status"] == "passing"
     node.succeed(f"systemctl kill --signal=STOP {by}")

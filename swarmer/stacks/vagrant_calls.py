@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import logging
 import os
 import re
 import signal
@@ -15,7 +16,10 @@ from typing import IO
 from swarmer.errors import HostError
 from swarmer.image.recipe import REPOSITORY
 from swarmer.stacks.vagrant_plan import vagrant_home
-from vagrant import Vagrant
+
+# It warns of a Vagrant that isn't there, and who uses another stack needs none.
+logging.getLogger("vagrant").setLevel(logging.ERROR)
+from vagrant import Vagrant  # noqa: E402
 
 #: What Vagrant moves the cursor with, also when nobody sees it.
 _CONTROLS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
