@@ -11,14 +11,30 @@ mount -t overlay overlay -o "lowerdir=$LOWERDIR,upperdir=$NODE/upper,workdir=$NO
 mkdir -p /run/systemd/nspawn
 mount -t tmpfs -o mode=0755 tmpfs /run/systemd/nspawn
 
-# A host with cgroup v1 controllers: the node gets a pure v2 tree, which its systemd and docker want.
-if [ "$FRESH_CGROUP2" = 1 ]; then mount -t cgroup2 none /sys/fs/cgroup; fi
+if [ "$FRESH_CGROUP2" = 1 ]; then
+  # A host with cgroup v1 controllers: the node gets a pure v2 tree, which its systemd and docker want.
+  mount -t cgroup2 none /sys/fs/cgroup
+  own_group() { "$@"; }
+else
+  # The node gets the controllers of our group, so that its docker can limit containers. They go no further than to a
+  # group that has processes itself: so we have one beside the node's, and each boot has one of its own.
+  ours=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
+  mkdir "$ours/launcher"
+  echo $$ >"$ours/launcher/cgroup.procs"
+  sed 's/[^ ]*/+&/g' "$ours/cgroup.controllers" >"$ours/cgroup.subtree_control"
+  boots=0
+  own_group() {
+    boots=$((boots + 1))
+    mkdir "$ours/boot-$boots"
+    sh -c 'echo $$ >"$1"; shift; exec "$@"' sh "$ours/boot-$boots/cgroup.procs" "$@"
+  }
+fi
 
 # Dropped: what would reach through to the host's kernel or clock.
 boot() {
   # The kernel removes the link of a node that was killed a moment after its last process ended.
   ip link delete "vb-$NAME" 2>/dev/null || true
-  systemd-nspawn --quiet --register=no --keep-unit --boot \
+  own_group systemd-nspawn --quiet --register=no --keep-unit --boot \
     --directory="$NODE/root" --machine="$NAME" --network-bridge="$BRIDGE" --bind="$NODE/docker:/var/lib/docker" \
     --resolv-conf=off --timezone=off --link-journal=no --console=read-only --capability=all \
     --drop-capability=CAP_SYS_MODULE,CAP_SYS_TIME,CAP_SYS_RAWIO,CAP_SYSLOG,CAP_WAKE_ALARM,CAP_BLOCK_SUSPEND \
