@@ -69,8 +69,12 @@ def members(api: docker.DockerClient) -> list[Member]:
 
 
 def reason(error: Exception) -> str:
-    """Why a client failed, in docker's words."""
-    return str(getattr(error, "explanation", None) or error)
+    """Why a client failed, in docker's words, if it said any."""
+    if said := getattr(error, "explanation", None):
+        return str(said)
+    if isinstance(error, requests.RequestException):
+        return f"docker doesn't answer ({type(error).__name__})"
+    return str(error)
 
 
 def _member(node: dict[str, Any]) -> Member:
