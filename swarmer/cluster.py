@@ -41,6 +41,10 @@ class Cluster:
     """
 
     def __init__(self, ledger: Ledger, *, image: Image | None) -> None:
+        self.listeners: list[Callable[[Node], None]] = []
+        self._begin(ledger, image)
+
+    def _begin(self, ledger: Ledger, image: Image | None) -> None:
         self.ledger = ledger
         self.home = ledger.home
         self.spec = ledger.spec
@@ -51,8 +55,14 @@ class Cluster:
         self.phases: dict[str, float] = {}
         self.notes: list[str] = []
         self.former_members: set[str] = set()
-        self.listeners: list[Callable[[Node], None]] = []
         self._image = image
+
+    def become(self, fresh: "Cluster") -> None:
+        """Stand for another cluster of the same spec, which was launched in the place of this one."""
+        self._begin(fresh.ledger, fresh.image)
+        self.phases, self.notes = fresh.phases, fresh.notes
+        for node in self.nodes:
+            self.announce(node)
 
     def __repr__(self) -> str:
         return f"<cluster {self.name}, {len(self.nodes)} nodes>"

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NoReturn, TypeVar
 
 from swarmer.cluster import Cluster
@@ -81,7 +82,7 @@ def command(node: Node, arguments: Sequence[str], *, terminal: bool = False) -> 
     )
 
 
-def output(node: Node, *arguments: str) -> Output:
+def output(node: Node, arguments: Sequence[str]) -> Output:
     """What `docker ARGUMENT…` prints for a node's engine."""
     if not listens(node):
         return Output(None)
@@ -121,7 +122,7 @@ def manager(cluster: Cluster) -> Node:
     """
     managers = [node for node in cluster.nodes if node.server.swarm is not SwarmRole.AGENT]
     for question in (["node", "ls", "--quiet"], ["version", "--format", "{{.Server.Version}}"]):
-        for node, said in on_each(managers, lambda node, question=question: output(node, *question)).items():  # type: ignore[misc]
+        for node, said in on_each(managers, partial(output, arguments=question)).items():
             if said.status == 0:
                 return node
     raise SwarmerError(

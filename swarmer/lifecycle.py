@@ -42,16 +42,10 @@ class OwnedCluster:
 
     def relaunch(self, progress: Progress, runs: Path) -> None:
         """A fresh cluster of the same spec behind the same object."""
-        listeners, kept = self.cluster.listeners, self.cluster.ledger.kept
+        kept = self.cluster.ledger.kept
         destroy(self.cluster.ledger)
-        fresh = _launch(self.cluster.spec, self.cluster.home, progress, runs)
-        self.cluster.__dict__.update(fresh.__dict__)
-        for node in self.cluster.nodes:
-            node.cluster = self.cluster
-        self.cluster.listeners = listeners
+        self.cluster.become(_launch(self.cluster.spec, self.cluster.home, progress, runs))
         self.cluster.ledger.keep(kept)
-        for node in self.cluster.nodes:
-            self.cluster.announce(node)
 
 
 def provide(spec: Spec, progress: Progress, *, reuse: bool, runs: Path = Path("runs")) -> OwnedCluster:
@@ -253,41 +247,49 @@ def planned(spec: Spec, home: ClusterHome, progress: Progress) -> Cluster:
 
 def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cluster:
     cluster = planned(spec, home, progress)
-    ledger = cluster.ledger
+    try:
+        _boot(cluster, progress)
+    except BaseException as error:
+        _give_up(cluster, error, progress, runs / "boot")
+        raise
+    return cluster
+
+
+def _boot(cluster: Cluster, progress: Progress) -> None:
     start = time.monotonic()
 
     def phase(name: str) -> None:
         cluster.phases[name] = round(time.monotonic() - start, 3)
 
-    try:
-        prepare(cluster, progress)
-        with ThreadPoolExecutor(len(cluster.nodes)) as pool:
-            seeds = list(zip(spec.servers, pool.map(cluster.seed, spec.servers), strict=True))
-            cluster.stack.launch_all(seeds, cluster.image, launched=lambda name: progress.node(name, "launched"))
-            phase("launch")
-            try:
-                _wait_booted(cluster, pool, progress, phase)
-            except KeyboardInterrupt:
-                cluster.stack.kill_all()  # else the pool would wait for nodes that still boot
-                raise
-        phase("cloud-init")
-        progress.say("waiting for the cluster to converge")
-        health.wait_consul(cluster, timeout=CONVERGE_TIMEOUT, tell=progress.say)
-        phase("consul")
-        health.wait_converged(cluster, timeout=CONVERGE_TIMEOUT, tell=progress.say)
-        phase("converged")
-        progress.say(f"{cluster.name} has converged")
-    except BaseException as error:
+    prepare(cluster, progress)
+    servers = cluster.spec.servers
+    with ThreadPoolExecutor(len(servers)) as pool:
+        seeds = list(zip(servers, pool.map(cluster.seed, servers), strict=True))
+        cluster.stack.launch_all(seeds, cluster.image, launched=lambda name: progress.node(name, "launched"))
+        phase("launch")
         try:
-            if isinstance(error, AssertionError | SwarmerError):
-                progress.say("collecting what the nodes said")
-                error.add_note(_what_they_said(cluster, runs / "boot"))
-            progress.say(f"removing what was made of {cluster.name}")
-        finally:
-            # Also when nobody reads any more what is said: Ctrl-C ends a `| tee` too.
-            destroy(ledger)
-        raise
-    return cluster
+            _wait_booted(cluster, pool, progress, phase)
+        except KeyboardInterrupt:
+            cluster.stack.kill_all()  # else the pool would wait for nodes that still boot
+            raise
+    phase("cloud-init")
+    progress.say("waiting for the cluster to converge")
+    health.wait_consul(cluster, timeout=CONVERGE_TIMEOUT, tell=progress.say)
+    phase("consul")
+    health.wait_converged(cluster, timeout=CONVERGE_TIMEOUT, tell=progress.say)
+    phase("converged")
+    progress.say(f"{cluster.name} has converged")
+
+
+def _give_up(cluster: Cluster, error: BaseException, progress: Progress, folder: Path) -> None:
+    try:
+        if isinstance(error, AssertionError | SwarmerError):
+            progress.say("collecting what the nodes said")
+            error.add_note(_what_they_said(cluster, folder))
+        progress.say(f"removing what was made of {cluster.name}")
+    finally:
+        # Also when nobody reads any more what is said: Ctrl-C ends a `| tee` too.
+        destroy(cluster.ledger)
 
 
 def _what_they_said(cluster: Cluster, folder: Path) -> str:

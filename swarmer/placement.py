@@ -79,7 +79,7 @@ def least_loaded(cluster: Cluster, constraints: Sequence[Constraint] = ()) -> No
 
 
 def _info(node: Node) -> docker_cli.Output:
-    return docker_cli.output(node, "info", "--format", "[{{.ContainersRunning}}, {{.NCPU}}]")
+    return docker_cli.output(node, ["info", "--format", "[{{.ContainersRunning}}, {{.NCPU}}]"])
 
 
 def _active(cluster: Cluster) -> set[str]:
@@ -87,7 +87,7 @@ def _active(cluster: Cluster) -> set[str]:
 
     Whether they are up is asked of themselves: after an election, a manager knows that of none for a while.
     """
-    said = docker_cli.output(docker_cli.manager(cluster), "node", "ls", "--format", "{{json .}}")
+    said = docker_cli.output(docker_cli.manager(cluster), ["node", "ls", "--format", "{{json .}}"])
     if said.status == 0:
         rows = [json.loads(line) for line in said.stdout.splitlines()]
         return {row["Hostname"] for row in rows if row["Availability"] == "Active"}

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -154,7 +155,7 @@ def _list(cluster: Cluster, arguments: Sequence[str]) -> None:
     Raises:
         NodeError: no node answers, or docker didn't like the arguments.
     """
-    said = docker_cli.on_each(cluster.nodes, lambda node: docker_cli.output(node, *arguments))
+    said = docker_cli.on_each(cluster.nodes, partial(docker_cli.output, arguments=arguments))
     for node, output in said.items():
         if output.status is None:
             click.echo(f"{node.name} does not answer; what it has is not shown", err=True)

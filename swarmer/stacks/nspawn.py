@@ -15,7 +15,7 @@ from swarmer.spec import Server, Spec
 from swarmer.stacks import host_network
 from swarmer.stacks import nspawn_network as network
 from swarmer.stacks.base import Capability, Stack
-from swarmer.stacks.nspawn_processes import ControlGroups, processes
+from swarmer.stacks.nspawn_processes import processes
 
 _LAUNCHER = Path(__file__).with_name("nspawn-launch.sh")
 _TOOLS = ("systemd-nspawn", "ip", "nsenter", "unshare", "setsid", "ssh", "nft", "mmdebstrap")
@@ -102,13 +102,12 @@ class NspawnStack(Stack):
 
     def power_on(self, node: str) -> None:
         folder = self.home.node(node)
-        fresh = isinstance(self.processes, ControlGroups) and self.processes.fresh_cgroup2
         variables = {
             "NAME": node,
             "NODE": str(folder),
             "BRIDGE": network.BRIDGE,
             "LOWERDIR": (folder / "lowerdir").read_text(),
-            "FRESH_CGROUP2": "1" if fresh else "0",
+            "FRESH_CGROUP2": "1" if self.processes.fresh_cgroup2 else "0",
         }
         inside = f"--net=/run/netns/{network.namespace(self.home)}"
         command = ["nsenter", inside, "unshare", "--mount", "--propagation=slave", "sh", str(_LAUNCHER)]

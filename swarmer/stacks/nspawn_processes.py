@@ -25,6 +25,11 @@ class Processes(ABC):
     def __init__(self, tag: str) -> None:
         self.tag = tag
 
+    @property
+    def fresh_cgroup2(self) -> bool:
+        """Whether a node needs a v2 tree of its own mounted, because the host's own is not where it belongs."""
+        return False
+
     @abstractmethod
     def start(self, server: Server, command: Sequence[str], variables: Mapping[str, str], console: Path) -> None:
         """Start `command` as the first process of a node, within the node's memory and cpus."""
@@ -114,21 +119,22 @@ class ControlGroups(Processes):
 
     @property
     def fresh_cgroup2(self) -> bool:
-        """Whether a node needs a v2 tree of its own mounted, because the host's own is not where it belongs."""
         return self._unified != Path("/sys/fs/cgroup")
 
+    def _group(self, root: Path, node: str) -> Path:
+        return root / f"swarmer-{self.tag}" / node
+
     def _groups(self, node: str) -> list[Path]:
-        return [root / f"swarmer-{self.tag}" / node for root in (self._unified, self._memory, self._cpu) if root]
+        return [self._group(root, node) for root in (self._unified, self._memory, self._cpu) if root]
 
     def start(self, server: Server, command: Sequence[str], variables: Mapping[str, str], console: Path) -> None:
         groups = self._groups(server.name)
         for group in groups:
             group.mkdir(parents=True, exist_ok=True)
         if self._memory:
-            limit = self._memory / f"swarmer-{self.tag}" / server.name / "memory.limit_in_bytes"
-            limit.write_text(f"{server.memory}M")
+            (self._group(self._memory, server.name) / "memory.limit_in_bytes").write_text(f"{server.memory}M")
         if self._cpu:
-            group = self._cpu / f"swarmer-{self.tag}" / server.name
+            group = self._group(self._cpu, server.name)
             (group / "cpu.cfs_period_us").write_text(str(_PERIOD))
             (group / "cpu.cfs_quota_us").write_text(str(_PERIOD * server.cpus))
         # A shell joins the groups before it forks the node off, so that the groups are never seen empty.
@@ -157,8 +163,8 @@ class ControlGroups(Processes):
     def memory(self, node: str) -> int | None:
         if not self._memory:
             return None
-        usage = self._memory / f"swarmer-{self.tag}" / node / "memory.stat"
-        fields = dict(line.split() for line in usage.read_text().splitlines())
+        usage = (self._group(self._memory, node) / "memory.stat").read_text()
+        fields = dict(line.split() for line in usage.splitlines())
         return int(fields["total_rss"]) + int(fields["total_shmem"])
 
     def remove(self, node: str) -> None:

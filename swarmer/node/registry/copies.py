@@ -95,8 +95,10 @@ class Copies:
         if new:
             # The small step of a push that just ended is no reason to be unfit.
             self._complete = self._complete and len(new) == 1
-        asked = time.monotonic() - _ASK_AGAIN
-        again = [manifest for manifest in missing if self._lost.get(manifest.key, asked + 1) <= asked]
+        long_ago = time.monotonic() - _ASK_AGAIN
+        again = [
+            manifest for manifest in missing if manifest.key in self._lost and self._lost[manifest.key] <= long_ago
+        ]
         got = list(self._getting.map(self._get, new))
         list(self._getting.map(self._get, again))
         if new or again:
