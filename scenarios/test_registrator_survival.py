@@ -15,7 +15,7 @@ from swarmer.cluster_node import Node
 from swarmer.dns_client import ask
 from swarmer.faults import Faults
 from swarmer.ports import CONSUL_DNS_OF_SERVERS
-from swarmer.wait import NotYet, until, until_equal
+from swarmer.wait import NotYet, patient, until, until_equal
 
 WEB = "-p 8080:80"
 
@@ -28,8 +28,8 @@ def test_a_resync_that_changes_nothing_writes_nothing(
 ) -> None:
     run_container(node, f"--name plain {WEB} -e SERVICE_TAGS=b,a -e SERVICE_REGION=eu")
     run_container(node, "--name many -p 8081:80 -p 8082:53/udp -e SERVICE_CHECK_SCRIPT=true")
-    run_container(node, "--name healthy -p 8083:80 --health-cmd true --health-interval=200ms")
-    by = start_registrator(node, "-resync=1 -ttl=10 -ttl-refresh=1")
+    run_container(node, f"--name healthy -p 8083:80 --health-cmd true --health-interval={patient(0.2):g}s")
+    by = start_registrator(node, f"-resync=1 -ttl={patient(10):.0f} -ttl-refresh=1")
     for name in ("plain:80", "many:80", "many:53:udp", "healthy:80"):
         announced.wait(node, f"{by}:{name}", by=by)
     for check in (f"healthcheck:{by}:healthy:80", f"service:{by}:many:80", f"service:{by}:many:53:udp"):
