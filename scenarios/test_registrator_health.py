@@ -87,7 +87,9 @@ def test_a_script_that_the_image_brings_is_not_run(
     node: Node, announced: Announced, run_container: DockerRun, busybox_image: str
 ) -> None:
     script = "ENV SERVICE_CHECK_SCRIPT=touch\\ /tmp/it-ran SERVICE_CHECK_INTERVAL=200ms SERVICE_REGION=eu"
-    node.succeed(f"docker create --name made {busybox_image} && docker commit --change '{script}' made with-script")
+    node.succeed(
+        f"docker create --name made {busybox_image} true && docker commit --change '{script}' made with-script"
+    )
     try:
         run_container(node, f"--name web {WEB}", image="with-script")
         service = announced.wait(node, f"{node.name}:web:80")
