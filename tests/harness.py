@@ -13,6 +13,9 @@ from swarmer.state import ClusterHome
 REPOSITORY = Path(__file__).parent.parent
 PROMISES = Path(__file__).parent / "promises"
 
+#: Before a command that is to heed signals, also where the tests run in the background, and are to ignore Ctrl-C.
+HEEDING = ("env", "--default-signal=HUP,INT,TERM")
+
 
 def servers_yml(network: str, *, dc: str = "harness", count: int = 1) -> str:
     """A small cluster; `network` is the first three numbers of its addresses."""
@@ -70,15 +73,11 @@ class Harness:
         return subprocess.CompletedProcess(process.args, process.returncode, output)
 
     def _popen(self, command: list[str]) -> subprocess.Popen[str]:
-        own = {"SWARMER_HOME": str(self.home), "PYTHONPATH": str(REPOSITORY)}
-        # Who is behind a proxy has it for the way outside; this one answers nobody, so that nodes are asked without it.
-        environment = {**os.environ, "https_proxy": "http://127.0.0.1:9", "no_proxy": "", **own, **self.environment}
+        environment = {**os.environ, "SWARMER_HOME": str(self.home), "PYTHONPATH": str(REPOSITORY), **self.environment}
         # What the outer pytest tells its own workers is none of the inner one's business.
         environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
-        # Also where the tests run in the background, and are to ignore Ctrl-C.
-        heeding = ["env", "--default-signal=HUP,INT,TERM"]
         return subprocess.Popen(
-            [*heeding, *self.inside, *command],
+            [*HEEDING, *self.inside, *command],
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from harness import HEEDING
 from ruamel.yaml import YAML
 
 from swarmer import spec_file, wait
@@ -259,6 +260,7 @@ def test_prune_keeps_the_layers_of_clusters(
     swarmer: Swarmer, folder: Path, spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SWARMER_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("VAGRANT_HOME", str(folder / "vagrant"))
     for name in ("base-used", "node-used", "node-old", "node-torn.partial"):
         (folder / "cache/images" / name / "root").mkdir(parents=True)
     made(spec, "dev", layers=("base-used", "node-used"))
@@ -321,7 +323,8 @@ def test_a_cluster_from_up_to_down() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="nspawn nodes need root")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_up_interrupted_leaves_nothing(number: signal.Signals) -> None:
-    with subprocess.Popen([sys.executable, "-m", "swarmer", "up"], stderr=subprocess.PIPE, text=True) as process:
+    command = [*HEEDING, sys.executable, "-m", "swarmer", "up"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         told = ""
         for line in process.stderr:

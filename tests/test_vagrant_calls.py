@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import wait_for
+from harness import HEEDING, wait_for
 
 from swarmer.errors import HostError
 from swarmer.stacks import vagrant_providers
@@ -62,7 +62,7 @@ def _lives(folder: Path) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_what_a_dead_run_began_is_ended_by_who_removes_it(folder: Path, number: signal.Signals) -> None:
-    with subprocess.Popen([sys.executable, "-c", _PROGRAM], stdout=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen([*HEEDING, sys.executable, "-c", _PROGRAM], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout and run.stdout.readline() == "making\n"
         run.send_signal(number)
         run.wait(timeout=30)
