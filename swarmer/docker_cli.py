@@ -19,9 +19,10 @@ from swarmer.errors import SwarmerError
 from swarmer.ports import DOCKER
 from swarmer.spec import SwarmRole
 from swarmer.ssh import quoted
+from swarmer.wait import patient
 
-#: Seconds until an engine that doesn't answer is passed over.
-GLANCE: Final = 5.0
+#: Seconds until an engine that doesn't answer is passed over, on a machine of usual speed.
+_GLANCE: Final = 5.0
 
 #: What names an engine to the docker client; of the caller's, nothing may remain.
 _NAMING: Final = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
@@ -89,7 +90,7 @@ def output(node: Node, arguments: Sequence[str]) -> Output:
     this = command(node, arguments)
     with this.popen(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
-            stdout, stderr = process.communicate(timeout=GLANCE)
+            stdout, stderr = process.communicate(timeout=patient(_GLANCE))
         except subprocess.TimeoutExpired:
             process.kill()
             return Output(None)
@@ -101,7 +102,7 @@ def listens(node: Node) -> bool:
     if not node.running:
         return False
     try:
-        socket.create_connection((str(node.ip), DOCKER.number), timeout=GLANCE).close()
+        socket.create_connection((str(node.ip), DOCKER.number), timeout=patient(_GLANCE)).close()
     except OSError:
         return False
     return True
