@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from swarmer.node.registry import manifests, server
+from swarmer.node.registry import manifests, server, store
 from swarmer.node.registry.front import Response
 
 HIDDEN = b"DELETE /v2/app/manifests/1 HTTP/1.1\r\nHost: any\r\nContent-Length: 0\r\n\r\n"
@@ -73,3 +73,12 @@ def test_what_follows_a_whole_body_is_the_next_request(tmp_path: Path) -> None:
     said, asked = answers(tmp_path, put % (manifests.LARGEST, bytes(manifests.LARGEST)) + HIDDEN)
     assert asked == [("PUT", "/v2/app/manifests/2", manifests.LARGEST), ("DELETE", "/v2/app/manifests/1", 0)]
     assert said.count(b"HTTP/1.1 200") == 2
+
+
+@pytest.mark.parametrize(("target", "status"), [(b"X-Target: http://store/v2/\r\n", b"500"), (b"", b"503")])
+def test_a_late_gate_is_no_error_of_docker_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: bytes, status: bytes
+) -> None:
+    monkeypatch.setattr(store, "low", lambda: False)
+    said, _ = answers(tmp_path, b"GET /failed HTTP/1.1\r\nHost: any\r\n%s\r\n" % target)
+    assert said.startswith(b"HTTP/1.1 %s" % status)

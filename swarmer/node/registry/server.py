@@ -104,6 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
                     raise unavailable("another node of the registry refused it; try again")
                 raise Refusal.unpacked(headers["X-Refusal"])
             case "/failed":
+                if "X-Target" not in headers:  # nginx makes the same of a gate that it waited for in vain
+                    raise unavailable("a part of the registry is late; try again")
                 self._make_room()
                 raise Refusal(500, "UNKNOWN", "the node's docker-registry had an error; its journal tells more")
             case "/gone":
