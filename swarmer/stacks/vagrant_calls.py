@@ -73,7 +73,7 @@ class VagrantCalls:
         }
 
     def up(self, *, deadline: float, said: Callable[[str], None]) -> None:
-        """Make all machines side by side, and wait until each lets us in.
+        """Make all machines side by side, and switch them on.
 
         Args:
             deadline: seconds until it is given up.
