@@ -261,6 +261,7 @@ def test_prune_keeps_the_layers_of_clusters(
 ) -> None:
     monkeypatch.setenv("SWARMER_CACHE", str(folder / "cache"))
     monkeypatch.setenv("VAGRANT_HOME", str(folder / "vagrant"))
+    monkeypatch.setenv("HOME", str(folder))
     for name in ("base-used", "node-used", "node-old", "node-torn.partial"):
         (folder / "cache/images" / name / "root").mkdir(parents=True)
     made(spec, "dev", layers=("base-used", "node-used"))
