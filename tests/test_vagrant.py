@@ -146,6 +146,12 @@ def test_a_machine_of_virtualbox_gets_its_drive_its_network_and_its_console(home
     assert settings["--uart1"][-2:] == ["file", machine["console"]]
 
 
+def test_vagrants_watch_over_a_machine_has_begun_before_swarmer_takes_it_over() -> None:
+    words = ["ruby", str(REPOSITORY / "tests/vagrant_watch.rb")]
+    run = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert run.stdout == "taken over\n", run.stderr
+
+
 def _run_by_hand(home: Path, script: str) -> str:
     """What a person's commands in a shell print; none may fail."""
     environment = {**os.environ, "SWARMER_HOME": str(home), "SWARMER_SERVERS": str(home.parent / "servers.yml")}
