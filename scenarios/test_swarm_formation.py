@@ -36,34 +36,6 @@ def test_roles_and_labels_of_the_spec_are_labels_of_the_nodes(cluster: Cluster) 
     assert labels == {node.name: {"swarm": str(node.server.swarm), **node.server.labels} for node in cluster.nodes}
 
 
-def test_a_node_that_takes_anothers_name_gets_nothing_of_it(
-    cluster: Cluster, swarm_agent: Node, swarm_leader: Node
-) -> None:
-    manager = next(node for node in cluster.swarm_managers if node is not swarm_leader)
-    before = {member.name: member for member in health.swarm_members(cluster)}
-    intruder = before[swarm_agent.name].id
-    swarm_agent.succeed(f"hostname {manager.name} && systemctl restart docker")
-    try:
-
-        def probe() -> None:
-            members = docker_api.members(swarm_leader.docker)
-            if intruder in {member.id for member in members if member.name != manager.name}:
-                raise NotYet("it still has its own name")
-            assert before[manager.name].id in {member.id for member in members if member.manager}
-            for member in members:
-                if member.id != before[manager.name].id and member.name == manager.name:
-                    assert member.labels == before[swarm_agent.name].labels
-                    raise NotYet("it is still in the swarm")
-
-        until("it to be out", probe, timeout=20, interval=0.05, pardon=docker_api.Unavailable)
-    finally:
-        swarm_agent.succeed(f"hostname {swarm_agent.name} && systemctl restart docker")
-    cluster.wait_converged()
-    after = {member.name: member for member in health.swarm_members(cluster)}
-    assert after[manager.name].id == before[manager.name].id
-    assert after[swarm_agent.name].labels == before[swarm_agent.name].labels
-
-
 def test_consul_names_the_healthy_managers_and_the_leader(cluster: Cluster) -> None:
     managers = {str(node.ip) for node in cluster.swarm_managers}
 

@@ -189,9 +189,9 @@ class Cluster:
                 except docker_api.Unavailable:
                     continue
                 for member in members:
-                    # A node that has just founded the swarm has not told its name yet.
-                    if member.leader and member.reachability == "reachable" and member.name:
-                        return self.node(member.name)
+                    if member.leader and member.reachability == "reachable":
+                        # Not by its name: just after an election, docker may show it under a worker's.
+                        return next(node for node in self.swarm_managers if str(node.ip) == member.address)
             raise NotYet("no leader")
 
         return until("a leader of the swarm", probe, timeout=timeout, interval=0.05)
@@ -226,8 +226,8 @@ class Cluster:
 
     def replace(self, node: Node) -> None:
         """Boot a new node in the place of one that is dead, or will be; doesn't wait for it."""
-        with suppress(NotYet):
-            self.former_members |= {member.id for member in health.swarm_members(self) if member.name == node.name}
+        with suppress(NotYet, *consul_api.Unavailable):
+            self.former_members |= {health.swarm_ids(self)[node.name]} - {""}
         self.ssh.disconnect(node.name)
         self.ssh.forget(node.name)
         self.ssh.prepare(self.spec)

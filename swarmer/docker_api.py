@@ -28,6 +28,9 @@ class Member:
     """A node of the swarm, as its managers see it.
 
     Attributes:
+        name: the host name that docker shows of it. In the second after an election it may be another node's; an
+            entry that never reported one has none.
+        address: where the other managers reach a manager; empty for a worker.
         state: `ready`, `down`, `unknown` or `disconnected`.
         availability: `active`, `pause` or `drain`.
         reachability: of a manager, `reachable`, `unreachable` or `unknown`; empty for a worker.
@@ -35,6 +38,7 @@ class Member:
 
     id: str
     name: str
+    address: str
     state: str
     availability: str
     reachability: str
@@ -82,6 +86,7 @@ def _member(node: dict[str, Any]) -> Member:
     return Member(
         id=node["ID"],
         name=(node.get("Description") or {}).get("Hostname", ""),
+        address=status.get("Addr", "").rpartition(":")[0],
         state=node["Status"]["State"],
         availability=node["Spec"]["Availability"],
         reachability=status.get("Reachability", ""),

@@ -66,8 +66,8 @@ def overlay_pool(admin_network: IPv4Network) -> IPv4Network:
 def _swarm(spec: Spec) -> dict[str, Any]:
     """What managers know of the swarm: `swarmer.node.swarm` reads it.
 
-    Its labels, because a node must not be able to give itself one, and so get hold of the secrets of tasks that are
-    bound to it; its address, by which it is known to be who it says it is.
+    The labels of each node, because a node must not be able to give itself one, and so get hold of the secrets of
+    tasks that are bound to it; its role and availability; the address by which the managers reach each other.
     """
     return {
         "overlay_pool": str(overlay_pool(spec.admin_network)),
@@ -75,6 +75,7 @@ def _swarm(spec: Spec) -> dict[str, Any]:
             peer.name: {
                 "ip": str(peer.ip),
                 "role": "worker" if peer.swarm is SwarmRole.AGENT else "manager",
+                "availability": "drain" if peer.swarm is SwarmRole.MANAGER else "active",
                 "labels": peer.node_labels,
             }
             for peer in spec.servers

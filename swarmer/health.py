@@ -166,6 +166,8 @@ def check_swarm(cluster: "Cluster") -> None:
         NotYet: something is missing, or too much.
     """
     members = swarm_members(cluster)
+    if unnamed := [f"{member.id} ({member.state})" for member in members if not member.name]:
+        raise NotYet(f"the swarm has entries that never reported a host name: {', '.join(unnamed)}")
     if sorted(member.name for member in members) != sorted(node.name for node in cluster.nodes):
         raise NotYet(f"the swarm has the nodes {', '.join(sorted(member.name for member in members))}")
     if not any(member.leader for member in members):
@@ -213,6 +215,18 @@ def swarm_members(cluster: "Cluster") -> list[docker_api.Member]:
             except docker_api.Unavailable as error:
                 last = f"{node.name}: {docker_api.reason(error)}"
     raise NotYet(last)
+
+
+def swarm_ids(cluster: "Cluster") -> dict[str, str]:
+    """Node name to the id in the swarm that the node recorded of itself last; empty for one that recorded none.
+
+    Raises:
+        NotYet: no consul server knows a leader.
+        Unavailable: it doesn't answer.
+    """
+    _, entries = reachable_server(cluster).kv.get("swarm/nodes/", recurse=True)
+    recorded = {entry["Key"].rpartition("/")[2]: entry["Value"].decode() for entry in entries or ()}
+    return {node.name: recorded.get(node.name, "").partition(" ")[0] for node in cluster.nodes}
 
 
 def reachable_server(cluster: "Cluster") -> consul.Consul:

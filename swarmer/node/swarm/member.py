@@ -10,7 +10,8 @@ from swarmer.node.consul_agent import Refused
 from swarmer.node.patience import patient
 from swarmer.node.swarm import order
 from swarmer.node.swarm.engine import Engine, EngineError, Membership
-from swarmer.node.swarm.store import Store
+from swarmer.node.swarm.keeper import Keeper
+from swarmer.node.swarm.store import Identity, Records, Store
 
 #: Seconds between two signs of life of a node to the managers; after three missing ones its tasks run elsewhere.
 #: Docker's own are 5, which makes that 15 to 20 s.
@@ -50,6 +51,7 @@ class Member:
     engine: Engine
     store: Store
     _managing: Membership | None = field(default=None, init=False)
+    _keeper: Keeper | None = field(default=None, init=False)
     _trouble_since: float | None = field(default=None, init=False)
     _alone_since: float | None = field(default=None, init=False)
 
@@ -70,14 +72,15 @@ class Member:
             Refused: consul isn't ready, or somebody else was faster.
             EngineError: docker isn't ready, or refuses.
         """
+        keeper, self._keeper = self._keeper, None  # it is kept only by a look at which this node leads
         membership = self._managing or self._membership()
         if membership.state == "inactive":
             self._enter_as_manager() if self.manages else self._enter_as_worker()
             return 0
         if membership.state == "active" and membership.manager:
-            return self._manage(membership)
+            return self._manage(membership, keeper)
         if self.manages:
-            self.store.announce_trouble(membership.error or membership.state)
+            self.store.announce_trouble(membership.error or f"{membership.state}, but not a manager")
         if membership.state == "locked":
             return 1.0  # a person has the key
         # Left are pending, where docker is at it, and error, where it tries again itself.
@@ -164,7 +167,7 @@ class Member:
 
     # -- being in ------------------------------------------------------------------------------------------
 
-    def _manage(self, membership: Membership) -> float:
+    def _manage(self, membership: Membership, keeper: Keeper | None) -> float:
         # Docker runs two programs whenever it is asked for the membership, so it is remembered while all is well.
         self._managing = None
         if not self._in_the_right_swarm(membership):
@@ -181,11 +184,13 @@ class Member:
             return self._leave(DOWN)
         leader = bool(own and (own.get("ManagerStatus") or {}).get("Leader"))
         self.store.announce(leader=leader)
-        if leader and order.keep(self.engine, self.store, self.store.records(), nodes, self.known["nodes"]):
-            return 0.3
+        pause = CALM
+        if leader:
+            self._keeper = keeper or Keeper(self.engine, self.store, self.known["nodes"])
+            pause = self._keeper.keep(self.store.records(), nodes, calm=CALM)
         if own and membership.cluster:
             self._managing = membership
-        return CALM
+        return pause
 
     def _in_the_right_swarm(self, membership: Membership) -> bool:
         """Whether this swarm is the one that all others know, and they know that this node manages it.
@@ -200,11 +205,33 @@ class Member:
             with self.store.lock() as session:
                 self.store.publish(self.engine.swarm(), membership.node, replacing=0, session=session)
         elif records.cluster != membership.cluster:
-            self._leave(f"this is the swarm {membership.cluster}, not {records.cluster}")
-            return False
-        elif records.managers.get(self.facts["name"]) != membership.node:
+            return self._settle(records, membership)
+        elif self._recorded(records) != (membership.node, membership.node):
             self.store.record_manager(membership.node)
         return True
+
+    def _recorded(self, records: Records) -> tuple[str, str | None]:
+        """The ids under which this node, and it as a manager, is recorded."""
+        name = self.facts["name"]
+        return records.nodes.get(name, Identity()).node, records.managers.get(name)
+
+    def _settle(self, records: Records, membership: Membership) -> bool:
+        """Another swarm is recorded than this one. Whether this one is right after all.
+
+        It is where most managers of the cluster are in it: the record is an old one then, as of a restored snapshot.
+        A manager that is in it without them had its time to see that, and leaves.
+        """
+        if order.is_swarm_of(self.engine.nodes(), self.known["nodes"]):
+            with self.store.lock() as session:
+                print(
+                    f"the swarm {records.cluster} is recorded, but the managers are in {membership.cluster}", flush=True
+                )
+                version = records.version
+                self.store.publish(self.engine.swarm(), membership.node, replacing=version, session=session)
+            return True
+        if self._gave_up(reason := f"this is the swarm {membership.cluster}, not {records.cluster}"):
+            self._leave(reason)
+        return False
 
     def _go_on_alone(self) -> None:
         """Make this manager the only one, if nobody else holds the swarm's state: the others' disks are new.
@@ -228,6 +255,8 @@ class Member:
         leader records who is in the swarm; it may be a moment behind. While there is none, nothing is known.
         """
         known = self.store.member()
+        if known.node != membership.node and membership.state == "active":
+            self.store.record_node(membership.node)  # the leader knows it by that
         if not self.store.has_leader():
             return ""
         if known.node != membership.node:

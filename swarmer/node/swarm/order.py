@@ -1,98 +1,200 @@
-"""What the leader keeps in order: labels, what consul knows of the swarm, and that no node is there twice."""
+"""What the leader changes in the swarm, and when. Pure functions and one watch: nothing here talks to docker or consul.
 
+Which node an entry of the swarm is follows from its id alone, as the node itself recorded it (`store.Identity`). Host
+names and addresses are what docker shows of an entry at the moment; in the second after an election it may show a
+manager under the name of a worker. So nothing is decided by a name that a recorded id contradicts, and nothing is
+taken out of the swarm that wasn't superfluous for a while. docs/swarm.md has the rules.
+"""
+
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final
 
-from swarmer.node.swarm.engine import Engine, EngineError, SwarmNode
-from swarmer.node.swarm.store import Known, Records, Store
+from swarmer.node.patience import patient
+from swarmer.node.swarm.engine import SwarmNode
+from swarmer.node.swarm.store import Identity, Known, Records
 
 #: Docker's words for the two roles.
-_WORKER: Final = "worker"
-_MANAGER: Final = "manager"
+WORKER: Final = "worker"
+MANAGER: Final = "manager"
 
-#: The nodes of the spec by name: each one's `ip`, `role` in docker's words, and `labels`.
+#: A manager of the spec with this label, `swarmer.role=worker`, stays a worker when somebody demotes it.
+HELD_ROLE: Final = "swarmer.role"
+
+#: Seconds between two looks after which nothing counts any more as seen without a break.
+BREAK: Final = patient(5.0)
+
+#: The nodes of the spec by name: each one's `ip`, `role` and `availability` in docker's words, and `labels`.
 Plan = Mapping[str, Mapping[str, Any]]
 
 
-def keep(engine: Engine, store: Store, records: Records, nodes: Sequence[SwarmNode], plan: Plan) -> bool:
-    """Do what is to be done; whether something is left that takes a moment."""
-    for node, wanted in unlabelled(nodes, plan):
-        engine.change(node, Labels=wanted)
-    tokens = {role.lower(): token for role, token in engine.swarm()["JoinTokens"].items()}
-    if tokens != records.tokens:
-        store.record_tokens(tokens)
-    former = replaced(nodes, plan)
-    genuine = [node for node in nodes if is_genuine(node, plan) and node not in former]
-    present = {name(node): Known(node["ID"], is_down(node)) for node in genuine}
-    if present != records.members:
-        store.record_members(records.members, present)
-    left = False
-    for node in former:
-        left = True
-        try:
-            forget(engine, node)
-        except EngineError as error:
-            print(f"the former {name(node)} is not forgotten yet: {error}", flush=True)
-    return left
+class Kind(Enum):
+    """What may be wrong with an entry, for how many seconds it has to be so, and how the journal puts it."""
+
+    FORMER = patient(1.0), "is the former self of a node that joined again under another id"
+    #: Longer than docker takes to count a dead node as down: a node that is just joining, and hasn't recorded its id
+    #: yet, must not be taken for the superfluous one of the two.
+    NAMESAKE = patient(10.0), "has the host name of a node that is up under another id"
+    FOREIGN = patient(30.0), "isn't a node of the cluster"
+    #: Left behind by a join that docker gave up and tried again.
+    UNNAMED = 180.0, "never reported a host name"
+    #: Long enough to remove a node by hand: first `docker node demote`, then `docker node rm`.
+    DEMOTED = patient(10.0), "is a manager of the cluster, but a worker in the swarm"
+    #: Nothing is done about it: the node may be about to record its id.
+    UNRECORDED = float("inf"), "hasn't recorded its id"
+
+    def __init__(self, seconds: float, text: str) -> None:
+        self.seconds = seconds
+        self.text = text
 
 
-def is_genuine(node: SwarmNode, plan: Plan) -> bool:
-    """Whether it is the node of the spec that it says it is.
+#: What makes an entry superfluous.
+SUPERFLUOUS: Final = (Kind.FORMER, Kind.NAMESAKE, Kind.FOREIGN, Kind.UNNAMED)
 
-    A node tells its name itself, and one that was taken over may tell another's. Where it stands is what the managers
-    see of its connection.
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with the entry of this id."""
+
+    node: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Update:
+    """Change an entry: `Labels`, `Role` or `Availability`, in docker's words."""
+
+    node: SwarmNode
+    changes: Mapping[str, object]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Promote:
+    """Make the node of this name a manager again. What it held of the swarm's state went with its former role."""
+
+    node: SwarmNode
+    name: str
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Remove the entry of a node that isn't a manager."""
+
+    node: SwarmNode
+    reason: str
+
+
+Action = Update | Promote | Remove
+
+
+class Watch:
+    """What one leader has seen without a break, and what follows from it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._since: dict[Finding, float] = {}
+        self._looked = float("-inf")
+
+    def look(self, nodes: Sequence[SwarmNode], records: Records, now: float) -> list[Action]:
+        """What is to be done now.
+
+        Args:
+            nodes: the entries of the swarm, as the leader's docker shows them.
+            now: seconds of a clock that never goes back.
+        """
+        if now - self._looked > BREAK:
+            self._since = {}
+        self._looked = now
+        recorded = {owner: identity for owner, identity in records.nodes.items() if owner in self._plan}
+        found = findings(nodes, self._plan, recorded)
+        self._since = {finding: self._since.get(finding, now) for finding in found}
+        due = {
+            finding.node: finding.kind for finding, since in self._since.items() if now - since >= finding.kind.seconds
+        }
+        by_id = {node["ID"]: node for node in nodes}
+        owners = owners_of(recorded)
+        actions: list[Action] = []
+        for node in nodes:
+            if owner := owners.get(node["ID"]):
+                actions += _as_planned(node, self._plan[owner], records.members.get(owner))
+                if due.get(node["ID"]) is Kind.DEMOTED:
+                    actions.append(Promote(node, owner))
+        return actions + take_out([(by_id[node], kind) for node, kind in due.items() if kind in SUPERFLUOUS], nodes)
+
+    def pause(self, now: float, *, calm: float) -> float:
+        """Seconds until the next look: soon while something new is seen, or will be due before `calm` is over."""
+        waits = [calm]
+        for finding, since in self._since.items():
+            if now - since < Kind.NAMESAKE.seconds:
+                waits.append(0.3)
+            elif finding.kind is not Kind.UNRECORDED:
+                waits.append(max(0.3, since + finding.kind.seconds - now))
+        return min(waits)
+
+
+def findings(nodes: Sequence[SwarmNode], plan: Plan, recorded: Mapping[str, Identity]) -> list[Finding]:
+    """What is wrong with the entries of the swarm, as far as one look tells; at most one thing for each.
+
+    Args:
+        recorded: what the nodes of the plan recorded of themselves, by name.
     """
-    return name(node) in plan and _address(node) == plan[name(node)]["ip"]
-
-
-def unlabelled(nodes: Iterable[SwarmNode], plan: Plan) -> list[tuple[SwarmNode, dict[str, str]]]:
-    """The nodes that lack a label of the spec, each with all labels that it is to have; others' labels stay."""
+    present = {identity.node for identity in recorded.values()}
+    former = {node for identity in recorded.values() for node in identity.former} - present
+    owners = owners_of(recorded)
+    up = {node["ID"] for node in nodes if node["Status"]["State"] == "ready"}
     found = []
     for node in nodes:
-        present = node["Spec"].get("Labels") or {}
-        wanted = {**present, **(plan[name(node)]["labels"] if is_genuine(node, plan) else {})}
-        if wanted != present:
-            found.append((node, wanted))
+        identity, host = node["ID"], name(node)
+        if identity in present:
+            if identity in owners and _is_demoted(node, plan[owners[identity]]):
+                found.append(Finding(identity, Kind.DEMOTED))
+        elif identity in former:
+            found.append(Finding(identity, Kind.FORMER))
+        elif not host:
+            found.append(Finding(identity, Kind.UNNAMED))
+        elif host not in plan:
+            found.append(Finding(identity, Kind.FOREIGN))
+        elif host in recorded and recorded[host].node in up:
+            found.append(Finding(identity, Kind.NAMESAKE))
+        else:
+            found.append(Finding(identity, Kind.UNRECORDED))
     return found
 
 
-def replaced(nodes: Iterable[SwarmNode], plan: Plan) -> list[SwarmNode]:
-    """All entries of a name but one: those of nodes whose disk is gone, and of who only says that it has the name.
-
-    Which one stays: who stands where the spec says, in the role that the spec says, is up, and joined last. When each
-    joined is by the clock of the manager that led then, so it comes last.
-    """
-
-    def rank(node: SwarmNode) -> tuple[bool, bool, bool, str]:
-        genuine = is_genuine(node, plan)
-        in_role = genuine and node["Spec"]["Role"] == plan[name(node)]["role"]
-        return genuine, in_role, not is_down(node), node["CreatedAt"]
-
-    best: dict[str, SwarmNode] = {}
-    for node in nodes:
-        if name(node) not in best or rank(node) > rank(best[name(node)]):
-            best[name(node)] = node
-    return [node for node in nodes if name(node) and node is not best[name(node)]]
+def owners_of(recorded: Mapping[str, Identity]) -> dict[str, str]:
+    """Id to the name of the node that recorded it; an id that several nodes recorded is nobody's."""
+    counted = Counter(identity.node for identity in recorded.values())
+    return {identity.node: owner for owner, identity in recorded.items() if counted[identity.node] == 1}
 
 
-def forget(engine: Engine, node: SwarmNode) -> None:
-    """Take a node out of the swarm, and out of the managers' raft first if it is in there."""
-    if "ManagerStatus" not in node:
-        print(f"{name(node)} was replaced: its former self is forgotten", flush=True)
-        engine.remove(node)
-    elif node["Spec"]["Role"] == _MANAGER:
-        print(f"{name(node)} was replaced: its former self is no manager any more", flush=True)
-        engine.change(node, Role=_WORKER)
+def members(nodes: Iterable[SwarmNode], recorded: Mapping[str, Identity]) -> dict[str, Known]:
+    """How the leader knows each node whose recorded id is in the swarm."""
+    owners = owners_of(recorded)
+    return {owners[node["ID"]]: Known(node["ID"], is_down(node)) for node in nodes if node["ID"] in owners}
 
 
-def name(node: SwarmNode) -> str:
-    """Its host name; empty while it has only just joined."""
-    return (node.get("Description") or {}).get("Hostname") or ""
+def take_out(superfluous: Iterable[tuple[SwarmNode, Kind]], nodes: Iterable[SwarmNode]) -> list[Action]:
+    """How superfluous entries go: a manager is demoted first, one at a time; the next look removes it."""
+    actions: list[Action] = []
+    demoting = False
+    for node, kind in superfluous:
+        if node["Spec"]["Role"] == MANAGER and "ManagerStatus" in node:
+            if not demoting and spares(node, nodes):
+                actions.append(Update(node, {"Role": WORKER}, kind.text))
+                demoting = True
+        elif "ManagerStatus" not in node:
+            actions.append(Remove(node, kind.text))
+    return actions
 
 
-def is_down(node: SwarmNode) -> bool:
-    """Whether the managers miss its signs of life."""
-    return bool(node["Status"]["State"] == "down")
+def spares(manager: SwarmNode, nodes: Iterable[SwarmNode]) -> bool:
+    """Whether the other managers are a quorum without this one, and it doesn't lead."""
+    others = [node for node in nodes if "ManagerStatus" in node and node["ID"] != manager["ID"]]
+    reachable = sum(map(_is_reachable, others))
+    return reachable > len(others) // 2 and not manager["ManagerStatus"].get("Leader")
 
 
 def may_leave(own: SwarmNode, nodes: Iterable[SwarmNode]) -> bool:
@@ -101,16 +203,55 @@ def may_leave(own: SwarmNode, nodes: Iterable[SwarmNode]) -> bool:
     """
     managers = [node for node in nodes if "ManagerStatus" in node]
     others = [node for node in managers if node["ID"] != own["ID"] and _is_reachable(node)]
-    first = all(name(own) < name(other) for other in others if is_down(other))
+    first = all(own["ID"] < other["ID"] for other in others if is_down(other))
     return first and len(others) > len(managers) // 2
+
+
+def is_swarm_of(nodes: Iterable[SwarmNode], plan: Plan) -> bool:
+    """Whether most managers of the spec manage this swarm, and can be reached: there is no other one like it."""
+    places = {_address(node) for node in nodes if "ManagerStatus" in node and _is_reachable(node)}
+    planned = {each["ip"] for each in plan.values() if each["role"] == MANAGER}
+    return len(places & planned) > len(planned) // 2
+
+
+def name(node: SwarmNode) -> str:
+    """The host name that docker shows of it just now; empty while it has only just joined."""
+    return (node.get("Description") or {}).get("Hostname") or ""
+
+
+def is_down(node: SwarmNode) -> bool:
+    """Whether the managers miss its signs of life."""
+    return bool(node["Status"]["State"] == "down")
+
+
+def _as_planned(node: SwarmNode, planned: Mapping[str, Any], known: Known | None) -> list[Action]:
+    """Labels of the spec are added, others' labels stay; the availability is set when a node has just joined."""
+    changes: dict[str, object] = {}
+    labels = node["Spec"].get("Labels") or {}
+    if (wanted := {**labels, **planned["labels"]}) != labels:
+        changes["Labels"] = wanted
+    new = known is None or known.node != node["ID"]
+    if new and node["Spec"]["Availability"] != planned["availability"]:
+        changes["Availability"] = planned["availability"]
+    return [Update(node, changes)] if changes else []
+
+
+def _is_demoted(node: SwarmNode, planned: Mapping[str, Any]) -> bool:
+    """Whether a manager of the spec is a worker, and nobody holds it there.
+
+    Also while it counts as down, as it does for some seconds after it was demoted: it counts as a manager only once it
+    has joined the others.
+    """
+    role, labels = node["Spec"]["Role"], node["Spec"].get("Labels") or {}
+    demoted = planned["role"] == MANAGER and role == WORKER and "ManagerStatus" not in node
+    return demoted and labels.get(HELD_ROLE) != WORKER
 
 
 def _is_reachable(manager: SwarmNode) -> bool:
     return bool(manager["ManagerStatus"]["Reachability"] == "reachable")
 
 
-def _address(node: SwarmNode) -> str:
-    """Where the managers see it; empty while it has only just joined."""
-    manager: str = (node.get("ManagerStatus") or {}).get("Addr") or ""
-    seen: str = node["Status"].get("Addr") or ""
-    return manager.rpartition(":")[0] or seen
+def _address(manager: SwarmNode) -> str:
+    """Where the other managers reach it."""
+    address: str = manager["ManagerStatus"]["Addr"]
+    return address.rpartition(":")[0]

@@ -4,6 +4,7 @@
 |---|---|---|
 | `swarm/cluster` | the id of the swarm | managers |
 | `swarm/join/worker`, `swarm/join/manager` | the join tokens | all nodes the first, managers the second |
+| `swarm/nodes/NODE` | what the node records of itself: its id, then its former ones | managers, and the node itself |
 | `swarm/managers/NODE` | the id in the swarm of each node that holds the swarm's state on its disk | managers |
 | `swarm/members/NODE` | how the leader knows each node: `ID`, or `ID down` | managers, and the node itself |
 | `swarm/lock` | held by the one manager that founds the swarm | managers |
@@ -27,6 +28,35 @@ SILENCE: Final = patient(10)
 
 #: The most operations that consul takes in one transaction.
 _LARGEST: Final = 64
+
+#: How many of its former ids a node records.
+_FORMER: Final = 5
+
+
+class Identity(NamedTuple):
+    """What a node records of itself: nobody but the node has the token to write it, except managers.
+
+    Attributes:
+        node: its id in the swarm; empty where it has recorded none.
+        former: the ids that it had before, newest first: entries of these are superfluous.
+    """
+
+    node: str = ""
+    former: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Identity":
+        """From what is recorded."""
+        node, *former = text.split() or [""]
+        return cls(node, tuple(former))
+
+    def __str__(self) -> str:
+        return " ".join((self.node, *self.former))
+
+    def becomes(self, node: str) -> "Identity":
+        """The identity of the same node once it has this id."""
+        former = dict.fromkeys(each for each in (self.node, *self.former) if each not in ("", node))
+        return Identity(node, tuple(former)[:_FORMER])
 
 
 class Known(NamedTuple):
@@ -58,6 +88,7 @@ class Records:
         cluster: the id of the swarm; empty before it was founded.
         version: of that entry, for changing it only if nobody else did; 0 where there is none.
         tokens: `worker` and `manager` to the token by which they join.
+        nodes: node name to what that node recorded of itself.
         managers: node name to node id of all that hold the swarm's state.
         members: node name to how the leader knew it last, of all that are in the swarm.
         index: of this state, for waiting for another one.
@@ -66,6 +97,7 @@ class Records:
     cluster: str
     version: int
     tokens: Mapping[str, str]
+    nodes: Mapping[str, Identity]
     managers: Mapping[str, str]
     members: Mapping[str, Known]
     index: int
@@ -90,6 +122,7 @@ class Store:
             cluster=values.get("cluster", ""),
             version=versions.get("cluster", 0),
             tokens={role: values[f"join/{role}"] for role in ("worker", "manager") if f"join/{role}" in values},
+            nodes={name: Identity.parse(text) for name, text in _below("nodes/", values).items()},
             managers=_below("managers/", values),
             members={name: Known.parse(text) for name, text in _below("members/", values).items()},
             index=found,
@@ -104,9 +137,20 @@ class Store:
         """Let everybody join by these tokens."""
         self._transaction([_set(f"join/{role}", token) for role, token in tokens.items()])
 
+    def record_node(self, node_id: str) -> None:
+        """This node has this id in the swarm."""
+        known = self._identity()
+        if known != (identity := known.becomes(node_id)):
+            self._transaction([_set(f"nodes/{self._node}", str(identity))])
+
     def record_manager(self, node_id: str) -> None:
-        """This node holds the swarm's state."""
-        self._transaction([_set(f"managers/{self._node}", node_id)])
+        """This node has this id in the swarm, and holds the swarm's state."""
+        identity = self._identity().becomes(node_id)
+        self._transaction([_set(f"nodes/{self._node}", str(identity)), _set(f"managers/{self._node}", node_id)])
+
+    def _identity(self) -> Identity:
+        entries, _ = self._agent.read(f"kv/{PREFIX}nodes/{self._node}")
+        return Identity.parse(_text(entries[0]) if entries else "")
 
     def record_members(self, recorded: Mapping[str, Known], present: Mapping[str, Known]) -> None:
         """Exactly these nodes are in the swarm; writes what differs from what is recorded."""
@@ -120,9 +164,9 @@ class Store:
         entries, _ = self._agent.read(f"kv/{PREFIX}members/{self._node}")
         return Known.parse(_text(entries[0]) if entries else "")
 
-    def forget_manager(self) -> None:
-        """This node holds nothing of the swarm's state, or not any more."""
-        self._agent.call("DELETE", f"kv/{PREFIX}managers/{self._node}")
+    def forget_manager(self, name: str = "") -> None:
+        """This node, or the one of that name, holds nothing of the swarm's state, or not any more."""
+        self._agent.call("DELETE", f"kv/{PREFIX}managers/{name or self._node}")
 
     # -- founding ------------------------------------------------------------------------------------------
 
@@ -166,6 +210,7 @@ class Store:
             [
                 {"KV": {"Verb": "check-session", "Key": f"{PREFIX}lock", "Session": session}},
                 _set("cluster", swarm["ID"], replacing=replacing),
+                _set(f"nodes/{self._node}", str(self._identity().becomes(node_id))),
                 _set(f"managers/{self._node}", node_id),
                 _set("join/worker", swarm["JoinTokens"]["Worker"]),
                 _set("join/manager", swarm["JoinTokens"]["Manager"]),

@@ -1,0 +1,71 @@
+"""What the leader keeps in order: labels and roles, what consul knows of the swarm, and that no node is there twice."""
+
+import time
+from collections.abc import Sequence
+
+from swarmer.node.swarm import order
+from swarmer.node.swarm.engine import Engine, EngineError, SwarmNode
+from swarmer.node.swarm.order import Plan, Promote, Remove, Update, Watch
+from swarmer.node.swarm.store import Records, Store
+
+
+class Keeper:
+    """One term of a leader. It ends with the first look at which the node doesn't lead: the next term begins anew."""
+
+    def __init__(self, engine: Engine, store: Store, plan: Plan) -> None:
+        self._engine = engine
+        self._store = store
+        self._watch = Watch(plan)
+        self._refusals: set[str] = set()
+
+    def keep(self, records: Records, nodes: Sequence[SwarmNode], *, calm: float) -> float:
+        """Do what is to be done.
+
+        Returns:
+            Seconds until the next look, at most `calm`.
+
+        Raises:
+            Refused: consul isn't ready.
+            EngineError: docker refuses a label or an availability.
+        """
+        now = time.monotonic()
+        later = []
+        for action in self._watch.look(nodes, records, now):
+            if isinstance(action, Update) and not action.reason:
+                self._engine.change(action.node, **action.changes)
+            else:
+                later.append(action)
+        tokens = {role.lower(): token for role, token in self._engine.swarm()["JoinTokens"].items()}
+        if tokens != records.tokens:
+            self._store.record_tokens(tokens)
+        present = order.members(nodes, records.nodes)
+        if present != records.members:
+            self._store.record_members(records.members, present)
+        for action in later:
+            try:
+                self._do(action)
+            except EngineError as error:
+                self._report_once(f"{_called(action.node)}: not done yet: {error}")
+        return self._watch.pause(now, calm=calm)
+
+    def _do(self, action: order.Action) -> None:
+        match action:
+            case Promote(node, name):
+                self._store.forget_manager(name)
+                self._engine.change(node, Role=order.MANAGER)
+                print(f"{name} was a worker of the swarm: promoted to manager again", flush=True)
+            case Update(node, changes, reason):
+                self._engine.change(node, **changes)
+                print(f"{_called(node)} {reason}: demoted", flush=True)
+            case Remove(node, reason):
+                self._engine.remove(node)
+                print(f"{_called(node)} {reason}: removed", flush=True)
+
+    def _report_once(self, refusal: str) -> None:
+        if refusal not in self._refusals:
+            self._refusals.add(refusal)
+            print(refusal, flush=True)
+
+
+def _called(node: SwarmNode) -> str:
+    return f"{order.name(node) or 'an entry without a name'} ({node['ID']})"
