@@ -1,7 +1,5 @@
 """Consul talks to nobody without a certificate, and tells nobody without a token."""
 
-import socket
-
 import consul as py_consul
 import pytest
 import requests
@@ -9,7 +7,7 @@ import requests
 from swarmer import consul_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
-from swarmer.ports import CONSUL_HTTPS
+from swarmer.ports import CONSUL_HTTPS, CONSUL_RPC
 
 
 def test_a_caller_without_a_client_certificate_is_turned_away(cluster: Cluster, nodes: list[Node]) -> None:
@@ -109,12 +107,16 @@ def test_the_web_interface_is_served_to_the_client_certificate(cluster: Cluster,
     assert "<title>Consul" in page.text
 
 
-def test_rpc_refuses_plain_connections(consul_servers: list[Node]) -> None:
-    for node in consul_servers:
-        with socket.create_connection((str(node.ip), 8300), timeout=5) as connection:
-            connection.sendall(b"\x00")  # the first byte of an RPC connection without TLS
-            connection.settimeout(5)
-            assert connection.recv(1) == b""
+def test_rpc_refuses_plain_connections(consul_servers: list[Node], node: Node) -> None:
+    """Also of a node: nobody else reaches the port."""
+    plain = (
+        "import socket, sys\n"
+        "connection = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=5)\n"
+        "connection.sendall(bytes(1))\n"  # the first byte of an RPC connection without TLS
+        "assert connection.recv(1) == b''\n"
+    )
+    for server in consul_servers:
+        node.succeed(f"python3 - {server.ip} {CONSUL_RPC.number}", input=plain)
 
 
 def test_lost_rules_are_written_again_and_no_server_is_content_before(

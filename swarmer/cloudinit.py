@@ -11,7 +11,7 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 
-from swarmer import consul_config, docker_config, node_dns, registry_config
+from swarmer import consul_config, docker_config, node_dns, packet_filter, registry_config
 from swarmer.credentials import Credentials, consul_tokens
 from swarmer.pki import Authority, Plane
 from swarmer.pki_identities import consul_identity
@@ -128,6 +128,7 @@ def _files(
         _file(f"{folder}/node-key.pem", identity.key.decode(), mode="0640", owner="root:consul"),
         _file(f"{folder}/consul.json", _json(config), mode="0640", owner="root:consul"),
     ]
+    files += [_file(path, content) for path, content in packet_filter.files(spec).items()]
     files += [_file(path, content) for path, content in node_dns.files(spec, server).items()]
     files += [_file(path, content) for path, content in docker_config.files(spec, server).items()]
     public, key = docker_config.certificates(authority, spec, server)
