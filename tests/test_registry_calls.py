@@ -108,15 +108,21 @@ def test_names_may_hold_the_words_of_the_spec(uri: str, name: str, kind: Kind) -
     assert (call.repository, call.kind) == (name, kind)
 
 
-@given(st.integers(400, 599), st.text(), st.text(), st.dictionaries(st.text(), st.text()))
-def test_a_refusal_survives_its_way_through_a_header(
+@given(
+    st.integers(400, 599),
+    st.text(),
+    st.text(),
+    st.dictionaries(st.sampled_from(["Allow", "Retry-After", "WWW-Authenticate"]), st.text()),
+)
+def test_a_refusal_survives_its_way_through_headers(
     status: int, code: str, message: str, headers: dict[str, str]
 ) -> None:
-    packed = Refusal(status, code, message, headers).packed()
-    assert packed.isascii()
-    assert packed.isprintable()
-    again = Refusal.unpacked(packed)
-    assert (again.status, again.code, again.message, again.headers) == (status, code, message, headers)
+    told = Refusal(status, code, message, headers).for_nginx
+    assert told["X-Refusal-Body"].isascii()
+    assert told["X-Refusal-Body"].isprintable()
+    assert json.loads(told["X-Refusal-Body"]) == {"errors": [{"code": code, "message": message}]}
+    assert int(told["X-Refusal-Status"]) == status
+    assert {name.removeprefix("X-Refusal-"): value for name, value in told.items()}.items() >= headers.items()
 
 
 # -- manifests -------------------------------------------------------------------------------------------------

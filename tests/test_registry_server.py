@@ -1,12 +1,14 @@
 """What the registry's program takes for a request, on a real socket; what it answers then is stood in for."""
 
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from swarmer.image.recipe import RECIPE
 from swarmer.node.registry import manifests, server, store
 from swarmer.node.registry.front import Response
 
@@ -75,10 +77,20 @@ def test_what_follows_a_whole_body_is_the_next_request(tmp_path: Path) -> None:
     assert said.count(b"HTTP/1.1 200") == 2
 
 
-@pytest.mark.parametrize(("target", "status"), [(b"X-Target: http://store/v2/\r\n", b"500"), (b"", b"503")])
-def test_a_late_gate_is_no_error_of_docker_registry(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: bytes, status: bytes
-) -> None:
+def test_an_error_of_docker_registry_is_reported_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "low", lambda: False)
-    said, _ = answers(tmp_path, b"GET /failed HTTP/1.1\r\nHost: any\r\n%s\r\n" % target)
-    assert said.startswith(b"HTTP/1.1 %s" % status)
+    said, _ = answers(tmp_path, b"GET /failed HTTP/1.1\r\nHost: any\r\nX-Target: http://store/v2/\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 500")
+
+
+def test_nginx_knows_every_status_and_header_by_which_the_gate_refuses() -> None:
+    """nginx answers by itself, and takes no status from a variable."""
+    sources = "".join(file.read_text() for file in Path(server.__file__).parent.glob("*.py"))
+    configuration = (RECIPE / "rootfs/etc/nginx/nginx.conf").read_text()
+    request = (RECIPE / "rootfs/etc/nginx/registry-request.conf").read_text()
+    used = set(re.findall(r"Refusal\((\d+)", sources))
+    # Of the front and of peers alone: the size of a manifest, an error of docker-registry, a copy that failed.
+    used -= {"411", "500", "502"}
+    assert used == set(re.findall(r"= (\d+)\) \{ return \1 \$refusal_body", configuration))
+    for name in ("www_authenticate", "allow", "retry_after"):
+        assert f"$upstream_http_x_refusal_{name};" in request

@@ -28,14 +28,11 @@ class Refusal(Exception):
     def body(self) -> bytes:
         return json.dumps({"errors": [{"code": self.code, "message": self.message}]}).encode() + b"\n"
 
-    def packed(self) -> str:
-        """As one line, to be carried through nginx in a header."""
-        return json.dumps([self.status, self.code, self.message, dict(self.headers)])
-
-    @classmethod
-    def unpacked(cls, line: str) -> "Refusal":
-        """What `packed` made."""
-        return cls(*json.loads(line))
+    @property
+    def for_nginx(self) -> Mapping[str, str]:
+        """The headers by which the gate tells nginx what to answer; see `location @refused` of nginx.conf."""
+        told = {"Status": str(self.status), "Body": self.body.decode().strip(), **self.headers}
+        return {f"X-Refusal-{name}": value for name, value in told.items()}
 
 
 def unavailable(message: str) -> Refusal:

@@ -99,13 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
                 problem = self.health.problem()
                 text = {"Content-Type": "text/plain; charset=utf-8"}
                 return Response(503 if problem else 200, f"{problem or 'the registry is well'}\n".encode(), text)
-            case "/refused":
-                if "X-Refusal" not in headers:
-                    raise unavailable("another node of the registry refused it; try again")
-                raise Refusal.unpacked(headers["X-Refusal"])
             case "/failed":
-                if "X-Target" not in headers:  # nginx makes the same of a gate that it waited for in vain
-                    raise unavailable("a part of the registry is late; try again")
                 self._make_room()
                 raise Refusal(500, "UNKNOWN", "the node's docker-registry had an error; its journal tells more")
             case "/gone":
@@ -146,9 +140,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             return Response(204, b"", self.gate.way(request).headers)
         except Refusal as refusal:
-            return Response(403, b"", {"X-Refusal": refusal.packed()})
+            return Response(403, b"", refusal.for_nginx)
         except OSError as error:
-            return Response(403, b"", {"X-Refusal": unavailable(str(error)).packed()})
+            return Response(403, b"", unavailable(str(error)).for_nginx)
 
     def _shown(self) -> Shown:
         headers = self.headers
