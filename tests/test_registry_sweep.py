@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swarmer.node.registry.sweep import live, sweep
+from swarmer.node.registry.refusal import Refusal
+from swarmer.node.registry.sweep import check_plausible, live, sweep
 from swarmer.node.registry.truth import Manifest
 
 DIGESTS = [f"sha256:{number:064x}" for number in range(1, 7)]
@@ -35,6 +36,16 @@ def written(file: Path, content: bytes, age: float) -> Path:
 def test_what_a_manifest_needs() -> None:
     manifest = Manifest("app", "sha256:m", "type", 1, ("sha256:a", "sha256:b"), ("sha256:c",))
     assert live([manifest]) == {("app", f"sha256:{letter}") for letter in "mabc"}
+
+
+def test_a_consul_that_has_lost_everything_makes_no_garbage_of_it(tmp_path: Path) -> None:
+    check_plausible(tmp_path, changed=False)
+    blob(tmp_path, DIGESTS[0])
+    check_plausible(tmp_path, changed=False)  # of an upload that nobody ended
+    link(tmp_path, "app", "_manifests/revisions", DIGESTS[0])
+    check_plausible(tmp_path, changed=True)
+    with pytest.raises(Refusal, match="consul knows of no push"):
+        check_plausible(tmp_path, changed=False)
 
 
 def test_old_garbage_goes_and_is_counted(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swarmer.node.consul_agent import SEED, Agent, Refused, own_token
+from swarmer.node.consul_agent import SEED, Agent, Refused, own_token, removal
 from swarmer.node.patience import patient
 from swarmer.ports import CONSUL_RPC
 
@@ -78,26 +78,29 @@ def take_over(own: Agent, writing: Agent, node: Mapping[str, Any]) -> None:
 
     Consul refuses a new node of the same name while it takes the former one for alive. Where the new one came so soon
     that nobody noticed the death, it would do so for ever: its health is that of its name, and so the new one's. What
-    is written is what the leader writes of a member that joins; in one transaction, so that the name always resolves.
+    is written is what the leader writes of a member that joins; in one transaction, so that the name always resolves,
+    and only while the entry is the one that was looked at: another one is of this node itself.
     Where consul did let the new one take the name, it has the former one's services until the agent looks for them.
 
     Args:
         writing: who may write entries of this node, and on servers of the service `consul`.
     """
-    entry = own.call("GET", f"catalog/node/{node['name']}")
+    # Of a server that has just been elected, any other read may be as old as its last snapshot.
+    entry = own.call("GET", f"catalog/node/{node['name']}?consistent")
     identity = own.call("GET", "agent/self")["Config"]["NodeID"]
     if not entry:
         return
     if entry["Node"]["ID"] == identity:
         # Not the other way round: what is announced meanwhile is known to the agent first.
-        for service in entry["Services"].keys() - own.call("GET", "agent/services").keys() - {"consul"}:
-            writing.call("PUT", "catalog/deregister", {"Node": node["name"], "ServiceID": service})
+        known = own.call("GET", "agent/services").keys() | {"consul"}
+        if former := [service for identity, service in entry["Services"].items() if identity not in known]:
+            writing.call("PUT", "txn", [removal(node["name"], service) for service in former])
         return
     print(f"the catalog has the former {node['name']}, {entry['Node']['ID']}: this one takes its place", flush=True)
     name = node["name"]
     alive = {"Node": name, "CheckID": "serfHealth", "Name": "Serf Health Status", "Status": "passing"}
     operations: list[dict[str, Any]] = [
-        {"Node": {"Verb": "delete", "Node": {"Node": name}}},
+        {"Node": {"Verb": "delete-cas", "Node": {"Node": name, "ModifyIndex": entry["Node"]["ModifyIndex"]}}},
         {"Node": {"Verb": "set", "Node": {"Node": name, "ID": identity, "Address": node["ip"]}}},
         {"Check": {"Verb": "set", "Check": alive}},
     ]

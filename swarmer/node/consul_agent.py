@@ -35,6 +35,18 @@ class Answer:
         return json.loads(self.text) if self.text else None
 
 
+def removal(node: str, service: Mapping[str, Any]) -> dict[str, Any]:
+    """The step of a transaction that removes a service from the catalog, unless it was registered again meanwhile.
+
+    Consul may carry out a write long after its client has given it up, as during an election.
+
+    Args:
+        service: as `catalog/node/NODE` has it, with its `ModifyIndex`.
+    """
+    entry = {"ID": service["ID"], "ModifyIndex": service["ModifyIndex"]}
+    return {"Service": {"Verb": "delete-cas", "Node": node, "Service": entry}}
+
+
 def own_token(service: str) -> str:
     """The ACL token of a service on this node."""
     return (SEED / "tokens" / service).read_text().strip()

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from swarmer.node.consul_agent import SEED, Agent, Refused, own_token
+from swarmer.node.consul_agent import SEED, Agent, Refused, own_token, removal
 from swarmer.node.registrator.services import OWNER
 
 #: Where the agent keeps what it was told, to begin with that again.
@@ -21,11 +21,10 @@ KEPT = Path("/var/lib/consul")
 PATIENCE = 0.5
 
 
-def announced(agent: Agent, node: str) -> list[str]:
-    """The IDs of the services in the catalog that the registrator of a node announced."""
-    entry = agent.call("GET", f"catalog/node/{node}") or {}
-    services = entry.get("Services") or {}
-    return [identity for identity, service in services.items() if is_of_a_container(service, node)]
+def announced(agent: Agent, node: str) -> list[dict[str, Any]]:
+    """The services in the catalog that the registrator of a node announced."""
+    entry = agent.call("GET", f"catalog/node/{node}?consistent") or {}
+    return [service for service in (entry.get("Services") or {}).values() if is_of_a_container(service, node)]
 
 
 def is_of_a_container(service: dict[str, Any], node: str) -> bool:
@@ -71,9 +70,9 @@ def main() -> int:
     for server in servers:
         agent = Agent(token, host=server, timeout=PATIENCE)
         try:
-            for identity in announced(agent, node):
-                agent.call("PUT", "catalog/deregister", {"Node": node, "ServiceID": identity})
-                print(f"{identity} is of the last boot, and forgotten", flush=True)
+            for service in announced(agent, node):
+                agent.call("PUT", "txn", [removal(node, service)])
+                print(f"{service['ID']} is of the last boot, and forgotten", flush=True)
         except Refused as error:
             print(f"{server}: {error}", flush=True)
             continue

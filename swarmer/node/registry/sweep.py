@@ -59,6 +59,20 @@ def live(manifests: Iterable[Manifest]) -> set[tuple[str, str]]:
     }
 
 
+def check_plausible(root: Path, *, changed: bool) -> None:
+    """Refuse to take everything for garbage because consul's state was lost, or may not be read.
+
+    Args:
+        changed: whether consul holds the record that every change of the registry leaves.
+
+    Raises:
+        Refusal: it holds none, but there are manifests on the disk.
+    """
+    if not changed and any(link for link in (root / "repositories").glob("**/_manifests/revisions/*/*/link")):
+        message = "consul knows of no push, but there are manifests on this disk: nothing is removed"
+        raise Refusal(503, "UNAVAILABLE", message)
+
+
 def sweep(root: Path, needed: Collection[tuple[str, str]], before: float, lock: Lock = nullcontext) -> Freed:
     """Remove what isn't needed and was written before a time.
 
@@ -118,13 +132,15 @@ def main(arguments: list[str]) -> int:
         print("the registry's content is not on this node's disk", file=sys.stderr)
         return 1
     started = time.time()
+    root, truth = STORE_ROOT / "docker/registry/v2", Truth(Agents())
     try:
-        needed = live(Truth(Agents()).manifests())
+        needed = live(truth.manifests())
+        check_plausible(root, changed=truth.has_changed())
     except Refusal as refusal:
         print(refusal.message, file=sys.stderr)
         return 1
     lock = partial(lock_for_sweep, exclusive=True)
-    freed = sweep(STORE_ROOT / "docker/registry/v2", needed, started - grace, lock)
+    freed = sweep(root, needed, started - grace, lock)
     os.sync()
     print(json.dumps(asdict(freed)))
     return 0

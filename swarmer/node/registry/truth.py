@@ -153,6 +153,14 @@ class Truth:
         answer = self._patiently(lambda: self._agents.ask("GET", path, timeout=_READ_TIMEOUT))
         return answer.json() or [] if answer.status == 200 else []
 
+    def has_changed(self) -> bool:
+        """Whether anything was ever changed: if not, nothing was pushed, or consul has lost what it knew.
+
+        Raises:
+            Refusal: consul has no quorum that this node could ask.
+        """
+        return bool(self._read(_CHANGED))
+
     # -- changing ------------------------------------------------------------------------------------------
 
     def acknowledge(self, session: str, manifest: Manifest, tag: str | None) -> None:
