@@ -22,6 +22,9 @@ SLEEP = ("sleep", "1000000")
 #: Seconds for a task to start on its node, on a busy machine.
 TASK = 20.0
 
+#: Seconds until the managers forget the labels of a service that has ended: docker has to have missed it for 60 s.
+FORGOTTEN = 90.0
+
 
 @pytest.fixture
 def manager(swarm_managers: list[Node]) -> Node:
@@ -66,9 +69,17 @@ def test_a_task_on_a_node_that_manages_nothing_is_announced_with_the_services_la
     assert service["Tags"] == ["blue"]
     services.update("front", "--label-add=SERVICE_TAGS=green")
     until_equal("its tags", lambda: _only(announced, swarm_agent, "shop")["Tags"], ["green"], timeout=SOON)
+    shared = _shared(cluster, services, "front")
+    assert shared
     services.docker("service", "rm", "front")
     announced.wait_exactly(swarm_agent, set(), timeout=TASK)
-    until_equal("the services whose labels are shared", lambda: _shared(cluster), set(), timeout=SOON)
+    until_equal(
+        "the end of what was shared",
+        lambda: cluster.consul.kv.get(shared["Key"])[1],
+        None,
+        timeout=FORGOTTEN,
+        interval=1,
+    )
 
 
 def test_with_internal_a_task_is_announced_at_its_address_in_its_overlay_network(
@@ -143,7 +154,7 @@ def test_managers_without_a_quorum_go_on_announcing(
     services.create("mesh", "--publish=8091:80", "--label=SERVICE_TAGS=edge", "--mode=global", busybox_image, *SLEEP)
     for node in swarm_managers:
         announced.wait(node, f"{node.name}:mesh@mesh:8091", timeout=TASK)
-    shared = _shared(cluster)
+    shared = _shared(cluster, services, "mesh")
     assert shared
     with faults.block(*(node for node in swarm_managers if node is not left), port=SWARM.number):
         left.wait_until_succeeds("docker node ls 2>&1 | grep -q 'leader\\|deadline'", timeout=60)
@@ -152,7 +163,8 @@ def test_managers_without_a_quorum_go_on_announcing(
         run_container(left, "--name alone --publish 8099:80")
         announced.wait(left, f"{left.name}:alone:80")
         assert f"{left.name}:mesh@mesh:8091" in announced.on(left)
-        assert _shared(cluster) == shared
+        _, entry = cluster.consul.kv.get(shared["Key"], consistency="consistent")
+        assert entry == shared
 
 
 @pytest.mark.needs_managers(3)
@@ -166,21 +178,19 @@ def test_a_manager_whose_docker_hangs_does_not_undo_what_others_share(
 ) -> None:
     deaf = next(node for node in swarm_managers if node is not swarm_leader)
     services.create("front", "--label=SERVICE_TAGS=blue", "--replicas=0", busybox_image, *SLEEP)
-    until_equal("the shared labels", lambda: _labels(cluster), [{"SERVICE_TAGS": "blue"}], timeout=TASK)
+
+    def labels() -> Any:
+        entry = _shared(cluster, services, "front")
+        return json.loads(entry["Value"]) if entry else None
+
+    until_equal("the shared labels", labels, {"SERVICE_TAGS": "blue"}, timeout=TASK)
     with faults.stop(deaf, unit="docker"):
         services.update("front", "--label-add=SERVICE_TAGS=green")
-        until_equal("the shared labels", lambda: _labels(cluster), [{"SERVICE_TAGS": "green"}], timeout=TASK)
-        _, entries = cluster.consul.kv.get("registrator/swarm/", recurse=True, consistency="consistent")
+        until_equal("the shared labels", labels, {"SERVICE_TAGS": "green"}, timeout=TASK)
+        entry = _shared(cluster, services, "front")
         # Each registrator has seen them now, and compares once per second at least what is with what is to be.
         time.sleep(patient(3))
-        _, later = cluster.consul.kv.get("registrator/swarm/", recurse=True, consistency="consistent")
-        assert later == entries
-
-
-def _labels(cluster: Cluster) -> list[dict[str, str]]:
-    """The labels that the managers share, one mapping per service."""
-    _, entries = cluster.consul.kv.get("registrator/swarm/", recurse=True, consistency="consistent")
-    return [json.loads(entry["Value"]) for entry in entries or ()]
+        assert _shared(cluster, services, "front") == entry
 
 
 def _only(announced: Announced, node: Node, name: str, *, by: str = "", timeout: float = SOON) -> dict[str, Any]:
@@ -195,7 +205,7 @@ def _only(announced: Announced, node: Node, name: str, *, by: str = "", timeout:
     return until(f"{name} on {node.name}", probe, timeout=timeout)
 
 
-def _shared(cluster: Cluster) -> set[str]:
-    """The services whose labels the managers share."""
-    _, keys = cluster.consul.kv.get("registrator/swarm/", keys=True, consistency="consistent")
-    return set(keys or ())
+def _shared(cluster: Cluster, services: Services, name: str) -> dict[str, Any] | None:
+    """The entry in consul by which the managers share the labels of a service."""
+    _, entry = cluster.consul.kv.get(f"registrator/swarm/{services.inspect(name)['ID']}", consistency="consistent")
+    return dict(entry) if entry else None

@@ -89,7 +89,8 @@ def test_cleanup_removes_what_is_ours_and_has_no_container_and_nothing_else(
     register("manual", service_id="manual")
     try:
         start_registrator(node, "-cleanup -resync=1", hostname="probe-cleanup")
-        announced.wait_gone(node, "probe-cleanup:gone:80", by="probe-cleanup")
+        # Once it is sure that the node has no services of the swarm: that takes 3 s.
+        announced.wait_gone(node, "probe-cleanup:gone:80", by="probe-cleanup", timeout=2 * SOON)
         # By a resync too, not just at the start.
         register("gone", service_id="probe-cleanup:gone:80", meta={"registrator": "probe-cleanup"})
         announced.wait_gone(node, "probe-cleanup:gone:80", by="probe-cleanup")

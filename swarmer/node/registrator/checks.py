@@ -62,6 +62,7 @@ class Check:
         status: what it is at registration, or None for consul's default (critical).
         refresh: seconds between two reports of its status by us; None when somebody else finds it out.
         command: what finds the status out, when that is up to us.
+        judged: whether the command was run, so that the status is its outcome.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Check:
     status: Status | None = None
     refresh: float | None = None
     command: Command | None = None
+    judged: bool = False
 
 
 @dataclass(frozen=True)

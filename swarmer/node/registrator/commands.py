@@ -89,13 +89,17 @@ class Commands(threading.Thread):
                 self._followed[identity] = known
 
     def judged(self, service: Service) -> Service:
-        """The service with what its commands said last."""
+        """The service with the last outcomes of its commands; a check whose command was not run yet stays as it is."""
         if not any(check.command for check in service.checks):
             return service
         with self._condition:
             said = {identity: status for identity, known in self._followed.items() if (status := known.judgement())}
         return replace(
-            service, checks=tuple(replace(check, status=said.get(check.id, check.status)) for check in service.checks)
+            service,
+            checks=tuple(
+                replace(check, status=said[check.id], judged=True) if check.id in said else check
+                for check in service.checks
+            ),
         )
 
     def run(self) -> None:

@@ -1,7 +1,7 @@
 """What has to be done so that the agent holds what it should. Pure functions."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from swarmer.node.registrator.checks import Check, Status
 from swarmer.node.registrator.services import CONTAINER, OWNER, RESERVED, Service
@@ -54,7 +54,7 @@ def difference(
     Args:
         wanted: services with distinct IDs.
         hostname: our mark. Services without it are never touched, unless one has an ID of our form.
-        keep: the first twelve characters of the IDs of containers whose services stay although they ended.
+        keep: the first twelve characters of the IDs of containers whose services stay although they aren't wanted.
         due: IDs of checks that have to be reported again.
     """
     present = {service.id: service for service in registered}
@@ -80,6 +80,35 @@ def difference(
     return Plan(tuple(sorted(gone)), tuple(register), tuple(report), tuple(refused))
 
 
+def with_untouched(
+    wanted: Iterable[Service], registered: Iterable[Registered], containers: Collection[str]
+) -> list[Service]:
+    """The wanted services, but those of some containers just as the agent holds them; what it doesn't hold is left out.
+
+    Left out are their checks by command, too: these may be due to change as well.
+
+    Args:
+        containers: the first twelve characters of their IDs.
+    """
+    present = {service.id: service for service in registered}
+    found = []
+    for service in wanted:
+        held = present.get(service.id)
+        holder = held.meta.get(CONTAINER, "") if held else ""
+        if service.container[:12] not in containers and holder not in containers:
+            found.append(service)
+        elif held and service.container[:12] == holder:
+            found.append(_as_held(service, held))
+    return found
+
+
+def _as_held(service: Service, held: Registered) -> Service:
+    checks = tuple(check for check in service.checks if check.id in held.checks and not check.command)
+    return replace(
+        service, name=held.name, address=held.address, port=held.port, tags=held.tags, meta=held.meta, checks=checks
+    )
+
+
 def same(service: Service, registered: Registered) -> bool:
     """Whether the agent holds the service just so. Statuses of checks don't matter, their existence does."""
     return (
@@ -93,6 +122,7 @@ def same(service: Service, registered: Registered) -> bool:
 
 
 def _to_report(check: Check, status: str | None, due: Collection[str]) -> bool:
-    if check.refresh is None:
+    # Until a command was run, the agent knows better: it may hold the outcome that we reported before a restart.
+    if check.refresh is None or (check.command and not check.judged):
         return False
     return status != (check.status or Status.CRITICAL) or check.id in due

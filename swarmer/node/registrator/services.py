@@ -155,6 +155,11 @@ def is_running(container: Inspection) -> bool:
     return bool(state.get("Running")) and not state.get("Restarting") and not state.get("Dead")
 
 
+def swarm_service_id(container: Inspection) -> str:
+    """The ID of the swarm service that a container is a task of, or ""."""
+    return str((container["Config"].get("Labels") or {}).get(SWARM_SERVICE_ID, ""))
+
+
 def failed(container: Inspection) -> bool:
     """Whether the container ended by itself with an error: neither with 0 nor by a signal (bit 128)."""
     state = container["State"]

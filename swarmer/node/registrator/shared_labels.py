@@ -17,7 +17,7 @@ import consul
 
 from swarmer.node.patience import patient
 from swarmer.node.registrator.catalog import UNREACHABLE, Unreachable
-from swarmer.node.registrator.signals import Backoff, Changes, Signals
+from swarmer.node.registrator.signals import Backoff, Changes, Lasting, Signals
 from swarmer.node.registrator.swarm import SwarmService, announced_labels
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,13 @@ WAIT: Final = "60s"
 
 #: Seconds until the next try where the token may not read the prefix.
 FORBIDDEN_PAUSE: Final = patient(5.0)
+
+#: Consul's refusal of a token that it doesn't know, or not yet. It may have no rights, or many.
+UNKNOWN_TOKEN: Final = "ACL not found"
+
+#: Seconds for which docker's lists have to lack a service before its entry is deleted. There is no hurry: no other
+#: service ever gets its ID.
+MISSED: Final = patient(60.0)
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class LabelWatch(threading.Thread):
 
     Attributes:
         entries: service ID to its entry; None until the store was read once.
+        forbidden: whether consul refused to let the token read the store.
     """
 
     def __init__(self, client: Any, signals: Signals) -> None:
@@ -56,6 +64,12 @@ class LabelWatch(threading.Thread):
         self.client = client
         self.signals = signals
         self.entries: Mapping[str, Entry] | None = None
+        self.forbidden = False
+
+    @property
+    def unread(self) -> bool:
+        """Whether the store may hold labels that this node can read, and hasn't read yet."""
+        return self.entries is None and not self.forbidden
 
     @property
     def labels(self) -> dict[str, Mapping[str, str]]:
@@ -63,7 +77,7 @@ class LabelWatch(threading.Thread):
         return {identity: entry.labels for identity, entry in (self.entries or {}).items()}
 
     def run(self) -> None:
-        index, away, warned, backoff = None, False, False, Backoff()
+        index, away, backoff = None, False, Backoff()
         while True:
             try:
                 fresh, entries = self.client.kv.get(PREFIX, recurse=True, index=index, wait=WAIT)
@@ -76,21 +90,25 @@ class LabelWatch(threading.Thread):
                 away = False
             except consul.ACLPermissionDenied as error:
                 index = None
-                if not warned:
-                    logger.warning("labels of swarm services can't be read: %s", error)
-                warned = True
+                self._take_refusal(str(error))
                 time.sleep(FORBIDDEN_PAUSE)
             except (*UNREACHABLE, consul.ConsulException):
                 index, away = None, True
                 time.sleep(backoff.next())
 
     def _take(self, entries: Iterable[Mapping[str, Any]]) -> bool:
-        """Whether the labels differ from before."""
-        before = self.labels
+        """Whether the labels differ from before, or are known for the first time."""
+        unread, before = self.entries is None, self.labels
         self.entries = {
             entry["Key"].removeprefix(PREFIX): Entry(decoded(entry["Value"]), entry["ModifyIndex"]) for entry in entries
         }
-        return self.labels != before
+        return unread or self.labels != before
+
+    def _take_refusal(self, text: str) -> None:
+        if not self.forbidden and UNKNOWN_TOKEN not in text:
+            logger.warning("labels of swarm services can't be read: %s", text)
+            self.forbidden = True
+            self.signals.report(Changes(consul=True))
 
 
 class Sharer:
@@ -106,32 +124,44 @@ class Sharer:
         self.watch = watch
         self.client = client
         self.token = token
+        self._missed = Lasting(MISSED)
         self._refusal = ""
 
-    def share(self, services: Iterable[SwarmService]) -> bool:
+    def interrupt(self) -> None:
+        """Docker listed no services at a look: those that were missing before may have been there."""
+        self._missed.look(())
+
+    def share(self, services: Iterable[SwarmService], entries: Mapping[str, Entry] | None) -> bool:
         """Make the store hold the labels of exactly these services; whether the watch showed that it does.
 
-        Only over what we saw there is written: another manager may know more than we do.
+        Written is only over what the watch showed before docker was asked: what another manager wrote later is newer
+        than docker's answer.
+
+        Args:
+            entries: what the watch showed then.
 
         Raises:
             Unreachable: consul didn't answer.
         """
         if self.token is None:
             return True
-        entries = self.watch.entries
         if entries is None:
             return False
-        wanted = {service["ID"]: labels for service in services if (labels := announced_labels(service))}
+        found = {service["ID"]: announced_labels(service) for service in services}
+        # The entry of a service that lost its labels stays, without any: it is deleted after the end of the service.
+        wanted = {identity: labels for identity, labels in found.items() if labels or identity in entries}
         missing = {
             identity: labels
             for identity, labels in wanted.items()
             if identity not in entries or entries[identity].labels != labels
         }
+        gone = set(entries) - set(wanted)
+        long_gone = self._missed.look(gone)
         try:
             for identity, labels in missing.items():
                 index = entries[identity].index if identity in entries else 0
                 self.client.kv.put(PREFIX + identity, json.dumps(labels, sort_keys=True), cas=index, token=self.token)
-            for identity in (gone := set(entries) - set(wanted)):
+            for identity in long_gone:
                 self.client.kv.delete(PREFIX + identity, cas=entries[identity].index, token=self.token)
         except UNREACHABLE as error:
             raise Unreachable(f"{type(error).__name__}: {error}") from error

@@ -2,6 +2,8 @@
 
 import math
 import threading
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -92,3 +94,22 @@ class Backoff:
     def reset(self) -> None:
         """A try succeeded."""
         self._next = self.first
+
+
+class Lasting:
+    """What every look has shown for some time, without a break."""
+
+    def __init__(self, period: float) -> None:
+        """Nothing was seen yet.
+
+        Args:
+            period: seconds.
+        """
+        self.period = period
+        self._since: dict[str, float] = {}
+
+    def look(self, shown: Iterable[str]) -> set[str]:
+        """Take what one look shows; what each look has shown for the period."""
+        now = time.monotonic()
+        self._since = {one: self._since.get(one, now) for one in shown}
+        return {one for one, since in self._since.items() if now - since >= self.period}

@@ -7,20 +7,27 @@ gets no answers must not write what it knew once over what others know now.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from swarmer.node.patience import patient
 from swarmer.node.registrator.catalog import Unreachable
 from swarmer.node.registrator.engine import DockerAway, Engine, Refused
-from swarmer.node.registrator.signals import Changes, Signals
+from swarmer.node.registrator.shared_labels import Entry, Sharer
+from swarmer.node.registrator.signals import Changes, Lasting, Signals
 from swarmer.node.registrator.swarm import SwarmService
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between two looks of a manager at its swarm: tasks on other nodes come and go without an event here.
 POLL: Final = patient(1.0)
+
+#: Seconds for which every look has to show that this node manages no swarm, until that is believed: while docker makes
+#: a new cluster of a manager (`--force-new-cluster`), it answers so too, for a moment.
+SURE: Final = patient(3.0)
+
+_NO_MANAGER: Final = "no manager"
 
 
 @dataclass(frozen=True)
@@ -43,18 +50,20 @@ class SwarmWatch(threading.Thread):
         swarm: what was last known. A manager that lost its quorum goes on with what it knew.
     """
 
-    def __init__(self, url: str, signals: Signals, share: Callable[[tuple[SwarmService, ...]], bool]) -> None:
+    def __init__(self, url: str, signals: Signals, sharer: Sharer) -> None:
         """Begin knowing nothing.
 
         Args:
-            share: called on a manager with the services as it was told of them just now; whether all is shared.
+            sharer: gets the services, on a manager, as soon as docker has listed them.
         """
         super().__init__(name="swarm", daemon=True)
         self.engine = Engine(url)
         self.signals = signals
-        self.share = share
+        self.sharer = sharer
         self.swarm = Swarm()
         self._shared = True
+        self._doubted = False
+        self._denials = Lasting(SURE)
         self._wake = threading.Event()
 
     def wake(self) -> None:
@@ -63,22 +72,43 @@ class SwarmWatch(threading.Thread):
 
     def run(self) -> None:
         while True:
-            # Also while nobody could tell: the answer decides what of the last run is still true.
-            polls = self.swarm.services is None or (self.swarm.is_manager and self.swarm.services) or not self._shared
-            self._wake.wait(POLL if polls else None)
+            self._wake.wait(POLL if self._polls() else None)
             self._wake.clear()
+            # Before docker is asked: what other managers write after that is newer than its answer.
+            entries = self.sharer.watch.entries
             try:
                 swarm = self._look()
             except DockerAway:
+                self._denials.look(())
+                self.sharer.interrupt()
                 continue
-            if swarm != self.swarm:
-                self.swarm = swarm
-                self.signals.report(Changes(consul=True))
-            self._shared = not swarm.is_manager or self._share(swarm.services or ())
+            self._take(swarm, entries)
 
-    def _share(self, services: tuple[SwarmService, ...]) -> bool:
+    def _polls(self) -> bool:
+        """Whether the next look is soon. Until docker has answered, too: that decides what of the last run is true."""
+        swarm = self.swarm
+        return swarm.services is None or bool(swarm.services) or self._doubted or not self._shared
+
+    def _take(self, swarm: Swarm, entries: Mapping[str, Entry] | None) -> None:
+        """Report what a look changed, and share what it showed.
+
+        Args:
+            entries: what the store held before docker was asked.
+        """
+        sure = bool(self._denials.look(() if swarm.is_manager else (_NO_MANAGER,)))
+        self._doubted = not swarm.is_manager and not sure
+        if not swarm.is_manager:
+            self.sharer.interrupt()
+        if self._doubted:
+            return
+        if swarm != self.swarm:
+            self.swarm = swarm
+            self.signals.report(Changes(consul=True))
+        self._shared = not swarm.is_manager or self._share(swarm.services or (), entries)
+
+    def _share(self, services: tuple[SwarmService, ...], entries: Mapping[str, Entry] | None) -> bool:
         try:
-            return self.share(services)
+            return self.sharer.share(services, entries)
         except Unreachable as error:
             logger.warning("labels of swarm services can't be shared: %s; trying again", error)
             return False

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from swarmer.node.registrator.addresses import Inspection, shared_network
 from swarmer.node.registrator.options import Options
-from swarmer.node.registrator.services import SWARM_SERVICE_ID, Service, distinct, services_of
+from swarmer.node.registrator.services import Service, distinct, services_of, swarm_service_id
 from swarmer.node.registrator.swarm import SwarmService, mesh_services_of
 
 
@@ -24,13 +24,12 @@ def wanted(
     """
     found: list[Service] = []
     for container in sorted(containers.values(), key=lambda container: (container.get("Created", ""), container["Id"])):
-        own = container["Config"].get("Labels") or {}
         found += services_of(
             container,
             options,
             host_address=host_address,
             network_container=containers.get(shared_network(container)),
-            service_labels=labels.get(own.get(SWARM_SERVICE_ID, "")),
+            service_labels=labels.get(swarm_service_id(container)),
         )
     for service in swarm_services:
         found += mesh_services_of(service, options, host_address=host_address)

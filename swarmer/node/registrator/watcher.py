@@ -4,7 +4,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +17,8 @@ from swarmer.node.registrator.exits import Exits
 from swarmer.node.registrator.hosts import host_address
 from swarmer.node.registrator.inventory import Inventory
 from swarmer.node.registrator.options import Options
-from swarmer.node.registrator.plan import Plan, difference
-from swarmer.node.registrator.services import OWNER, Service, failed
+from swarmer.node.registrator.plan import Plan, difference, with_untouched
+from swarmer.node.registrator.services import OWNER, Service, failed, is_running, swarm_service_id
 from swarmer.node.registrator.shared_labels import LabelWatch, Sharer
 from swarmer.node.registrator.signals import Backoff, Changes, Signals, Timer
 from swarmer.node.registrator.swarm import announced_labels
@@ -54,7 +54,7 @@ class Registrator:
         self.events = EventStream(options.docker, self.signals)
         self.watch = LabelWatch(connect(), self.signals)
         sharer = Sharer(self.watch, connect(), options.labels_token)
-        self.swarm = SwarmWatch(options.docker, self.signals, sharer.share)
+        self.swarm = SwarmWatch(options.docker, self.signals, sharer)
         self.exits = Exits(self.signals)
         self.commands = Commands(options.docker, self.signals)
         self.host_address = ""
@@ -167,23 +167,27 @@ class Registrator:
     def _agree(self, now: float) -> None:
         """Make consul hold what the inventory calls for."""
         swarm = self.swarm.swarm
-        known = swarm.services or ()
+        known = {service["ID"]: announced_labels(service) for service in swarm.services or ()}
+        # Before `labels` is asked for: the watch may read the store in between.
+        unknown = self._unknown_tasks(known)
         services = wanted(
             self.inventory.containers,
-            known,
+            swarm.services or (),
             self.options,
             host_address=self.host_address,
-            labels={**self.watch.labels, **{service["ID"]: announced_labels(service) for service in known}},
+            labels={**self.watch.labels, **known},
         )
+        registered = self.catalog.registered()
+        services = with_untouched(services, registered, unknown)
         self.commands.follow({check.id: check.command for one in services for check in one.checks if check.command})
         services = [self.commands.judged(service) for service in services]
-        keep = {identity[:12] for identity, one in self.inventory.containers.items() if failed(one)}
+        keep = unknown | {identity[:12] for identity, one in self.inventory.containers.items() if failed(one)}
         if swarm.services is None:
             # Services without a container are the swarm's, which nobody could tell of yet.
             keep.add("")
         plan = difference(
             services,
-            self.catalog.registered(),
+            registered,
             hostname=self.options.hostname,
             keep=keep,
             due=self._due(services, now),
@@ -199,6 +203,23 @@ class Registrator:
         if refused:
             # Consul doesn't know our token yet, or what a container asks for can't be had: no need to hurry.
             self._retry.at = now + REFUSED_PAUSE
+
+    def _unknown_tasks(self, known: Collection[str]) -> set[str]:
+        """The running tasks of swarm services whose labels aren't known yet: they may change what is announced.
+
+        Args:
+            known: IDs of the services that docker has listed.
+
+        Returns:
+            The first twelve characters of the IDs of the containers.
+        """
+        if not self.watch.unread:
+            return set()
+        return {
+            identity[:12]
+            for identity, one in self.inventory.containers.items()
+            if is_running(one) and (service := swarm_service_id(one)) and service not in known
+        }
 
     def _due(self, services: list[Service], now: float) -> set[str]:
         """The checks whose status consul has to hear again. None while docker, who would know, is away."""
