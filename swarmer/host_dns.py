@@ -107,7 +107,7 @@ def remove(home: ClusterHome) -> HostDns | None:
             # Goes with the link, where the link went first.
             run(["resolvectl", "revert", made.where], check=False)
         else:
-            _restore_resolv_conf(made.domain)
+            _restore_resolv_conf(made)
             _stop_dnsmasq(home)
         _config(home).unlink(missing_ok=True)
         record.unlink()
@@ -232,12 +232,12 @@ def _read_resolv_conf() -> str:
         return ""
 
 
-def _restore_resolv_conf(domain: str) -> None:
+def _restore_resolv_conf(made: HostDns) -> None:
     text = _read_resolv_conf()
-    rest = resolv_conf.without_server(text, domain)
+    rest = resolv_conf.without_server(text, made.domain, IPv4Address(made.where))
     if rest == text:
         return
-    if rest:
+    if rest or resolv_conf.RESOLV_CONF.is_symlink():
         resolv_conf.RESOLV_CONF.write_text(rest)
     else:  # There was none.
         resolv_conf.RESOLV_CONF.unlink()

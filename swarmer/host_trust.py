@@ -11,8 +11,9 @@ Sources: docker's page on certificates of registries; update-ca-certificates(8);
 
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -47,11 +48,13 @@ class HostTrust:
         files: that were written.
         folders: that were made for them, outermost first.
         command: that took the CA into the system's store; empty where there is no store that we know.
+        digests: the sha256 of what was written into each file; none in the record of an older version.
     """
 
     files: tuple[str, ...]
     folders: tuple[str, ...]
     command: tuple[str, ...]
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 def add(home: ClusterHome, authority: Authority, registry_host: str, *, root: Path = ROOT) -> HostTrust:
@@ -75,7 +78,8 @@ def add(home: ClusterHome, authority: Authority, registry_host: str, *, root: Pa
             command = takes_in
             break
     folders = [path for path in reversed((folder, *folder.parents)) if not path.exists()]
-    made = HostTrust(tuple(map(str, contents)), tuple(map(str, folders)), command)
+    digests = {str(file): sha256(content).hexdigest() for file, content in contents.items()}
+    made = HostTrust(tuple(digests), tuple(map(str, folders)), command, digests)
     home.make()
     write_private(_record(home), json.dumps(asdict(made), indent=1) + "\n")
     try:
@@ -99,6 +103,8 @@ def add(home: ClusterHome, authority: Authority, registry_host: str, *, root: Pa
 def remove(home: ClusterHome) -> HostTrust | None:
     """Undo what `add` did, as far as it did it; tells what that was, None when there is nothing to undo.
 
+    A file with another content stays: a cluster of another `SWARMER_HOME` may have a registry of the same name.
+
     Raises:
         HostError: this user may not.
     """
@@ -106,8 +112,9 @@ def remove(home: ClusterHome) -> HostTrust | None:
     if not record.exists():
         return None
     data = json.loads(record.read_text())
-    made = HostTrust(tuple(data["files"]), tuple(data["folders"]), tuple(data["command"]))
+    made = HostTrust(tuple(data["files"]), tuple(data["folders"]), tuple(data["command"]), data.get("digests", {}))
     try:
+        made = replace(made, files=tuple(file for file in made.files if _is_as_written(file, made.digests)))
         for file in map(Path, made.files):
             file.unlink(missing_ok=True)
         for folder in reversed([folder for folder in map(Path, made.folders) if folder.is_dir()]):
@@ -129,6 +136,11 @@ def trusted() -> Iterator[ClusterHome]:
     """The clusters that this host was made to trust."""
     for record in sorted(swarmer_home().glob(f"*/*/{_RECORD}")):
         yield ClusterHome(record.parent.parent.name, record.parent.name)
+
+
+def _is_as_written(file: str, digests: Mapping[str, str]) -> bool:
+    path = Path(file)
+    return file not in digests or (path.exists() and sha256(path.read_bytes()).hexdigest() == digests[file])
 
 
 def _forgetting(command: tuple[str, ...]) -> tuple[str, ...]:

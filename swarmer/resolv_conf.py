@@ -24,17 +24,21 @@ def with_server(text: str, domain: str, address: IPv4Address, *, undo: str) -> s
         undo: the command that takes the lines out again, for whoever reads the file.
     """
     lines = f"# swarmer {domain}: begin; `{undo}` takes this out\nnameserver {address}\n# swarmer {domain}: end\n"
-    return lines + without_server(text, domain)
+    return lines + without_server(text, domain, address)
 
 
-def without_server(text: str, domain: str) -> str:
-    """The file without our lines for that cluster; everything else as it was."""
-    return _OURS.sub(lambda found: "" if found["domain"] == domain else found[0], text)
+def without_server(text: str, domain: str, address: IPv4Address) -> str:
+    """The file without our lines for that cluster; everything else as it was.
+
+    Lines with another address are those of a cluster of the same name in another `SWARMER_HOME`.
+    """
+    ours = (domain, str(address))
+    return _OURS.sub(lambda found: "" if found.group("domain", "address") == ours else found[0], text)
 
 
 def our_servers(text: str) -> dict[str, IPv4Address]:
-    """The servers in lines of ours, by the domain of their cluster."""
-    return {found["domain"]: IPv4Address(found["address"]) for found in _OURS.finditer(text)}
+    """The servers in lines of ours, by the domain of their cluster; of two for one domain the upper one."""
+    return {found["domain"]: IPv4Address(found["address"]) for found in reversed(list(_OURS.finditer(text)))}
 
 
 def other_servers(text: str) -> list[IPv4Address]:

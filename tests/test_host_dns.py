@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from harness import wait_for
 
-from swarmer import resolv_conf, spec_file
+from swarmer import host_dns, resolv_conf, spec_file
 from swarmer.ledger import Ledger
 from swarmer.state import ClusterHome
 
@@ -115,6 +115,38 @@ def test_two_clusters_are_resolved_and_end_in_any_order(shell: Shell, file: Path
     assert file.read_text() == FILE
 
 
+@pytest.mark.parametrize("first", ["own", "other"])
+def test_a_cluster_of_the_same_name_in_another_home_stays_resolved(
+    shell: Shell, file: Path, tmp_path: Path, first: str
+) -> None:
+    own = f"swarmer dns up test.nspawn {BEFORE}"
+    other = f"(export SWARMER_HOME={tmp_path}/home-of-another; swarmer dns up test.nspawn {NODE})"
+    told = shell(
+        f"{own if first == 'own' else other}; {other if first == 'own' else own}; swarmer dns down;"
+        f"grep nameserver /etc/resolv.conf; getent ahostsv4 a.node.test.nspawn;"
+        f"export SWARMER_HOME={tmp_path}/home-of-another; swarmer dns down"
+    )
+    assert told.count("nameserver 127.83.") == 1
+    assert "10.9.9.9" in told
+    assert file.read_text() == FILE
+
+
+@pytest.mark.parametrize("target", ["missing", "empty"])
+def test_a_link_to_a_file_without_servers_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    link, there = tmp_path / "resolv.conf", tmp_path / "target"
+    link.symlink_to(there)
+    if target == "empty":
+        there.touch()
+    monkeypatch.setenv("SWARMER_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(resolv_conf, "RESOLV_CONF", link)
+    home = ClusterHome("nspawn", "test")
+    made = host_dns.add(home, [IPv4Address(NODE)])
+    assert f"nameserver {made.where}\n" in there.read_text()
+    host_dns.remove(home)
+    assert link.is_symlink()
+    assert there.read_text() == ""
+
+
 def test_lines_that_others_wrote_meanwhile_stay(shell: Shell, file: Path) -> None:
     shell(f"swarmer dns up test.nspawn {NODE}; echo 'nameserver 192.0.2.1' >>/etc/resolv.conf; swarmer dns down")
     assert file.read_text() == FILE + "nameserver 192.0.2.1\n"
@@ -178,6 +210,13 @@ def test_our_lines_are_known_from_others() -> None:
         OTHER: IPv4Address("127.83.0.2"),
     }
     assert resolv_conf.other_servers(both) == [IPv4Address(BEFORE)]
-    assert resolv_conf.without_server(both, OTHER) == text
-    assert resolv_conf.without_server(text, "test.nspawn") == FILE
-    assert resolv_conf.without_server(text, "other.nspawn") == text
+    assert resolv_conf.without_server(both, OTHER, IPv4Address("127.83.0.2")) == text
+    assert resolv_conf.without_server(text, "test.nspawn", IPv4Address("127.83.0.1")) == FILE
+    assert resolv_conf.without_server(text, "test.nspawn", IPv4Address("127.83.0.2")) == text
+    assert resolv_conf.without_server(text, "other.nspawn", IPv4Address("127.83.0.1")) == text
+
+
+def test_of_two_servers_for_one_domain_the_upper_one_counts() -> None:
+    text = resolv_conf.with_server(FILE, "test.nspawn", IPv4Address("127.83.0.1"), undo="swarmer dns down")
+    both = resolv_conf.with_server(text, "test.nspawn", IPv4Address("127.83.0.2"), undo="swarmer dns down")
+    assert resolv_conf.our_servers(both) == {"test.nspawn": IPv4Address("127.83.0.2")}

@@ -1,5 +1,6 @@
 """The node image: what it must not hold, when it is built again, and a consul of one's own in it."""
 
+import fcntl
 import hashlib
 import os
 import re
@@ -12,10 +13,12 @@ from pathlib import Path
 import pytest
 from harness import Harness, servers_yml, wait_for
 
-from swarmer import image
-from swarmer.errors import HostError
+from swarmer import image, spec_file
+from swarmer.errors import HostError, SwarmerError
 from swarmer.image import Image, recipe, store
-from swarmer.image.build import stream
+from swarmer.image.build import Report, stream
+from swarmer.ledger import Ledger
+from swarmer.state import ClusterHome
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="reading and building the image needs root")
 
@@ -183,6 +186,69 @@ def test_a_layer_goes_wholly_also_where_its_last_removal_was_interrupted(tmp_pat
     store.remove(tmp_path / "layer")
     assert not list(tmp_path.iterdir())
     store.remove(tmp_path / "layer")
+
+
+@pytest.fixture
+def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
+    """Lets a cluster begin on some layers, as far as its ledger; the store of layers and all homes are the test's."""
+    (tmp_path / "servers.yml").write_text(servers_yml("10.97.1"))
+    for name in ("SWARMER_HOME", "SWARMER_CACHE", "VAGRANT_HOME", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.delenv("SWARMER_CONSUL", raising=False)
+    store.store().mkdir(parents=True)
+    spec = spec_file.load(tmp_path / "servers.yml")
+    return lambda layers: Ledger(ClusterHome(spec.stack, spec.dc), spec=spec, image="", layers=layers).save()
+
+
+def test_pruning_spares_what_a_cluster_took_while_another_process_built(begin: Callable[[list[str]], None]) -> None:
+    for name in ("node-old", "node-taken"):
+        (store.store() / name).mkdir()
+    with (store.store() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = [sys.executable, "-m", "swarmer", "image", "prune"]
+        prune = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert prune.stderr
+        assert "waiting for it" in prune.stderr.readline()
+        begin(["node-taken"])
+    said, _ = prune.communicate(timeout=60)
+    assert said.startswith("removed node-old,")
+    assert "node-taken" not in said
+    assert {path.name for path in store.store().iterdir()} == {"lock", "node-taken"}
+
+
+def test_pruning_spares_what_a_cluster_takes_while_it_removes_others(
+    begin: Callable[[list[str]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("node-1", "node-2"):
+        (store.store() / name).mkdir()
+    remove = store.remove
+
+    def and_one_begins(folder: Path) -> None:
+        remove(folder)
+        begin(["node-2"])
+
+    monkeypatch.setattr(store, "remove", and_one_begins)
+    assert [name for name, _ in image.prune(print)] == ["node-1"]
+    assert {path.name for path in store.store().iterdir()} == {"lock", "node-2"}
+
+
+@needs_root
+def test_a_fresh_build_refuses_to_replace_what_a_cluster_took_meanwhile(
+    begin: Callable[[list[str]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = recipe.layers()
+    for layer in layers:
+        (store.layer_folder(layer) / "root/before").mkdir(parents=True)
+
+    def step(folder: Path, report: Report) -> dict[str, str]:  # noqa: ARG001
+        begin([str(layer) for layer in layers])
+        return {}
+
+    for name in ("_base", "_node"):
+        monkeypatch.setattr(sys.modules["swarmer.image.build"], name, step)
+    with pytest.raises(SwarmerError, match="nodes run on this image: nspawn:harness"):
+        image.build(print, fresh=True)
+    assert all((store.layer_folder(layer) / "root/before").exists() for layer in layers)
 
 
 def test_a_consul_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

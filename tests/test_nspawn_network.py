@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 from harness import REPOSITORY, Harness, servers_yml
 
 from swarmer.errors import HostError
+from swarmer.shell import run
 from swarmer.spec import Spec
 from swarmer.spec_file import load
 from swarmer.stacks import host_network, nspawn_network
@@ -93,6 +96,61 @@ def clusters_come_and_go() -> None:
         for _ in ("once", "again, as after an interruption"):
             nspawn_network.remove(ClusterHome(second.stack, second.dc))
             assert ROUTER.read_text().strip() == before
+    assert not list(Path("/run").glob("swarmer-*"))
+
+
+def test_a_cluster_that_begins_while_the_last_one_ends_keeps_its_internet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWARMER_HOME", str(tmp_path))
+    on_a_host_of_its_own("a_cluster_begins_while_another_ends")
+
+
+def a_cluster_begins_while_another_ends() -> None:
+    folder = Path(os.environ["SWARMER_HOME"])
+    first, second = spec(folder, 1), spec(folder, 2)
+    ending, beginning = ClusterHome(first.stack, first.dc), ClusterHome(second.stack, second.dc)
+    for listing in (1, 2):
+        listings = 0
+
+        def and_one_begins(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+            nonlocal listings
+            done = run(command, **options)
+            listings += command == ["nft", "list", "ruleset"]
+            if listings == listing:  # noqa: B023
+                listings += 1
+                nspawn_network.create(beginning, second)
+            return done
+
+        ROUTER.write_text("0")
+        nspawn_network.create(ending, first)
+        with mock.patch.object(nspawn_network, "run", and_one_begins):
+            nspawn_network.remove(ending)
+        assert ROUTER.read_text().strip() == "1", f"cut off by what was listed before it began, listing {listing}"
+        nspawn_network.remove(beginning)
+        assert ROUTER.read_text().strip() == "0"
+        assert not list(Path("/run").glob("swarmer-*"))
+
+
+@pytest.mark.parametrize(("tables", "after"), [("filter\nnat\n", "1"), ("", "0")])
+def test_what_the_older_iptables_shares_is_not_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: str, after: str
+) -> None:
+    monkeypatch.setenv("SWARMER_HOME", str(tmp_path))
+    (tmp_path / "tables").write_text(tables)
+    (tmp_path / "after").write_text(after)
+    on_a_host_of_its_own("a_cluster_beside_iptables_legacy")
+
+
+def a_cluster_beside_iptables_legacy() -> None:
+    folder = Path(os.environ["SWARMER_HOME"])
+    cluster = spec(folder, 1)
+    home = ClusterHome(cluster.stack, cluster.dc)
+    ROUTER.write_text("0")
+    nspawn_network.create(home, cluster)
+    with mock.patch.object(nspawn_network, "LEGACY_TABLES", folder / "tables"):
+        nspawn_network.remove(home)
+    assert ROUTER.read_text().strip() == (folder / "after").read_text()
     assert not list(Path("/run").glob("swarmer-*"))
 
 

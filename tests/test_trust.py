@@ -89,6 +89,36 @@ def test_what_others_put_beside_it_stays(home: ClusterHome, authority: Authority
     assert files(root) == ["etc/docker/certs.d/example.org/ca.crt"]
 
 
+def test_what_a_cluster_of_the_same_name_in_another_home_wrote_stays(
+    home: ClusterHome, authority: Authority, root: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host_trust.add(home, authority, HOST, root=root)
+    (own,) = store.iterdir()
+    with monkeypatch.context() as other:
+        other.setenv("SWARMER_HOME", str(tmp_path / "home-of-another"))
+        theirs = host_trust.add(home, Authority.open(home.folder, home.name), HOST, root=root)
+    undone = host_trust.remove(home)
+    assert set(files(root)) == {str(Path(file).relative_to(root)) for file in theirs.files}
+    assert undone
+    assert undone.files == (str(own),)
+    monkeypatch.setenv("SWARMER_HOME", str(tmp_path / "home-of-another"))
+    assert host_trust.remove(home) == theirs
+    assert files(root) == []
+
+
+def test_what_an_older_version_wrote_goes_whatever_it_holds(
+    home: ClusterHome, authority: Authority, root: Path
+) -> None:
+    made = host_trust.add(home, authority, HOST, root=root)
+    record = home.folder / "trust.json"
+    data = json.loads(record.read_text())
+    del data["digests"]
+    record.write_text(json.dumps(data))
+    Path(made.files[0]).write_text("another content")
+    host_trust.remove(home)
+    assert files(root) == []
+
+
 def test_a_system_without_a_store_that_is_known_gets_only_dockers_files(
     home: ClusterHome, authority: Authority, root: Path
 ) -> None:

@@ -8,10 +8,9 @@ from rich.console import Console
 from swarmer import image as node_image
 from swarmer.cli.common import json_option, print_json, print_table, size_text, working
 from swarmer.errors import SwarmerError
-from swarmer.ledger import Ledger
+from swarmer.image import store
 from swarmer.progress import progress
 from swarmer.stacks import vagrant_plan
-from swarmer.state import cluster_homes
 
 #: What a person asks about first.
 _IMPORTANT = (
@@ -48,7 +47,7 @@ def build(fresh: bool, form: str) -> None:
       vagrant box add --name swarmer $(swarmer image build --format box)
     """
     if fresh:
-        _refuse_while_used()
+        store.check_unused([root.parent.name for found in _built() for root in found.roots])
     with progress(Console(stderr=True)) as shown:
         if form == "tree":
             click.echo(f"image {node_image.build(shown.say, fresh=fresh).id} is built")
@@ -97,9 +96,8 @@ def prune() -> None:
     \b
       swarmer image prune
     """
-    used = {layer for home in cluster_homes() for layer in Ledger.load(home).layers}
     with working("removing old layers"):
-        removed = node_image.prune(used, lambda line: click.echo(line, err=True))
+        removed = node_image.prune(lambda line: click.echo(line, err=True))
     for box in vagrant_plan.old_boxes():
         removed.append((f"Vagrant's copy of a box, {box.name}", node_image.size(box)))
         shutil.rmtree(box)
@@ -112,12 +110,3 @@ def prune() -> None:
 def _built() -> list[node_image.Image]:
     """The images of today's recipe that there are; first the one without a kernel."""
     return [found for kind in node_image.Kind if (found := node_image.find(kind))]
-
-
-def _refuse_while_used() -> None:
-    """A fresh build replaces layers in place, under the feet of nodes that run on them."""
-    current = {root.parent.name for found in _built() for root in found.roots}
-    if users := [home.name for home in cluster_homes() if current & set(Ledger.load(home).layers)]:
-        raise SwarmerError(
-            f"nodes run on this image: {', '.join(users)}", hint="take these clusters down first, `swarmer down NAME`"
-        )

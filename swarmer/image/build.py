@@ -30,6 +30,7 @@ def build(report: Report, *, kind: Kind = Kind.CONTAINER, fresh: bool = False) -
 
     Raises:
         HostError: something this machine lacks, or a failed build step with its last lines.
+        SwarmerError: nodes run on a layer that is built again.
     """
     if not fresh and (image := store.find(kind)):
         return image
@@ -73,6 +74,8 @@ def _build_layer(
     (partial / "below").unlink()
     shutil.rmtree(partial / "work", ignore_errors=True)
     (partial / "versions.json").write_text(json.dumps(versions, indent=1))
+    if folder.exists():
+        store.check_unused([folder.name])  # only now: a cluster may have begun while the step ran
     store.remove(folder)
     partial.rename(folder)
 

@@ -1,29 +1,29 @@
 """Removing the layers that nobody needs any more."""
 
-from collections.abc import Collection
 from pathlib import Path
 
 from swarmer.image import recipe, store
 from swarmer.image.build import Report, one_builder
 
 
-def prune(used: Collection[str], report: Report) -> list[tuple[str, int]]:
-    """Remove every layer that isn't of the recipe as it stands, and not in `used`.
+def prune(report: Report) -> list[tuple[str, int]]:
+    """Remove every layer that isn't of the recipe as it stands, and that no cluster under this SWARMER_HOME uses.
 
     Args:
-        used: the names of layers that nodes run on.
         report: gets a line when another process builds, and is waited for.
 
     Returns:
         The name of each removed layer, and the bytes it took.
     """
     removed = []
-    needed = {*used, str(recipe.disk()), *(str(layer) for kind in recipe.Kind for layer in recipe.layers(kind))}
     with one_builder(report):
+        needed = {str(recipe.disk()), *(str(layer) for kind in recipe.Kind for layer in recipe.layers(kind))}
         for folder in sorted(store.store().iterdir()):
             if folder.is_dir() and folder.name not in needed:
-                removed.append((folder.name, size(folder)))
-                store.remove(folder)
+                taken = size(folder)
+                if not store.users([folder.name]):  # last of all: a cluster may have begun meanwhile
+                    store.remove(folder)
+                    removed.append((folder.name, taken))
     return removed
 
 

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from swarmer.errors import SwarmerError
 from swarmer.image import recipe
-from swarmer.state import cache_home
+from swarmer.ledger import Ledger
+from swarmer.state import cache_home, cluster_homes
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,24 @@ def store() -> Path:
 def layer_folder(layer: recipe.Layer) -> Path:
     """Where this layer is, or will be once built."""
     return store() / str(layer)
+
+
+def users(layers: Collection[str]) -> list[str]:
+    """The clusters under this SWARMER_HOME whose nodes run on one of these layers."""
+    return [home.name for home in cluster_homes() if not set(Ledger.load(home).layers).isdisjoint(layers)]
+
+
+def check_unused(layers: Collection[str]) -> None:
+    """Refuse to replace layers in place, under the feet of nodes that run on them.
+
+    Raises:
+        SwarmerError: there are such nodes.
+    """
+    if clusters := users(layers):
+        raise SwarmerError(
+            f"nodes run on this image: {', '.join(clusters)}",
+            hint="take these clusters down first, `swarmer down NAME`",
+        )
 
 
 def remove(folder: Path) -> None:

@@ -19,6 +19,9 @@ BRIDGE = "cluster"
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 FORWARDING_WAS_OFF = Path("/run/swarmer-forwarding-was-off")
 
+#: The tables of iptables-legacy, which nft doesn't list; absent or empty where nothing uses it.
+LEGACY_TABLES = Path("/proc/net/ip_tables_names")
+
 #: Where docker, ufw and what else goes by iptables drop forwarded packets, once they are there.
 FORWARD = ("ip", "filter", "FORWARD")
 
@@ -99,13 +102,27 @@ def _stop_forwarding() -> None:
 
     Unless others, such as a docker that was started meanwhile, share its connection too.
     """
-    if not FORWARDING_WAS_OFF.exists():
+    if not FORWARDING_WAS_OFF.exists() or TABLE_COMMENT in (rules := _rules()):
         return
-    rules = run(["nft", "list", "ruleset"]).stdout
-    if TABLE_COMMENT not in rules:
-        if "masquerade" not in rules.lower():
-            IP_FORWARD.write_text("0")
-        FORWARDING_WAS_OFF.unlink()
+    FORWARDING_WAS_OFF.unlink(missing_ok=True)
+    if _masquerades(rules):
+        return
+    IP_FORWARD.write_text("0")
+    # A cluster that begins now adds its table before it reads the setting: it finds the 0, or its table is found here.
+    rules = _rules()
+    if TABLE_COMMENT in rules:
+        FORWARDING_WAS_OFF.touch()
+    if _masquerades(rules):
+        IP_FORWARD.write_text("1")
+
+
+def _rules() -> str:
+    return run(["nft", "list", "ruleset"]).stdout
+
+
+def _masquerades(rules: str) -> bool:
+    """Whether this host shares its connection: by these rules, or perhaps by some of iptables-legacy."""
+    return "masquerade" in rules.lower() or (LEGACY_TABLES.exists() and LEGACY_TABLES.read_text().strip() != "")
 
 
 def _batch(commands: str, *, inside: str | None = None) -> None:
