@@ -191,7 +191,9 @@ class Cluster:
                 for member in members:
                     if member.leader and member.reachability == "reachable":
                         # Not by its name: just after an election, docker may show it under a worker's.
-                        return next(node for node in self.swarm_managers if str(node.ip) == member.address)
+                        for node in self.swarm_managers:
+                            if str(node.ip) == member.address:
+                                return node
             raise NotYet("no leader")
 
         return until("a leader of the swarm", probe, timeout=timeout, interval=0.05)

@@ -225,7 +225,9 @@ def swarm_ids(cluster: "Cluster") -> dict[str, str]:
         Unavailable: it doesn't answer.
     """
     _, entries = reachable_server(cluster).kv.get("swarm/nodes/", recurse=True)
-    recorded = {entry["Key"].rpartition("/")[2]: entry["Value"].decode() for entry in entries or ()}
+    recorded = {
+        entry["Key"].rpartition("/")[2]: (entry["Value"] or b"").decode(errors="replace") for entry in entries or ()
+    }
     return {node.name: recorded.get(node.name, "").partition(" ")[0] for node in cluster.nodes}
 
 

@@ -19,7 +19,7 @@ PLAN: dict[str, dict[str, Any]] = {
         "ip": f"10.0.0.{number}",
         "role": "manager" if name in MANAGERS else "worker",
         "availability": "drain" if name == "swarm-03" else "active",
-        "labels": {"disk": "ssd"} if name == "swarm-04" else {},
+        "labels": {"swarm": "any"} | ({"disk": "ssd"} if name == "swarm-04" else {}),
     }
     for number, name in enumerate(NAMES, 1)
 }
@@ -52,9 +52,11 @@ def entry(
     }
 
 
-def records(nodes: Mapping[str, Identity], members: Mapping[str, Known] | None = None) -> Records:
+def records(
+    nodes: Mapping[str, Identity], members: Mapping[str, Known] | None = None, managers: Mapping[str, str] | None = None
+) -> Records:
     known = {name: Known(identity.node, False) for name, identity in nodes.items()}
-    return Records("cluster", 1, {}, nodes, {}, known if members is None else members, 1)
+    return Records("cluster", 1, {}, nodes, managers or {}, known if members is None else members, 1)
 
 
 def whole() -> list[dict[str, Any]]:
@@ -243,6 +245,30 @@ def test_a_manager_of_the_spec_that_is_a_worker_is_promoted_after_a_while(state:
     assert entries[1]["Spec"]["Role"] == "manager"
 
 
+def test_a_manager_that_was_demoted_holds_the_swarms_state_no_more() -> None:
+    entries = whole()
+    entries[1] = entry("swarm-02", "swarm-02")
+    assert order.without_state(entries, records(RECORDED, managers={name: name for name in MANAGERS})) == ["swarm-02"]
+    assert order.without_state(entries, records(RECORDED)) == []
+
+
+def test_what_can_not_be_done_is_not_looked_at_in_a_hurry() -> None:
+    foreign = entry("foreign", "foreign", manager=True)
+    silent = entry("swarm-02", "swarm-02", manager=True, state="down", reachable=False, labels={"swarm": "any"})
+    swarm = Swarm([whole()[0], silent, foreign])  # without it, there would be no quorum
+    swarm.look()
+    assert swarm.watch.pause(swarm.now, calm=2) == 0.3
+    swarm.look_for(Kind.FOREIGN.seconds + 5)
+    assert "foreign" in swarm.ids()
+    assert swarm.watch.pause(swarm.now, calm=2) == 2
+
+
+@given(content=st.binary(max_size=200))
+def test_whatever_a_node_records_of_itself_can_be_read(content: bytes) -> None:
+    identity = Identity.parse(content.decode(errors="replace"))
+    assert len(identity.former) <= 5
+
+
 def test_a_manager_that_is_held_as_a_worker_is_not_promoted() -> None:
     demoted = entry("swarm-02", "swarm-02", labels={"swarmer.role": "worker"})
     swarm = Swarm([demoted if node["ID"] == "swarm-02" else node for node in whole()])
@@ -251,11 +277,12 @@ def test_a_manager_that_is_held_as_a_worker_is_not_promoted() -> None:
 
 
 def test_a_node_that_has_just_joined_gets_the_availability_of_the_spec_and_later_keeps_another() -> None:
+    """Also when consul has lost what it knew: what was set once stands in the swarm."""
     nodes = whole()
     nodes[0]["Spec"]["Availability"] = nodes[4]["Spec"]["Availability"] = "drain"
-    known = {name: Known(name, False) for name in NAMES if name != "swarm-05"}
-    (action,) = Watch(PLAN).look(nodes, records(RECORDED, known), 0)
-    assert action == Update(nodes[4], {"Availability": "active"})
+    nodes[4]["Spec"]["Labels"] = {}
+    (action,) = Watch(PLAN).look(nodes, records(RECORDED, {}), 0)
+    assert action == Update(nodes[4], {"Labels": {"swarm": "any"}, "Availability": "active"})
 
 
 @given(
@@ -267,7 +294,7 @@ def test_labels_go_by_the_id_alone_and_others_stay(own: dict[str, str], host: st
     for action in Watch(PLAN).look([node], records(RECORDED), 0):
         assert isinstance(action, Update)
         node["Spec"] |= action.changes
-    assert node["Spec"]["Labels"] == {**own, "disk": "ssd"}
+    assert node["Spec"]["Labels"] == {**own, **PLAN["swarm-04"]["labels"]}
     stranger = entry("stranger", host, labels=own)
     assert Watch(PLAN).look([stranger], records(RECORDED), 0) == []
 

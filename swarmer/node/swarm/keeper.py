@@ -26,37 +26,34 @@ class Keeper:
 
         Raises:
             Refused: consul isn't ready.
-            EngineError: docker refuses a label or an availability.
+            EngineError: docker isn't.
         """
         now = time.monotonic()
-        later = []
         for action in self._watch.look(nodes, records, now):
-            if isinstance(action, Update) and not action.reason:
-                self._engine.change(action.node, **action.changes)
-            else:
-                later.append(action)
+            try:
+                self._do(action)
+            except EngineError as error:  # as when somebody else changed the entry meanwhile
+                self._report_once(f"{_called(action.node)}: not done yet: {error}")
+                calm = min(calm, 0.3)
+        for name in order.without_state(nodes, records):
+            self._store.forget_manager(name)
         tokens = {role.lower(): token for role, token in self._engine.swarm()["JoinTokens"].items()}
         if tokens != records.tokens:
             self._store.record_tokens(tokens)
         present = order.members(nodes, records.nodes)
         if present != records.members:
             self._store.record_members(records.members, present)
-        for action in later:
-            try:
-                self._do(action)
-            except EngineError as error:
-                self._report_once(f"{_called(action.node)}: not done yet: {error}")
         return self._watch.pause(now, calm=calm)
 
     def _do(self, action: order.Action) -> None:
         match action:
             case Promote(node, name):
-                self._store.forget_manager(name)
                 self._engine.change(node, Role=order.MANAGER)
                 print(f"{name} was a worker of the swarm: promoted to manager again", flush=True)
             case Update(node, changes, reason):
                 self._engine.change(node, **changes)
-                print(f"{_called(node)} {reason}: demoted", flush=True)
+                if reason:
+                    print(f"{_called(node)} {reason}: demoted", flush=True)
             case Remove(node, reason):
                 self._engine.remove(node)
                 print(f"{_called(node)} {reason}: removed", flush=True)

@@ -185,7 +185,7 @@ class Member:
         leader = bool(own and (own.get("ManagerStatus") or {}).get("Leader"))
         self.store.announce(leader=leader)
         pause = CALM
-        if leader:
+        if leader and membership.cluster:  # while docker doesn't tell which swarm it is, nothing is decided
             self._keeper = keeper or Keeper(self.engine, self.store, self.known["nodes"])
             pause = self._keeper.keep(self.store.records(), nodes, calm=CALM)
         if own and membership.cluster:
@@ -229,7 +229,9 @@ class Member:
                 version = records.version
                 self.store.publish(self.engine.swarm(), membership.node, replacing=version, session=session)
             return True
-        if self._gave_up(reason := f"this is the swarm {membership.cluster}, not {records.cluster}"):
+        reason = f"this is the swarm {membership.cluster}, not {records.cluster}"
+        self.store.announce_trouble(reason)
+        if self._gave_up(reason):
             self._leave(reason)
         return False
 

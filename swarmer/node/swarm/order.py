@@ -73,7 +73,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Promote:
-    """Make the node of this name a manager again. What it held of the swarm's state went with its former role."""
+    """Make the node of this name a manager again."""
 
     node: SwarmNode
     name: str
@@ -119,7 +119,7 @@ class Watch:
         actions: list[Action] = []
         for node in nodes:
             if owner := owners.get(node["ID"]):
-                actions += _as_planned(node, self._plan[owner], records.members.get(owner))
+                actions += _as_planned(node, self._plan[owner])
                 if due.get(node["ID"]) is Kind.DEMOTED:
                     actions.append(Promote(node, owner))
         return actions + take_out([(by_id[node], kind) for node, kind in due.items() if kind in SUPERFLUOUS], nodes)
@@ -128,10 +128,11 @@ class Watch:
         """Seconds until the next look: soon while something new is seen, or will be due before `calm` is over."""
         waits = [calm]
         for finding, since in self._since.items():
-            if now - since < Kind.NAMESAKE.seconds:
+            seen = now - since
+            if seen < Kind.NAMESAKE.seconds:
                 waits.append(0.3)
-            elif finding.kind is not Kind.UNRECORDED:
-                waits.append(max(0.3, since + finding.kind.seconds - now))
+            elif seen < finding.kind.seconds < float("inf"):
+                waits.append(max(0.3, finding.kind.seconds - seen))
         return min(waits)
 
 
@@ -174,6 +175,13 @@ def members(nodes: Iterable[SwarmNode], recorded: Mapping[str, Identity]) -> dic
     """How the leader knows each node whose recorded id is in the swarm."""
     owners = owners_of(recorded)
     return {owners[node["ID"]]: Known(node["ID"], is_down(node)) for node in nodes if node["ID"] in owners}
+
+
+def without_state(nodes: Iterable[SwarmNode], records: Records) -> list[str]:
+    """The nodes that are recorded to hold the swarm's state, but are workers: docker removed it with their role."""
+    owners = owners_of(records.nodes)
+    workers = (node for node in nodes if node["Spec"]["Role"] == WORKER and "ManagerStatus" not in node)
+    return [owner for node in workers if (owner := owners.get(node["ID"])) and owner in records.managers]
 
 
 def take_out(superfluous: Iterable[tuple[SwarmNode, Kind]], nodes: Iterable[SwarmNode]) -> list[Action]:
@@ -224,16 +232,14 @@ def is_down(node: SwarmNode) -> bool:
     return bool(node["Status"]["State"] == "down")
 
 
-def _as_planned(node: SwarmNode, planned: Mapping[str, Any], known: Known | None) -> list[Action]:
-    """Labels of the spec are added, others' labels stay; the availability is set when a node has just joined."""
-    changes: dict[str, object] = {}
+def _as_planned(node: SwarmNode, planned: Mapping[str, Any]) -> list[Action]:
+    """Labels of the spec are added, others' labels stay. A node that lacks some has just joined: so the availability
+    is set with them, and whatever it is later was set by somebody.
+    """
     labels = node["Spec"].get("Labels") or {}
-    if (wanted := {**labels, **planned["labels"]}) != labels:
-        changes["Labels"] = wanted
-    new = known is None or known.node != node["ID"]
-    if new and node["Spec"]["Availability"] != planned["availability"]:
-        changes["Availability"] = planned["availability"]
-    return [Update(node, changes)] if changes else []
+    if (wanted := {**labels, **planned["labels"]}) == labels:
+        return []
+    return [Update(node, {"Labels": wanted, "Availability": planned["availability"]})]
 
 
 def _is_demoted(node: SwarmNode, planned: Mapping[str, Any]) -> bool:

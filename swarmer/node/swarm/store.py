@@ -48,7 +48,7 @@ class Identity(NamedTuple):
     def parse(cls, text: str) -> "Identity":
         """From what is recorded."""
         node, *former = text.split() or [""]
-        return cls(node, tuple(former))
+        return cls(node, tuple(former[:_FORMER]))
 
     def __str__(self) -> str:
         return " ".join((self.node, *self.former))
@@ -165,7 +165,7 @@ class Store:
         return Known.parse(_text(entries[0]) if entries else "")
 
     def forget_manager(self, name: str = "") -> None:
-        """This node, or the one of that name, holds nothing of the swarm's state, or not any more."""
+        """This node, or the one of that name, holds nothing of the swarm's state, or no longer does."""
         self._agent.call("DELETE", f"kv/{PREFIX}managers/{name or self._node}")
 
     # -- founding ------------------------------------------------------------------------------------------
@@ -263,7 +263,8 @@ class Store:
 
 
 def _text(entry: Mapping[str, Any]) -> str:
-    return base64.b64decode(entry["Value"] or "").decode()
+    # Each node writes a key of its own: no content may keep the others from reading theirs.
+    return base64.b64decode(entry["Value"] or "").decode(errors="replace")
 
 
 def _below(prefix: str, values: Mapping[str, str]) -> dict[str, str]:
