@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swarmer.node.consul_agent import SEED, Agent, Refused, own_token, removal
+from swarmer.node.consul_agent import SEED, Agent, Refused, own_token
 from swarmer.node.patience import patient
 from swarmer.ports import CONSUL_RPC
 
@@ -92,9 +92,8 @@ def take_over(own: Agent, writing: Agent, node: Mapping[str, Any]) -> None:
         return
     if entry["Node"]["ID"] == identity:
         # Not the other way round: what is announced meanwhile is known to the agent first.
-        known = own.call("GET", "agent/services").keys() | {"consul"}
-        if former := [service for identity, service in entry["Services"].items() if identity not in known]:
-            writing.call("PUT", "txn", [removal(node["name"], service) for service in former])
+        for service in entry["Services"].keys() - own.call("GET", "agent/services").keys() - {"consul"}:
+            writing.call("PUT", "catalog/deregister", {"Node": node["name"], "ServiceID": service})
         return
     print(f"the catalog has the former {node['name']}, {entry['Node']['ID']}: this one takes its place", flush=True)
     name = node["name"]

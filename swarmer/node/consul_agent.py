@@ -36,14 +36,15 @@ class Answer:
 
 
 def removal(node: str, service: Mapping[str, Any]) -> dict[str, Any]:
-    """The step of a transaction that removes a service from the catalog, unless it was registered again meanwhile.
+    """The step of a transaction that removes a service from the catalog, unless it was changed meanwhile.
 
-    Consul may carry out a write long after its client has given it up, as during an election.
+    Consul may carry out a write long after its client has given it up, as during an election. The token has to have
+    the right to write the service.
 
     Args:
         service: as `catalog/node/NODE` has it, with its `ModifyIndex`.
     """
-    entry = {"ID": service["ID"], "ModifyIndex": service["ModifyIndex"]}
+    entry = {name: service[name] for name in ("ID", "Service", "ModifyIndex")}
     return {"Service": {"Verb": "delete-cas", "Node": node, "Service": entry}}
 
 
