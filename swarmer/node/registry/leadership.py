@@ -186,9 +186,11 @@ class Leadership:
 
     def _try(self, asked: float) -> float:
         """The lock is free: take it, if this node is fit."""
+        # Not when it was asked: consul may hold back its answer until it has elected a leader.
+        now = self.lease.now()
         if self._free_at is None:
-            self._free_at = asked
-        if not self._fit() or (asked - self._free_at < _COURTESY and self._leads_consul()):
+            self._free_at = now
+        if not self._fit() or (now - self._free_at < _COURTESY and self._leads_consul()):
             return _RETRY
         if not self._session or self._proof.ask("PUT", f"session/renew/{self._session}").status != 200:
             self._session = self._new_session()
