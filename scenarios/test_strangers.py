@@ -130,8 +130,12 @@ class Overlay:
         before = self.arrived()
         for _ in range(5):
             send()
-        self.peer.succeed(f"docker exec {self.peer_container} ping -c 2 -W 5 {self.address}")
+        self.wait_for_peer()
         return self.arrived() - before
+
+    def wait_for_peer(self) -> None:
+        """Wait until packets of the container on the other node arrive; nodes learn of each other's by gossip."""
+        self.peer.wait_until_succeeds(f"docker exec {self.peer_container} ping -c 1 -W 2 {self.address}")
 
 
 @pytest.fixture
@@ -142,7 +146,9 @@ def overlay(services: Services, swarm_workers: list[Node], docker_run: DockerRun
     inspected = json.loads(node.succeed("docker network inspect wall"))[0]
     address = node.succeed(f"docker inspect --format '{{{{.NetworkSettings.Networks.wall.IPAddress}}}}' {here}").strip()
     vni = int(inspected["Options"]["com.docker.network.driver.overlay.vxlanid_list"])
-    return Overlay(vni, node, _process(node, here), IPv4Address(address), peer, there)
+    made = Overlay(vni, node, _process(node, here), IPv4Address(address), peer, there)
+    made.wait_for_peer()
+    return made
 
 
 @two_workers
