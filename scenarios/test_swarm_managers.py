@@ -11,6 +11,7 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
 from swarmer.node.swarm.order import HELD_ROLE
+from swarmer.ports import SWARM
 from swarmer.wait import NotYet, patient, until, until_equal
 
 three_managers = pytest.mark.needs_managers(3)
@@ -99,10 +100,8 @@ def test_an_availability_that_a_person_set_stays_and_that_of_the_spec_comes_with
         swarm_leader.succeed(f"docker node update --availability active {node.name}")
     if node is swarm_leader:
         return
-    # It joins by hand, and with another availability than that of the spec.
-    token = swarm_leader.succeed("docker swarm join-token --quiet worker").strip()
     node.succeed("systemctl stop swarmer-swarm && docker swarm leave --force")
-    node.succeed(f"docker swarm join --availability drain --token {token} {swarm_leader.ip}:2377")
+    _join_by_hand(node, swarm_leader, "--availability drain")
     node.succeed("systemctl start swarmer-swarm")
     cluster.wait_converged()
     assert _availability(cluster, node) == "active"
@@ -113,12 +112,10 @@ def test_a_node_that_is_not_of_the_cluster_is_removed_and_not_at_once(
 ) -> None:
     """Who has a join token and is let in by the packet filter: here a node that joins as somebody else."""
     before = _members(cluster)
-    token = swarm_leader.succeed("docker swarm join-token --quiet worker").strip()
     swarm_agent.succeed("systemctl stop swarmer-swarm && docker swarm leave --force")
     try:
         with _called(swarm_agent, "foreign"):
-            swarm_agent.succeed(f"docker swarm join --token {token} {swarm_leader.ip}:2377")
-            foreign = swarm_agent.succeed("docker info --format '{{.Swarm.NodeID}}'").strip()
+            foreign = _join_by_hand(swarm_agent, swarm_leader)
             _until_shown(swarm_leader, foreign, "foreign")
             joined = time.monotonic()
             until_equal("its end", lambda: foreign in _members(cluster), False, timeout=60)
@@ -135,12 +132,10 @@ def test_an_entry_that_never_reported_a_host_name_is_called_so_and_is_removed_af
     cluster: Cluster, swarm_leader: Node, swarm_agent: Node
 ) -> None:
     """A join that docker tried twice leaves one behind; here it is one of a node that has no name."""
-    token = swarm_leader.succeed("docker swarm join-token --quiet worker").strip()
     swarm_agent.succeed("systemctl stop swarmer-swarm && docker swarm leave --force")
     try:
         with _called(swarm_agent, ""):
-            swarm_agent.succeed(f"docker swarm join --token {token} {swarm_leader.ip}:2377")
-            unnamed = swarm_agent.succeed("docker info --format '{{.Swarm.NodeID}}'").strip()
+            unnamed = _join_by_hand(swarm_agent, swarm_leader)
             swarm_agent.succeed("docker swarm leave --force")
     finally:
         swarm_agent.succeed("systemctl start swarmer-swarm")
@@ -190,6 +185,13 @@ def _id_of(members: dict[str, tuple[str, bool]], node: Node) -> str:
 
 def _availability(cluster: Cluster, node: Node) -> str:
     return next(member.availability for member in health.swarm_members(cluster) if member.name == node.name)
+
+
+def _join_by_hand(node: Node, manager: Node, options: str = "") -> str:
+    """A node joins as a worker, without its own program; its id in the swarm."""
+    token = manager.succeed("docker swarm join-token --quiet worker").strip()
+    node.succeed(f"docker swarm join {options} --token {token} {manager.ip}:{SWARM.number}")
+    return node.succeed("docker info --format '{{.Swarm.NodeID}}'").strip()
 
 
 def _until_shown(manager: Node, identity: str, name: str) -> None:
