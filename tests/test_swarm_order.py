@@ -197,6 +197,16 @@ def test_the_former_self_of_a_replaced_node_goes_within_two_seconds(manager: boo
     assert swarm.ids() == set(NAMES)
 
 
+def test_a_node_that_runs_on_a_former_disk_again_is_left_alone_until_it_has_recorded_that() -> None:
+    again, gone = entry("again", "swarm-02", manager=True), entry("swarm-02", "swarm-02", manager=True, state="down")
+    swarm = Swarm([*whole()[:1], gone, *whole()[2:], again], RECORDED | {"swarm-02": Identity("swarm-02", ("again",))})
+    swarm.look_for(60)
+    assert "again" in swarm.ids()
+    swarm.recorded = RECORDED | {"swarm-02": Identity("again", ("swarm-02",))}
+    swarm.look_for(5)
+    assert swarm.ids() == {"again", *NAMES} - {"swarm-02"}
+
+
 def test_a_node_that_has_not_recorded_its_id_is_no_leftover_while_its_former_self_is_missed() -> None:
     """The former one counts as up for some seconds after it died; the new one may have trouble with consul."""
     former, new = entry("swarm-04", "swarm-04"), entry("new", "swarm-04")

@@ -143,7 +143,7 @@ def findings(nodes: Sequence[SwarmNode], plan: Plan, recorded: Mapping[str, Iden
         recorded: what the nodes of the plan recorded of themselves, by name.
     """
     present = {identity.node for identity in recorded.values()}
-    former = {node for identity in recorded.values() for node in identity.former} - present
+    successors = {node: identity.node for identity in recorded.values() for node in identity.former}
     owners = owners_of(recorded)
     up = {node["ID"] for node in nodes if node["Status"]["State"] == "ready"}
     found = []
@@ -152,8 +152,10 @@ def findings(nodes: Sequence[SwarmNode], plan: Plan, recorded: Mapping[str, Iden
         if identity in present:
             if identity in owners and _is_demoted(node, plan[owners[identity]]):
                 found.append(Finding(identity, Kind.DEMOTED))
-        elif identity in former:
-            found.append(Finding(identity, Kind.FORMER))
+        elif identity in successors:
+            # A disk that was put back brings a former id to life again, until the node has recorded it.
+            is_succeeded = successors[identity] in up
+            found.append(Finding(identity, Kind.FORMER if is_succeeded else Kind.UNRECORDED))
         elif not host:
             found.append(Finding(identity, Kind.UNNAMED))
         elif host not in plan:
