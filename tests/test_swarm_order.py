@@ -267,7 +267,7 @@ def test_what_can_not_be_done_is_not_looked_at_in_a_hurry() -> None:
     silent = entry("swarm-02", "swarm-02", manager=True, state="down", reachable=False, labels={"swarm": "any"})
     swarm = Swarm([whole()[0], silent, foreign])  # without it, there would be no quorum
     swarm.look()
-    assert swarm.watch.pause(swarm.now, calm=2) == 0.3
+    assert swarm.watch.pause(swarm.now, calm=2) == 0.1
     swarm.look_for(Kind.FOREIGN.seconds + 5)
     assert "foreign" in swarm.ids()
     assert swarm.watch.pause(swarm.now, calm=2) == 2

@@ -33,7 +33,8 @@ Plan = Mapping[str, Mapping[str, Any]]
 class Kind(Enum):
     """What may be wrong with an entry, for how many seconds it has to be so, and how the journal puts it."""
 
-    FORMER = patient(1.0), "is the former self of a node that joined again under another id"
+    #: A few looks are enough: the node itself says so, and a replacement is over only when this one is gone.
+    FORMER = patient(0.3), "is the former self of a node that joined again under another id"
     #: Longer than docker takes to count a dead node as down: a node that is just joining, and hasn't recorded its id
     #: yet, must not be taken for the superfluous one of the two.
     NAMESAKE = patient(10.0), "has the host name of a node that is up under another id"
@@ -130,7 +131,7 @@ class Watch:
         for finding, since in self._since.items():
             seen = now - since
             if seen < Kind.NAMESAKE.seconds:
-                waits.append(0.3)
+                waits.append(0.1 if seen < 1 else 0.3)
             elif seen < finding.kind.seconds < float("inf"):
                 waits.append(max(0.3, finding.kind.seconds - seen))
         return min(waits)
