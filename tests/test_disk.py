@@ -17,7 +17,7 @@ from swarmer import image
 from swarmer.cloudinit import SeedData
 from swarmer.image import Format
 from swarmer.image.recipe import RECIPE
-from swarmer.stacks.seed_disk import write_seed_disk
+from swarmer.stacks.vagrant.seed_disk import write_seed_disk
 
 #: Seconds; emulation is slow, and more so while other tests run.
 BOOT = 180

@@ -9,8 +9,8 @@ from harness import REPOSITORY
 
 _PROGRAM = """
 from pathlib import Path
-from swarmer.stacks import libvirt
-from swarmer.stacks.libvirt import POOL, virsh
+from swarmer.stacks.vagrant import libvirt
+from swarmer.stacks.vagrant.libvirt import POOL, virsh
 disk = Path("disk.qcow2")
 libvirt.prepare_pool()
 """

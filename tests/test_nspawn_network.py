@@ -15,7 +15,8 @@ from swarmer.errors import HostError
 from swarmer.shell import run
 from swarmer.spec import Spec
 from swarmer.spec_file import load
-from swarmer.stacks import host_network, nspawn_network
+from swarmer.stacks import host_network
+from swarmer.stacks.nspawn import network as nspawn_network
 from swarmer.state import ClusterHome
 
 #: The network between the host and the outside, which is one machine; of the blocks for documentation.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from harness import PROMISES, REPOSITORY, servers_yml, traces
 
-from swarmer.stacks.vagrant_plan import prefix
+from swarmer.stacks.vagrant.plan import prefix
 from swarmer.state import ClusterHome
 
 NETWORK = "10.97.8"

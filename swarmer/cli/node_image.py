@@ -10,7 +10,7 @@ from swarmer.cli.common import json_option, print_json, print_table, size_text, 
 from swarmer.errors import SwarmerError
 from swarmer.image import store
 from swarmer.progress import progress
-from swarmer.stacks import vagrant_plan
+from swarmer.stacks.vagrant import plan as vagrant_plan
 
 #: What a person asks about first.
 _IMPORTANT = (

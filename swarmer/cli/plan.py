@@ -3,8 +3,8 @@
 import click
 from rich.console import Console
 
-from swarmer import by_hand
 from swarmer.cli.common import spec_options
+from swarmer.commands import vagrant as by_hand
 from swarmer.progress import progress
 from swarmer.spec import Spec
 

@@ -2,8 +2,8 @@
 
 from swarmer.errors import HostError
 from swarmer.stacks.base import Capability, Stack
-from swarmer.stacks.nspawn import NspawnStack
-from swarmer.stacks.vagrant import VagrantStack
+from swarmer.stacks.nspawn.stack import NspawnStack
+from swarmer.stacks.vagrant.stack import VagrantStack
 
 __all__ = ["Capability", "Stack", "stack_class"]
 

@@ -5,8 +5,8 @@ import time
 
 from swarmer.cluster import Cluster
 from swarmer.faults import Faults, clock_error
-from swarmer.stacks import libvirt
-from swarmer.stacks.vagrant_plan import prefix
+from swarmer.stacks.vagrant import libvirt
+from swarmer.stacks.vagrant.plan import prefix
 
 
 def test_it_has_a_kernel_of_its_own_with_all_that_the_stack_promises(cluster: Cluster) -> None:

@@ -13,9 +13,9 @@ from swarmer.files import write_private
 from swarmer.image import Image, Kind
 from swarmer.ledger import Ledger, Resource
 from swarmer.spec import Server, Spec
-from swarmer.stacks import acceleration, vagrant_plan, vagrant_providers
 from swarmer.stacks.base import Capability, Stack
-from swarmer.stacks.vagrant_calls import VagrantCalls
+from swarmer.stacks.vagrant import acceleration, plan, providers
+from swarmer.stacks.vagrant.command import VagrantCalls
 
 #: Seconds that `vagrant up` may take, on a machine of usual speed.
 _UP_TIMEOUT = 180.0
@@ -32,13 +32,13 @@ class VagrantStack(Stack):
         self.folder = self.home.folder / "vagrant"
         self.plan_file = self.folder / "plan.json"
         self._state = self.folder / "state"
-        name = vagrant_providers.default_name()
+        name = providers.default_name()
         self.slowness = 1.0
         if self.plan_file.exists():
             plan = json.loads(self.plan_file.read_text())
             self.slowness = float(plan["slowness"])
             name = plan["provider"]
-        self._provider = vagrant_providers.provider(name)
+        self._provider = providers.provider(name)
         self._vagrant = VagrantCalls(
             state=self._state,
             log=self.folder / "vagrant.log",
@@ -82,7 +82,7 @@ class VagrantStack(Stack):
         found = self._provider.accelerated(current)
         wait.be_patient(found.slowness(len(spec.servers)))
         write_private(self.plan_file, self.plan(spec, found).json())
-        vagrant_plan.write_catalog(self._catalog, self._provider.name, self._provider.box)
+        plan.write_catalog(self._catalog, self._provider.name, self._provider.box)
         if not found.emulated:
             return []
         emulated = (
@@ -164,10 +164,10 @@ class VagrantStack(Stack):
 
     def kill_all(self) -> None:
         self._vagrant.end()
-        vagrant_providers.kill(self.ledger.resources)
+        providers.kill(self.ledger.resources)
 
     def remove(self, resource: Resource) -> None:
-        vagrant_providers.remove(resource, self.home.name)
+        providers.remove(resource, self.home.name)
 
     # -- names ---------------------------------------------------------------------------------------------
 
@@ -176,7 +176,7 @@ class VagrantStack(Stack):
         return f"swarmer-{self.home.tag}"
 
     def _machine(self, node: str) -> str:
-        return f"{vagrant_plan.prefix(self.home)}{node}"
+        return f"{plan.prefix(self.home)}{node}"
 
     def _mac(self, server: Server) -> str:
         """An address of QEMU's own range, the same for every machine of this name in this cluster."""
@@ -193,10 +193,10 @@ class VagrantStack(Stack):
     def _catalog(self) -> Path:
         return self.folder / "box.json"
 
-    def plan(self, spec: Spec, found: acceleration.Acceleration) -> vagrant_plan.Plan:
+    def plan(self, spec: Spec, found: acceleration.Acceleration) -> plan.Plan:
         """What the Vagrantfile is told; nothing of it need be there yet."""
         machines = [
-            vagrant_plan.Machine(
+            plan.Machine(
                 name=server.name,
                 ip=str(server.ip),
                 mac=self._mac(server),
@@ -208,13 +208,13 @@ class VagrantStack(Stack):
             )
             for server in spec.servers
         ]
-        return vagrant_plan.Plan(
+        return plan.Plan(
             cluster=self.home.name,
             file=str(self.plan_file),
             state=str(self._state),
             provider=self._provider.name,
             features=self._provider.features,
-            prefix=vagrant_plan.prefix(self.home),
+            prefix=plan.prefix(self.home),
             network=self._network,
             host=str(spec.host_address),
             netmask=str(spec.admin_network.netmask),
@@ -223,7 +223,7 @@ class VagrantStack(Stack):
             boot_timeout=int(_UP_TIMEOUT * wait.slowness),
             ssh_key=str(self.home.ssh / "id_ed25519"),
             machines=machines,
-            box=vagrant_plan.BOX_NAME,
-            box_version=vagrant_plan.box_version(),
+            box=plan.BOX_NAME,
+            box_version=plan.box_version(),
             box_url=f"file://{self._catalog}",
         )

@@ -13,11 +13,11 @@ from swarmer.image import Image
 from swarmer.ledger import Ledger, Resource
 from swarmer.spec import Server, Spec
 from swarmer.stacks import host_network
-from swarmer.stacks import nspawn_network as network
 from swarmer.stacks.base import Capability, Stack
-from swarmer.stacks.nspawn_processes import processes
+from swarmer.stacks.nspawn import network
+from swarmer.stacks.nspawn.processes import processes
 
-_LAUNCHER = Path(__file__).with_name("nspawn-launch.sh")
+_LAUNCHER = Path(__file__).with_name("launch.sh")
 _TOOLS = ("systemd-nspawn", "ip", "nsenter", "unshare", "setsid", "ssh", "nft", "mmdebstrap")
 _ELSEWHERE = "use a stack with machines of their own instead: --stack=vagrant"
 

@@ -9,13 +9,13 @@ import pytest
 from harness import HEEDING, wait_for
 
 from swarmer.errors import HostError
-from swarmer.stacks import vagrant_providers
-from swarmer.stacks.vagrant_calls import FOLDER, VagrantCalls
+from swarmer.stacks.vagrant import providers as vagrant_providers
+from swarmer.stacks.vagrant.command import FOLDER, VagrantCalls
 
 _PROGRAM = """
 import sys
 from pathlib import Path
-from swarmer.stacks.vagrant_calls import VagrantCalls
+from swarmer.stacks.vagrant.command import VagrantCalls
 calls = VagrantCalls(state=Path("state"), log=Path("vagrant.log"), variables={})
 calls.up(deadline=600, said=lambda line: print(line, flush=True))
 """
@@ -88,7 +88,7 @@ def test_what_takes_too_long_is_ended_and_told(folder: Path) -> None:
 
 
 def test_who_does_not_heed_is_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swarmer.stacks.vagrant_calls._ENDING", 1)
+    monkeypatch.setattr("swarmer.stacks.vagrant.command._ENDING", 1)
     (folder / "bin/vagrant").write_text(
         f"#!/bin/sh\ntrap '' INT TERM\necho $$ >{folder}/vagrant\nwhile :; do sleep 0.1; done\n"
     )

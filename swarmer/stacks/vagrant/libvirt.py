@@ -15,7 +15,7 @@ from swarmer.cloudinit import SeedData
 from swarmer.errors import HostError
 from swarmer.shell import run
 from swarmer.stacks import control_groups
-from swarmer.stacks.seed_disk import write_seed_disk
+from swarmer.stacks.vagrant.seed_disk import write_seed_disk
 from swarmer.state import cache_home
 
 URI = "qemu:///system"

@@ -8,8 +8,8 @@ from swarmer.errors import SwarmerError
 from swarmer.ledger import Ledger
 from swarmer.progress import Progress
 from swarmer.spec import Spec
-from swarmer.stacks.acceleration import BY_HARDWARE
-from swarmer.stacks.vagrant import VagrantStack
+from swarmer.stacks.vagrant.acceleration import BY_HARDWARE
+from swarmer.stacks.vagrant.stack import VagrantStack
 from swarmer.state import ClusterHome
 
 

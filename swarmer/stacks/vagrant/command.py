@@ -15,7 +15,7 @@ from typing import IO
 
 from swarmer.errors import HostError
 from swarmer.image.recipe import REPOSITORY
-from swarmer.stacks.vagrant_plan import vagrant_home
+from swarmer.stacks.vagrant.plan import vagrant_home
 
 # It warns of a Vagrant that isn't there, and who uses another stack needs none.
 logging.getLogger("vagrant").setLevel(logging.ERROR)

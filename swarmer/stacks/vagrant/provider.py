@@ -11,7 +11,7 @@ from swarmer.errors import HostError
 from swarmer.image import Format, Image
 from swarmer.ledger import Ledger
 from swarmer.spec import Spec
-from swarmer.stacks.acceleration import Acceleration
+from swarmer.stacks.vagrant.acceleration import Acceleration
 
 
 class Provider(ABC):

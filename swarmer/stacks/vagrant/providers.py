@@ -13,10 +13,11 @@ from swarmer.errors import HostError, SwarmerError
 from swarmer.image import Format, Image
 from swarmer.ledger import Ledger, Resource
 from swarmer.spec import Spec
-from swarmer.stacks import acceleration, host_network, libvirt, vagrant_plan, virtualbox
-from swarmer.stacks.acceleration import Acceleration
-from swarmer.stacks.seed_disk import write_seed_disk
-from swarmer.stacks.vagrant_provider import Provider, check_tools
+from swarmer.stacks import host_network
+from swarmer.stacks.vagrant import acceleration, libvirt, plan, virtualbox
+from swarmer.stacks.vagrant.acceleration import Acceleration
+from swarmer.stacks.vagrant.provider import Provider, check_tools
+from swarmer.stacks.vagrant.seed_disk import write_seed_disk
 from swarmer.state import cluster_homes
 
 _START: Final = (
@@ -56,8 +57,8 @@ class Libvirt(Provider):
         return acceleration.probed(image)
 
     def prepare_box(self, ledger: Ledger) -> None:
-        ledger.intend("box", vagrant_plan.box_volume())
-        libvirt.put_box(vagrant_plan.box_volume(), node_image.disk(lambda _: None))
+        ledger.intend("box", plan.box_volume())
+        libvirt.put_box(plan.box_volume(), node_image.disk(lambda _: None))
 
     def seed(self, machine: str, folder: Path) -> str:  # noqa: ARG002
         return f"{machine}-seed.iso"

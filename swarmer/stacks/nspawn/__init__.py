@@ -1,0 +1,1 @@
+"""Nodes as systemd-nspawn containers on this machine."""

@@ -1,0 +1,1 @@
+"""Nodes as virtual machines, made by Vagrant."""
