@@ -17,7 +17,7 @@ import click
 from swarmer import lifecycle
 from swarmer.errors import SwarmerError
 from swarmer.spec import ConsulRole
-from swarmer.spec_file import load
+from swarmer.spec.file import load
 
 PHASES = ("launch", "ssh", "cloud-init", "consul", "converged", "teardown")
 MEMORY = {ConsulRole.SERVER: "MiB per server", ConsulRole.AGENT: "MiB per other"}

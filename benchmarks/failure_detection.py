@@ -27,7 +27,7 @@ from swarmer import consul_config, lifecycle
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
-from swarmer.spec_file import load
+from swarmer.spec.file import load
 from swarmer.wait import NotYet, until
 
 #: What the command line calls the settings that a cluster has when nobody says otherwise.

@@ -25,7 +25,7 @@ from swarmer import consul_api, lifecycle
 from swarmer.cluster_node import Node
 from swarmer.dns_client import ask
 from swarmer.errors import SwarmerError
-from swarmer.spec_file import load
+from swarmer.spec.file import load
 from swarmer.wait import NotYet, until
 
 IMAGE = "busybox:benchmark"

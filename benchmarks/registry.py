@@ -33,7 +33,7 @@ from swarmer.cluster_node import Node
 from swarmer.credentials import REGISTRY_PASSWORD
 from swarmer.errors import SwarmerError
 from swarmer.registry_client import Image, RegistryError, Unavailable
-from swarmer.spec_file import load
+from swarmer.spec.file import load
 from swarmer.wait import until, until_true
 
 REPOSITORY: Final = "benchmark"

@@ -14,7 +14,7 @@ from swarmer.errors import SwarmerError
 from swarmer.ledger import Ledger, Ownership, Resource
 from swarmer.progress import Progress, Silent
 from swarmer.spec import Spec
-from swarmer.spec_rules import advice
+from swarmer.spec.rules import advice
 from swarmer.ssh import end_connections
 from swarmer.stacks import stack_class
 from swarmer.state import ClusterHome, cluster_homes
@@ -63,7 +63,7 @@ def provide(spec: Spec, progress: Progress, *, reuse: bool, runs: Path = Path("r
     if reuse and (owned := attach(spec)):
         progress.say(f"attached to the kept cluster {spec.name}")
         return owned
-    for sentence in advice(spec):
+    for sentence in advice(spec.servers):
         progress.say(sentence)
     return launch(spec, progress, runs=runs)
 

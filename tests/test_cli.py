@@ -16,11 +16,12 @@ from click.testing import CliRunner, Result
 from harness import HEEDING
 from ruamel.yaml import YAML
 
-from swarmer import spec_file, wait
+from swarmer import wait
 from swarmer.cli import cli
 from swarmer.ledger import Ledger, Ownership
 from swarmer.spec import Spec
-from swarmer.spec_schema import json_schema
+from swarmer.spec import file as spec_file
+from swarmer.spec.schema import json_schema
 from swarmer.state import ClusterHome
 
 SERVERS = """

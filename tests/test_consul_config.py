@@ -10,7 +10,7 @@ from harness import servers_yml
 from swarmer import consul_config
 from swarmer.credentials import Credentials, consul_tokens
 from swarmer.spec import Spec
-from swarmer.spec_file import load
+from swarmer.spec.file import load
 
 
 @pytest.fixture

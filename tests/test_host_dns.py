@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from harness import wait_for
 
-from swarmer import host_dns, resolv_conf, spec_file
+from swarmer import host_dns, resolv_conf
 from swarmer.ledger import Ledger
+from swarmer.spec import file as spec_file
 from swarmer.state import ClusterHome
 
 NODE, BEFORE = "127.84.0.1", "127.84.0.2"

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from harness import Harness, servers_yml, wait_for
 
-from swarmer import image, spec_file
+from swarmer import image
 from swarmer.errors import HostError, SwarmerError
 from swarmer.image import Image, recipe, store
 from swarmer.image.build import Report, stream
 from swarmer.ledger import Ledger
+from swarmer.spec import file as spec_file
 from swarmer.state import ClusterHome
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="reading and building the image needs root")

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from swarmer import node_dns, resolv_conf, spec_file
+from swarmer import node_dns, resolv_conf
 from swarmer.spec import Spec
+from swarmer.spec import file as spec_file
 
 
 @pytest.fixture

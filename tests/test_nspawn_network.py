@@ -14,7 +14,7 @@ from harness import REPOSITORY, Harness, servers_yml
 from swarmer.errors import HostError
 from swarmer.shell import run
 from swarmer.spec import Spec
-from swarmer.spec_file import load
+from swarmer.spec.file import load
 from swarmer.stacks import host_network
 from swarmer.stacks.nspawn import network as nspawn_network
 from swarmer.state import ClusterHome

@@ -17,9 +17,9 @@ from strategies import documents, specs
 
 from swarmer.errors import SpecError
 from swarmer.spec import ConsulRole, Server, Spec, SwarmRole, for_worker
-from swarmer.spec_file import load, resized
-from swarmer.spec_rules import advice
-from swarmer.spec_schema import json_schema
+from swarmer.spec.file import load, resized
+from swarmer.spec.rules import advice
+from swarmer.spec.schema import json_schema
 
 ORIGINAL = """\
 admin_network: 192.168.101.0/24
@@ -91,7 +91,7 @@ def test_the_file_of_the_original_project_works_word_for_word(load_text: Load) -
     assert str(spec.server("swarm-03").ip) == "192.168.101.103"
     assert spec.internet is False
     assert spec.consul_servers == spec.managers == spec.servers
-    assert advice(spec) == []
+    assert advice(spec.servers) == []
 
 
 def test_the_file_of_the_repository_is_the_same_on_nspawn(load_text: Load) -> None:

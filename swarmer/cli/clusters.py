@@ -22,7 +22,7 @@ from swarmer.ledger import Ledger
 from swarmer.pki_issuer import RENEW_BEFORE
 from swarmer.progress import progress
 from swarmer.spec import Spec
-from swarmer.spec_rules import advice
+from swarmer.spec.rules import advice
 from swarmer.state import ClusterHome, cluster_homes
 from swarmer.status import listing, look
 
@@ -52,7 +52,7 @@ def up(spec: Spec) -> None:
         raise
     cluster = owned.cluster
     # On a terminal, progress is redrawn in place, and these have scrolled by.
-    for note in [*cluster.notes, *advice(spec)] if terminal.is_terminal and cluster.phases else ():
+    for note in [*cluster.notes, *advice(spec.servers)] if terminal.is_terminal and cluster.phases else ():
         click.echo(f"note: {note}", err=True)
     took = f"converged after {cluster.phases['converged']:.1f} s" if cluster.phases else "was running already, healthy"
     click.echo(f"{spec.name} {took}")

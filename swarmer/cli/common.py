@@ -13,10 +13,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from swarmer import lifecycle, spec_file, status
+from swarmer import lifecycle, status
 from swarmer.cluster import Cluster
 from swarmer.errors import PromiseBroken, SwarmerError, of_the_system
 from swarmer.spec import NAME_PATTERN, STACKS
+from swarmer.spec import file as spec_file
 from swarmer.state import ClusterHome
 
 

@@ -12,7 +12,7 @@ from swarmer.credentials import Credentials, token_names
 from swarmer.ledger import Ledger
 from swarmer.pki import Authority
 from swarmer.spec import Spec
-from swarmer.spec_schema import json_schema
+from swarmer.spec.schema import json_schema
 from swarmer.ssh import KeyPair
 from swarmer.stacks import stack_class
 from swarmer.state import ClusterHome

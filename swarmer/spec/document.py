@@ -11,8 +11,8 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from swarmer.errors import SpecError
-from swarmer.spec_rules import Flaw
-from swarmer.spec_schema import json_schema
+from swarmer.spec.flaws import Flaw
+from swarmer.spec.schema import json_schema
 
 Place = tuple[str | int, ...]
 

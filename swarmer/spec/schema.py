@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from swarmer.spec import Spec
+from swarmer.spec.model import Spec
 
 
 def json_schema() -> dict[str, Any]:

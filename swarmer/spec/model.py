@@ -1,83 +1,25 @@
 """The spec: what `servers.yml` promises, as immutable values that can't be wrong.
 
 Every rule about names, addresses and roles holds for a `Spec` that exists, also for one that was derived
-from another. The rules are in `spec_rules`; how the file is read, and its flaws are told, in `spec_file`.
+from another. The rules are in `rules`; how the file is read, and its flaws are told, in `file`.
 """
 
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping
-from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    Strict,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, WithJsonSchema, model_validator
 
 from swarmer.errors import SpecError, nearest
 from swarmer.ports import REGISTRY
-from swarmer.spec_rules import BrokenRulesError, Flaw, placement_flaws, registry_flaws, role_flaws
+from swarmer.spec.flaws import BrokenRulesError, Flaw
+from swarmer.spec.rules import address_flaws, registry_flaws, role_flaws
+from swarmer.spec.values import NAME_LENGTH, HostName, Registry, Server, Value
 
 Stack = Literal["nspawn", "vagrant", "aws"]
 STACKS: Final[tuple[Stack, ...]] = get_args(Stack)
 PRIVATE_BLOCKS: Final = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
-
-# RFC 1123, and a letter somewhere: `ssh 1` would go to 0.0.0.1.
-NAME_PATTERN: Final = r"^([a-z]|[0-9][0-9-]*[a-z])([a-z0-9-]*[a-z0-9])?$"
-NAME_LENGTH: Final = 63
-
-
-class ConsulRole(StrEnum):
-    """A `server` has a vote in consul's quorum, an `agent` has none."""
-
-    SERVER = "server"
-    AGENT = "agent"
-
-
-class SwarmRole(StrEnum):
-    """A `manager` schedules, an `agent` runs tasks; `both` does both."""
-
-    MANAGER = "manager"
-    AGENT = "agent"
-    BOTH = "both"
-
-
-class Labels(Mapping[str, str]):
-    """A mapping that can't be changed, and can be hashed."""
-
-    def __init__(self, items: Mapping[str, str] | None = None) -> None:
-        self._items = dict(items or {})
-
-    def __getitem__(self, key: str) -> str:
-        return self._items[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __hash__(self) -> int:
-        return hash(frozenset(self._items.items()))
-
-    def __repr__(self) -> str:
-        return repr(self._items)
-
-
-def _digits(value: object) -> int:
-    if re.fullmatch(r"[0-9]{1,9}", str(value)):
-        return int(str(value))
-    raise ValueError("no number of up to nine digits")
 
 
 def _usable(network: IPv4Network) -> IPv4Network:
@@ -91,86 +33,7 @@ def _usable(network: IPv4Network) -> IPv4Network:
     return network
 
 
-def _number(at_least: int) -> WithJsonSchema:
-    number = {"type": "integer", "minimum": at_least, "maximum": 10**9 - 1}
-    return WithJsonSchema({"anyOf": [number, {"type": "string", "pattern": "^[0-9]{1,9}$"}]})
-
-
-HostName = Annotated[str, Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH)]
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$")]
-OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=255)]
-
-
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Server(_Value):
-    """One node of a cluster: `memory` in MiB, `ip` in the cluster's admin network."""
-
-    name: HostName = Field(description="The node's host name, unique in the cluster.", examples=["swarm-01"])
-    memory: Annotated[int, Field(ge=256), BeforeValidator(_digits), _number(256)] = Field(
-        description="Memory in MiB, with or without quotes.", examples=[3072, "3072"]
-    )
-    cpus: Annotated[int, Field(ge=1), BeforeValidator(_digits), _number(1)] = Field(
-        description="Number of processors, with or without quotes.", examples=[2, "2"]
-    )
-    ip: Annotated[IPv4Address, BeforeValidator(str), WithJsonSchema({"type": "string", "format": "ipv4"})] = Field(
-        description="The node's address in admin_network.", examples=["192.168.101.101"]
-    )
-    consul: ConsulRole = Field(
-        description="Servers vote, and their number is odd. Where no entry has it, the first nodes are "
-        "servers: one below three nodes, three from three on, five from seven on. Where some have it, "
-        "others are agents.",
-        examples=["server"],
-    )
-    swarm: SwarmRole = Field(
-        description="Managers schedule, agents run tasks. Where no entry has it, consul servers are "
-        "`both`, others agents. Where some have it, others are agents.",
-        examples=["both"],
-    )
-    labels: Annotated[Mapping[Label, OneLine], AfterValidator(Labels), PlainSerializer(dict)] = Field(
-        default_factory=Labels,
-        description="Labels of the node, text to text.",
-        examples=[{"disk": "ssd"}],
-        json_schema_extra={"additionalProperties": False},
-    )
-    box: Annotated[str, Field(pattern=r"^\S+$")] | None = Field(
-        default=None, description="The node's vagrant box.", examples=["yanndegat/swarmer"]
-    )
-
-    @property
-    def node_labels(self) -> dict[str, str]:
-        """Its labels in the swarm: `labels`, and its role as `swarm`, unless one of them has that name."""
-        return {"swarm": str(self.swarm), **self.labels}
-
-
-class Registry(_Value):
-    """Where the private registry keeps its content."""
-
-    storage: Literal["filesystem", "s3"] = Field(
-        default="filesystem",
-        description="`filesystem`: on the disks of the consul servers, with copies; `s3`: in one bucket for all.",
-        examples=["s3"],
-    )
-    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = Field(
-        default=None, description="The bucket, which has to be there.", examples=["images-of-dev"]
-    )
-    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")] | None = Field(
-        default=None, description="The region of the bucket.", examples=["eu-west-1"]
-    )
-    endpoint: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]+)?$")] | None = Field(
-        default=None, description="Where S3 is, if not at AWS.", examples=["https://s3.example.org"]
-    )
-    credentials: Annotated[str, Field(pattern=r"^\S+$")] | None = Field(
-        default=None,
-        description="A file of mode 0600 with access key and secret, in the format of AWS' own tools. Without it, the "
-        "nodes' instance role is used.",
-        examples=["~/.aws/credentials"],
-    )
-
-
-class Spec(_Value):
+class Spec(Value):
     """One cluster, called `STACK:DC`."""
 
     admin_network: Annotated[
@@ -200,7 +63,11 @@ class Spec(_Value):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        if flaws := [*placement_flaws(self), *role_flaws(self), *registry_flaws(self.registry)]:
+        if flaws := [
+            *address_flaws(self.admin_network, self.servers),
+            *role_flaws(self.servers),
+            *registry_flaws(self.registry),
+        ]:
             raise BrokenRulesError(*flaws)
         return self
 
@@ -222,7 +89,7 @@ class Spec(_Value):
     @property
     def consul_servers(self) -> tuple[Server, ...]:
         """Those with a vote; an odd number of them."""
-        return tuple(server for server in self.servers if server.consul is ConsulRole.SERVER)
+        return tuple(server for server in self.servers if server.votes)
 
     @property
     def registry_nodes(self) -> tuple[Server, ...]:
@@ -237,12 +104,12 @@ class Spec(_Value):
     @property
     def managers(self) -> tuple[Server, ...]:
         """Swarm managers, whether they run tasks or not; at least one."""
-        return tuple(server for server in self.servers if server.swarm is not SwarmRole.AGENT)
+        return tuple(server for server in self.servers if server.manages)
 
     @property
     def workers(self) -> tuple[Server, ...]:
         """Those that run tasks, whether they manage the swarm as well or not."""
-        return tuple(server for server in self.servers if server.swarm is not SwarmRole.MANAGER)
+        return tuple(server for server in self.servers if server.works)
 
     @property
     def digest(self) -> str:

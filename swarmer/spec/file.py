@@ -10,10 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from swarmer.errors import SpecError
-from swarmer.spec import NAME_LENGTH, ConsulRole, Spec, SwarmRole
-from swarmer.spec_document import Document, described, parse
-from swarmer.spec_errors import WANTED, explained
-from swarmer.spec_rules import Flaw
+from swarmer.spec.document import Document, described, parse
+from swarmer.spec.flaws import Flaw
+from swarmer.spec.messages import WANTED, explained
+from swarmer.spec.model import Spec
+from swarmer.spec.values import NAME_LENGTH, ConsulRole, SwarmRole
 
 
 def load(path: Path, *, stack: str | None = None, size: int | None = None) -> Spec:

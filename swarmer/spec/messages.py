@@ -9,9 +9,10 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from swarmer.errors import nearest
-from swarmer.spec import NAME_LENGTH, NAME_PATTERN, STACKS, ConsulRole, Registry, Server, Spec, SwarmRole
-from swarmer.spec_document import Place, described
-from swarmer.spec_rules import BrokenRulesError, Flaw
+from swarmer.spec.document import Place, described
+from swarmer.spec.flaws import BrokenRulesError, Flaw
+from swarmer.spec.model import STACKS, Spec
+from swarmer.spec.values import NAME_LENGTH, NAME_PATTERN, ConsulRole, Registry, Server, SwarmRole
 
 STORAGES: Final = ("filesystem", "s3")
 

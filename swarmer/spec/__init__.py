@@ -1,0 +1,16 @@
+"""The spec: what `servers.yml` describes, as immutable values that satisfy every rule."""
+
+from swarmer.spec.model import PRIVATE_BLOCKS, STACKS, Spec, for_worker
+from swarmer.spec.values import NAME_PATTERN, ConsulRole, Registry, Server, SwarmRole
+
+__all__ = [
+    "NAME_PATTERN",
+    "PRIVATE_BLOCKS",
+    "STACKS",
+    "ConsulRole",
+    "Registry",
+    "Server",
+    "Spec",
+    "SwarmRole",
+    "for_worker",
+]
