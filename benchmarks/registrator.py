@@ -21,9 +21,10 @@ from pathlib import Path
 
 import click
 
-from swarmer import consul_api, lifecycle
+from swarmer import lifecycle
+from swarmer.clients import consul_api
+from swarmer.clients.dns_client import ask
 from swarmer.cluster_node import Node
-from swarmer.dns_client import ask
 from swarmer.errors import SwarmerError
 from swarmer.spec.file import load
 from swarmer.wait import NotYet, until

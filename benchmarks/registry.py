@@ -27,12 +27,13 @@ from typing import Final
 
 import click
 
-from swarmer import lifecycle, registry_client
+from swarmer import lifecycle
+from swarmer.clients import registry_client
+from swarmer.clients.registry_client import Image, RegistryError, Unavailable
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.credentials import REGISTRY_PASSWORD
 from swarmer.errors import SwarmerError
-from swarmer.registry_client import Image, RegistryError, Unavailable
 from swarmer.spec.file import load
 from swarmer.wait import until, until_true
 

@@ -3,9 +3,9 @@
 import pytest
 
 from swarmer import netem
+from swarmer.clients.consul_api import Unavailable
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
-from swarmer.consul_api import Unavailable
 from swarmer.faults import Faults
 from swarmer.netem import Link
 from swarmer.wait import NotYet, until

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
+from swarmer.clients.registry_client import Image, RegistryClient
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults, clock_error
-from swarmer.registry_client import Image, RegistryClient
 from swarmer.wait import patient
 
 pytestmark = pytest.mark.needs("clock")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from swarmer import consul_api
+from swarmer.clients import consul_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults

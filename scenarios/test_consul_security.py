@@ -4,7 +4,7 @@ import consul as py_consul
 import pytest
 import requests
 
-from swarmer import consul_api
+from swarmer.clients import consul_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.ports import CONSUL_HTTPS, CONSUL_RPC

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from swarmer import consul_api
+from swarmer.clients import consul_api
+from swarmer.clients.dns_client import Answer, ask
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
-from swarmer.dns_client import Answer, ask
 from swarmer.faults import Faults
 from swarmer.ports import CONSUL_DNS
 from swarmer.wait import NotYet, patient, until, until_true

@@ -4,9 +4,9 @@ import pytest
 
 from fixtures.containers import DockerRun
 from fixtures.registrator import SOON, Announced, until_answer
+from swarmer.clients.dns_client import ask
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
-from swarmer.dns_client import ask
 from swarmer.wait import NotYet, patient, until
 
 WEB = "-p 8080:80"

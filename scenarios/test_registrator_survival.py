@@ -9,10 +9,10 @@ import pytest
 
 from fixtures.containers import DockerRun
 from fixtures.registrator import SOON, Announced, StartRegistrator
-from swarmer import consul_api
+from swarmer.clients import consul_api
+from swarmer.clients.dns_client import ask
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
-from swarmer.dns_client import ask
 from swarmer.faults import Faults
 from swarmer.ports import CONSUL_DNS_OF_SERVERS
 from swarmer.wait import NotYet, patient, until, until_equal

@@ -8,9 +8,9 @@ import pytest
 
 from fixtures.containers import DockerRun
 from fixtures.registrator import SOON, Announced, StartRegistrator
+from swarmer.clients.dns_client import ask
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
-from swarmer.dns_client import ask
 from swarmer.faults import Faults
 from swarmer.ports import SWARM
 from swarmer.services import Services

@@ -11,11 +11,11 @@ import pytest
 import requests
 
 from fixtures.registry import error_of
-from swarmer import registry_client
+from swarmer.clients import registry_client
+from swarmer.clients.registry_client import Image, RegistryClient
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.ports import REGISTRY
-from swarmer.registry_client import Image, RegistryClient
 from swarmer.wait import NotYet, until
 
 At = Callable[[Node], RegistryClient]

@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager, ExitStack
 import pytest
 
 from fixtures.registry_load import Acknowledged, Pulling, Pushing, is_proper
-from swarmer import registry_client
+from swarmer.clients import registry_client
+from swarmer.clients.registry_client import Image, RegistryClient, RegistryError, Unavailable
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
-from swarmer.registry_client import Image, RegistryClient, RegistryError, Unavailable
 from swarmer.wait import patient, until
 
 Record = Callable[[str, object], None]

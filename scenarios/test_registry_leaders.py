@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from fixtures.registry_load import Pushing
+from swarmer.clients.registry_client import Image, RegistryClient
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
-from swarmer.registry_client import Image, RegistryClient
 from swarmer.wait import NotYet, until
 
 pytestmark = [pytest.mark.needs_servers(3), pytest.mark.usefixtures("images_are_forgotten")]

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from fixtures.registry import check_disk
+from swarmer.clients.registry_client import Image, RegistryClient, RegistryError, Unavailable
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
-from swarmer.registry_client import Image, RegistryClient, RegistryError, Unavailable
 from swarmer.wait import NotYet, until
 
 At = Callable[[Node], RegistryClient]

@@ -10,13 +10,13 @@ import pytest
 from fixtures.cluster import watched
 from fixtures.registry_load import Pushing
 from fixtures.registry_s3 import BUCKET, S3, instance_role
-from swarmer import registry_client
 from swarmer.audit import Audit
+from swarmer.clients import registry_client
+from swarmer.clients.registry_client import Image, RegistryClient
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
 from swarmer.lifecycle import OwnedCluster
-from swarmer.registry_client import Image, RegistryClient
 from swarmer.wait import NotYet, until
 
 # All fixtures of this module are about a cluster of its own.

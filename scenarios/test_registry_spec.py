@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from fixtures.registry import begun_upload, error_of
-from swarmer import registry_client
+from swarmer.clients import registry_client
+from swarmer.clients.registry_client import Image, RegistryClient, RegistryError, codes, digest_of
 from swarmer.cluster_node import Node
-from swarmer.registry_client import Image, RegistryClient, RegistryError, codes, digest_of
 
 At = Callable[[Node], RegistryClient]
 

@@ -19,13 +19,13 @@ from fixtures import anonymous_uploads
 from fixtures.containers import DockerRun
 from fixtures.registry_load import Pushing
 from swarmer import health
+from swarmer.clients.dns_client import ask
+from swarmer.clients.registry_client import RegistryClient
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
-from swarmer.dns_client import ask
 from swarmer.errors import NodeError
 from swarmer.packet_filter import ports_among_nodes
 from swarmer.ports import DNS_OF_CONSUL, PORTS, REGISTRY, SSH, VXLAN
-from swarmer.registry_client import RegistryClient
 from swarmer.services import Services
 from swarmer.spec import ConsulRole, SwarmRole
 from swarmer.wait import Hopeless, NotYet, patient, until

@@ -7,11 +7,12 @@ import consul as py_consul
 import pytest
 
 from fixtures.containers import DockerRun
-from swarmer import consul_api, docker_api, health
+from swarmer import health
+from swarmer.clients import consul_api, docker_api
+from swarmer.clients.dns_client import ask
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.credentials import consul_tokens
-from swarmer.dns_client import ask
 from swarmer.faults import Faults
 from swarmer.ports import SWARM
 from swarmer.services import Services

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from swarmer import consul_api, docker_api, health
+from swarmer import health
+from swarmer.clients import consul_api, docker_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults

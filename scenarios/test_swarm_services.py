@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from swarmer import docker_api
+from swarmer.clients import docker_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.services import Services

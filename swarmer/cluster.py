@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import consul
 
-from swarmer import consul_api, docker_api, health, wait
+from swarmer import health, wait
+from swarmer.clients import consul_api, docker_api
 from swarmer.cloudinit import SeedData, seed_data
 from swarmer.cluster_node import Node
 from swarmer.credentials import Credentials, token_names

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import consul
 import docker
 
-from swarmer import consul_api, docker_api
+from swarmer.clients import consul_api, docker_api
 from swarmer.errors import NodeError, PromiseBroken
 from swarmer.spec import Server
 from swarmer.ssh import Result

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import requests
 
-from swarmer import consul_api
+from swarmer.clients import consul_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.image.store import store

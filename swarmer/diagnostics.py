@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swarmer import consul_api
+from swarmer.clients import consul_api
 from swarmer.errors import SwarmerError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import consul
 
-from swarmer import consul_api, docker_api
+from swarmer.clients import consul_api, docker_api
 from swarmer.errors import NodeError
 from swarmer.spec import Server, SwarmRole
 from swarmer.wait import Hopeless, NotYet, patient, until

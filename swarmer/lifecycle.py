@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarmer import consul_api, diagnostics, health, host_dns, host_trust, image
+from swarmer import diagnostics, health, host_dns, host_trust, image
+from swarmer.clients import consul_api
 from swarmer.cluster import CONVERGE_TIMEOUT, Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from swarmer import docker_api
+from swarmer.clients import docker_api
 from swarmer.errors import NodeError
 from swarmer.ssh import quoted
 from swarmer.wait import NotYet, until

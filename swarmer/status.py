@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from swarmer import consul_api, docker_api, health
+from swarmer import health
+from swarmer.clients import consul_api, docker_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError, PromiseBroken, SwarmerError

@@ -18,7 +18,7 @@ from urllib.parse import urljoin
 import requests
 from requests.adapters import HTTPAdapter
 
-from swarmer import dns_client
+from swarmer.clients import dns_client
 from swarmer.files import write_private
 from swarmer.pki import Plane
 from swarmer.ports import REGISTRY

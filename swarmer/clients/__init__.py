@@ -1,0 +1,1 @@
+"""How this host speaks to the services of a cluster."""
