@@ -23,10 +23,11 @@ from unittest.mock import patch
 
 import click
 
-from swarmer import consul_config, lifecycle
+from swarmer import lifecycle
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
+from swarmer.seed import consul as consul_config
 from swarmer.spec.file import load
 from swarmer.wait import NotYet, until
 

@@ -24,8 +24,8 @@ from swarmer.clients.registry_client import RegistryClient
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError
-from swarmer.packet_filter import ports_among_nodes
 from swarmer.ports import DNS_OF_CONSUL, PORTS, REGISTRY, SSH, VXLAN
+from swarmer.seed.packet_filter import ports_among_nodes
 from swarmer.services import Services
 from swarmer.spec import ConsulRole, SwarmRole
 from swarmer.wait import Hopeless, NotYet, patient, until

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from swarmer import image
-from swarmer.cloudinit import SeedData
 from swarmer.image import Format
 from swarmer.image.recipe import RECIPE
+from swarmer.seed.cloudinit import SeedData
 from swarmer.stacks.vagrant.seed_disk import write_seed_disk
 
 #: Seconds; emulation is slow, and more so while other tests run.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from strategies import networks
 
-from swarmer.docker_config import overlay_pool
+from swarmer.seed.docker import overlay_pool
 
 
 @given(network=networks())

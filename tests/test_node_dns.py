@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from swarmer import node_dns, resolv_conf
+from swarmer import resolv_conf
+from swarmer.seed import dns as node_dns
 from swarmer.spec import Spec
 from swarmer.spec import file as spec_file
 

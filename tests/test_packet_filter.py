@@ -10,9 +10,9 @@ from harness import servers_yml
 from hypothesis import given
 from strategies import specs
 
-from swarmer import packet_filter
 from swarmer.image.recipe import RECIPE
 from swarmer.ports import PORTS
+from swarmer.seed import packet_filter
 from swarmer.spec import Spec
 from swarmer.spec import file as spec_file
 

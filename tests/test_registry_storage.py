@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from swarmer import registry_s3
 from swarmer.errors import SwarmerError
 from swarmer.node.registry.bucket import reason
+from swarmer.seed import registry_s3
 from swarmer.spec import Registry, Spec
 
 S3 = {"storage": "s3", "bucket": "images", "region": "eu-west-1"}

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from strategies import specs
 
-from swarmer import consul_config, docker_config, image
-from swarmer.cloudinit import NODE_FACTS, SeedData, seed_data
+from swarmer import image
 from swarmer.credentials import Credentials, token_names
 from swarmer.image import Image
 from swarmer.pki import Authority
+from swarmer.seed import consul as consul_config
+from swarmer.seed import docker as docker_config
+from swarmer.seed.cloudinit import NODE_FACTS, SeedData, seed_data
 from swarmer.spec import Server, Spec
 from swarmer.ssh import KeyPair
 

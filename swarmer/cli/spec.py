@@ -7,10 +7,10 @@ import click
 
 from swarmer import image
 from swarmer.cli.common import print_json, spec_options
-from swarmer.cloudinit import seed_data
 from swarmer.credentials import Credentials, token_names
 from swarmer.ledger import Ledger
 from swarmer.pki import Authority
+from swarmer.seed.cloudinit import seed_data
 from swarmer.spec import Spec
 from swarmer.spec.schema import json_schema
 from swarmer.ssh import KeyPair

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from swarmer import image as node_image
-from swarmer.cloudinit import SeedData
 from swarmer.image import Image, Kind
 from swarmer.ledger import Ledger, Resource
+from swarmer.seed.cloudinit import SeedData
 from swarmer.spec import Server, Spec
 
 

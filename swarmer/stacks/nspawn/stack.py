@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from swarmer.cloudinit import SeedData
 from swarmer.errors import HostError
 from swarmer.files import check_takes_overlays, write_private
 from swarmer.image import Image
 from swarmer.ledger import Ledger, Resource
+from swarmer.seed.cloudinit import SeedData
 from swarmer.spec import Server, Spec
 from swarmer.stacks import host_network
 from swarmer.stacks.base import Capability, Stack

@@ -11,8 +11,8 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from xml.etree import ElementTree
 
-from swarmer.cloudinit import SeedData
 from swarmer.errors import HostError
+from swarmer.seed.cloudinit import SeedData
 from swarmer.shell import run
 from swarmer.stacks import control_groups
 from swarmer.stacks.vagrant.seed_disk import write_seed_disk

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-from swarmer.cloudinit import SeedData
 from swarmer.errors import HostError
 from swarmer.image import Format, Image
 from swarmer.ledger import Ledger
+from swarmer.seed.cloudinit import SeedData
 from swarmer.spec import Spec
 from swarmer.stacks.vagrant.acceleration import Acceleration
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from swarmer import image as node_image
-from swarmer.cloudinit import SeedData
 from swarmer.errors import HostError, SwarmerError
 from swarmer.image import Format, Image
 from swarmer.ledger import Ledger, Resource
+from swarmer.seed.cloudinit import SeedData
 from swarmer.spec import Spec
 from swarmer.stacks import host_network
 from swarmer.stacks.vagrant import acceleration, libvirt, plan, virtualbox

@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from swarmer.cloudinit import SeedData
 from swarmer.files import write_private
+from swarmer.seed.cloudinit import SeedData
 from swarmer.shell import run
 
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from swarmer import image as node_image
 from swarmer import wait
-from swarmer.cloudinit import SeedData
 from swarmer.files import write_private
 from swarmer.image import Image, Kind
 from swarmer.ledger import Ledger, Resource
+from swarmer.seed.cloudinit import SeedData
 from swarmer.spec import Server, Spec
 from swarmer.stacks.base import Capability, Stack
 from swarmer.stacks.vagrant import acceleration, plan, providers

@@ -1,0 +1,1 @@
+"""Seed data: the only configuration that a node receives."""
