@@ -32,8 +32,8 @@ from swarmer.clients import registry_client
 from swarmer.clients.registry_client import Image, RegistryError, Unavailable
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
-from swarmer.credentials import REGISTRY_PASSWORD
 from swarmer.errors import SwarmerError
+from swarmer.secrets.credentials import REGISTRY_PASSWORD
 from swarmer.spec.file import load
 from swarmer.wait import until, until_true
 

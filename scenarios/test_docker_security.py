@@ -7,8 +7,8 @@ import pytest
 
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
-from swarmer.pki import Plane
 from swarmer.ports import DOCKER
+from swarmer.secrets.authority import Plane
 
 
 @pytest.fixture

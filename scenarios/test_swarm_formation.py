@@ -12,9 +12,9 @@ from swarmer.clients import consul_api, docker_api
 from swarmer.clients.dns_client import ask
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
-from swarmer.credentials import consul_tokens
 from swarmer.faults import Faults
 from swarmer.ports import SWARM
+from swarmer.secrets.credentials import consul_tokens
 from swarmer.services import Services
 from swarmer.spec import SwarmRole
 from swarmer.wait import NotYet, patient, until, until_equal, until_true

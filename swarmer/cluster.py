@@ -9,11 +9,11 @@ import consul
 from swarmer import health, wait
 from swarmer.clients import consul_api, docker_api
 from swarmer.cluster_node import Node
-from swarmer.credentials import Credentials, token_names
 from swarmer.errors import SwarmerError
 from swarmer.image import Image
 from swarmer.ledger import Ledger
-from swarmer.pki import Authority
+from swarmer.secrets.authority import Authority
+from swarmer.secrets.credentials import Credentials, token_names
 from swarmer.seed.cloudinit import SeedData, seed_data
 from swarmer.spec import ConsulRole, Server, SwarmRole
 from swarmer.ssh import Ssh

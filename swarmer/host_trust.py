@@ -19,7 +19,7 @@ from typing import Final
 
 from swarmer.errors import HostError
 from swarmer.files import write_private
-from swarmer.pki import Authority, Plane
+from swarmer.secrets.authority import Authority, Plane
 from swarmer.shell import run
 from swarmer.state import ClusterHome, swarmer_home
 

@@ -6,8 +6,12 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from swarmer.files import make_private_folder
+
+#: The checkout: it holds the recipe of the image and the Vagrantfile.
+REPOSITORY: Final = Path(__file__).parents[1]
 
 
 def swarmer_home() -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from harness import servers_yml
 
-from swarmer.credentials import Credentials, consul_tokens
+from swarmer.secrets.credentials import Credentials, consul_tokens
 from swarmer.seed import consul as consul_config
 from swarmer.spec import Spec
 from swarmer.spec.file import load

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmer.credentials import Credentials
 from swarmer.errors import SwarmerError
 from swarmer.files import locked_folder, write_private
+from swarmer.secrets.credentials import Credentials
 
 PEM_KEY = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIOlp\n-----END EC PRIVATE KEY-----"
 
@@ -95,7 +95,9 @@ def test_a_locked_folder_keeps_others_out_until_it_is_left(tmp_path: Path) -> No
 
 def test_credentials_are_written_under_the_lock(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locked: list[bool] = []
-    monkeypatch.setattr("swarmer.credentials.write_private", lambda path, _: locked.append(is_locked(path.parent)))
+    monkeypatch.setattr(
+        "swarmer.secrets.credentials.write_private", lambda path, _: locked.append(is_locked(path.parent))
+    )
     Credentials.open(file, [])
     assert locked == [True]
 

@@ -20,11 +20,12 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from swarmer import pki, pki_issuer
 from swarmer.errors import SwarmerError
 from swarmer.files import write_private
-from swarmer.pki import Authority, Identity, Plane
-from swarmer.pki_identities import consul_identity, docker_identity, registry_identity
+from swarmer.secrets import authority as pki
+from swarmer.secrets import issuer as pki_issuer
+from swarmer.secrets.authority import Authority, Identity, Plane
+from swarmer.secrets.identities import consul_identity, docker_identity, registry_identity
 
 ADDRESS = IPv4Address("10.7.0.11")
 WHERE = {"node": "core-1", "dc": "dev", "stack": "nspawn"}

@@ -16,14 +16,14 @@ from ruamel.yaml import YAML
 from strategies import specs
 
 from swarmer import image
-from swarmer.credentials import Credentials, token_names
 from swarmer.image import Image
-from swarmer.pki import Authority
+from swarmer.secrets.authority import Authority
+from swarmer.secrets.credentials import Credentials, token_names
+from swarmer.secrets.ssh_key import KeyPair
 from swarmer.seed import consul as consul_config
 from swarmer.seed import docker as docker_config
 from swarmer.seed.cloudinit import NODE_FACTS, SeedData, seed_data
 from swarmer.spec import Server, Spec
-from swarmer.ssh import KeyPair
 
 #: Programs of the image run in it, in a mount namespace that ends with them.
 IN_IMAGE = """

@@ -8,7 +8,7 @@ import pytest
 
 from swarmer import host_trust
 from swarmer.errors import HostError
-from swarmer.pki import Authority
+from swarmer.secrets.authority import Authority
 from swarmer.state import ClusterHome
 
 HOST = "registry.service.dev.nspawn:5000"

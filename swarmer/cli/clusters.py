@@ -19,8 +19,8 @@ from swarmer.cli.common import (
     working,
 )
 from swarmer.ledger import Ledger
-from swarmer.pki_issuer import RENEW_BEFORE
 from swarmer.progress import progress
+from swarmer.secrets.issuer import RENEW_BEFORE
 from swarmer.spec import Spec
 from swarmer.spec.rules import advice
 from swarmer.state import ClusterHome, cluster_homes

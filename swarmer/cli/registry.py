@@ -14,9 +14,9 @@ from swarmer.cli.common import (
     the_cluster,
     working,
 )
-from swarmer.credentials import REGISTRY_PASSWORD
 from swarmer.errors import NodeError, SwarmerError
 from swarmer.host_trust import HostTrust
+from swarmer.secrets.credentials import REGISTRY_PASSWORD
 from swarmer.state import ClusterHome
 
 

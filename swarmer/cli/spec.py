@@ -7,13 +7,13 @@ import click
 
 from swarmer import image
 from swarmer.cli.common import print_json, spec_options
-from swarmer.credentials import Credentials, token_names
 from swarmer.ledger import Ledger
-from swarmer.pki import Authority
+from swarmer.secrets.authority import Authority
+from swarmer.secrets.credentials import Credentials, token_names
+from swarmer.secrets.ssh_key import KeyPair
 from swarmer.seed.cloudinit import seed_data
 from swarmer.spec import Spec
 from swarmer.spec.schema import json_schema
-from swarmer.ssh import KeyPair
 from swarmer.stacks import stack_class
 from swarmer.state import ClusterHome
 

@@ -7,8 +7,8 @@ from typing import Any
 import consul
 import requests
 
-from swarmer.pki import Authority, Plane
 from swarmer.ports import CONSUL_HTTPS
+from swarmer.secrets.authority import Authority, Plane
 from swarmer.state import ClusterHome
 from swarmer.wait import patient
 

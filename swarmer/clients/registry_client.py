@@ -20,8 +20,8 @@ from requests.adapters import HTTPAdapter
 
 from swarmer.clients import dns_client
 from swarmer.files import write_private
-from swarmer.pki import Plane
 from swarmer.ports import REGISTRY
+from swarmer.secrets.authority import Plane
 from swarmer.wait import patient
 
 if TYPE_CHECKING:

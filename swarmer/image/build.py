@@ -14,8 +14,9 @@ from pathlib import Path
 from swarmer.errors import HostError
 from swarmer.files import check_takes_overlays
 from swarmer.image import recipe, store
-from swarmer.image.recipe import RECIPE, REPOSITORY, Kind
+from swarmer.image.recipe import RECIPE, Kind
 from swarmer.shell import run
+from swarmer.state import REPOSITORY
 
 Report = Callable[[str], None]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from swarmer.errors import HostError
 from swarmer.shell import run
+from swarmer.state import REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
 RECIPE = REPOSITORY / "image"
 SUITE = "trixie"
 

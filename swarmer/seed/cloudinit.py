@@ -11,16 +11,16 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 
-from swarmer.credentials import Credentials, consul_tokens
-from swarmer.pki import Authority, Plane
-from swarmer.pki_identities import consul_identity
+from swarmer.secrets.authority import Authority, Plane
+from swarmer.secrets.credentials import Credentials, consul_tokens
+from swarmer.secrets.identities import consul_identity
+from swarmer.secrets.ssh_key import KeyPair
 from swarmer.seed import consul as consul_config
 from swarmer.seed import dns as node_dns
 from swarmer.seed import docker as docker_config
 from swarmer.seed import packet_filter
 from swarmer.seed import registry as registry_config
 from swarmer.spec import ConsulRole, Server, Spec
-from swarmer.ssh import KeyPair
 
 #: Written last: its appearance starts the services of the node (`swarmer.path`).
 NODE_FACTS: Final = "/etc/swarmer/node.json"

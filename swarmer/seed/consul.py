@@ -8,8 +8,8 @@ of current releases; both renderings are checked by `consul validate` where that
 import math
 from typing import Any, Final
 
-from swarmer.credentials import Credentials
 from swarmer.ports import CONSUL_DNS, CONSUL_GOSSIP, CONSUL_HTTPS, CONSUL_RPC
+from swarmer.secrets.credentials import Credentials
 from swarmer.spec import ConsulRole, Server, Spec
 
 #: Where the seed data puts the consul plane's files on a node.

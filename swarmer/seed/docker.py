@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network
 from typing import Any, Final
 
-from swarmer.pki import Authority, Plane
-from swarmer.pki_identities import docker_identity
 from swarmer.ports import DOCKER
+from swarmer.secrets.authority import Authority, Plane
+from swarmer.secrets.identities import docker_identity
 from swarmer.spec import Server, Spec, SwarmRole
 
 #: Where the seed data puts the docker plane's files on a node.

@@ -10,11 +10,11 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
-from swarmer.credentials import REGISTRY_PASSWORD, REGISTRY_SECRET, Credentials
-from swarmer.pki import Authority, Plane
-from swarmer.pki_identities import registry_client, registry_identity
-from swarmer.pki_issuer import organization
 from swarmer.ports import REGISTRY
+from swarmer.secrets.authority import Authority, Plane
+from swarmer.secrets.credentials import REGISTRY_PASSWORD, REGISTRY_SECRET, Credentials
+from swarmer.secrets.identities import registry_client, registry_identity
+from swarmer.secrets.issuer import organization
 from swarmer.seed import registry_s3
 from swarmer.spec import Server, Spec
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO
 
 from swarmer.errors import HostError
-from swarmer.image.recipe import REPOSITORY
 from swarmer.stacks.vagrant.plan import vagrant_home
+from swarmer.state import REPOSITORY
 
 # It warns of a Vagrant that isn't there, and who uses another stack needs none.
 logging.getLogger("vagrant").setLevel(logging.ERROR)

@@ -3,7 +3,7 @@
 from ipaddress import IPv4Address
 from typing import Final
 
-from swarmer.pki import Authority, Identity, Plane
+from swarmer.secrets.authority import Authority, Identity, Plane
 
 LOOPBACK: Final = IPv4Address("127.0.0.1")
 

@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from swarmer.errors import SwarmerError
 from swarmer.files import locked_folder, make_private_folder, write_private
-from swarmer.pki_issuer import (
+from swarmer.secrets.issuer import (
     Issuer,
     UnusableError,
     certificate_builder,

@@ -1,0 +1,1 @@
+"""What a cluster keeps secret: its CAs, tokens and keys."""
