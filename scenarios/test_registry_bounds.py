@@ -9,10 +9,10 @@ import pytest
 
 from fixtures.registry import begun_upload, check_disk, error_of
 from fixtures.registry_load import Pushing
-from swarmer import registry_gc
 from swarmer.clients.registry_client import Image, RegistryClient, RegistryError
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
+from swarmer.commands import registry_gc
 from swarmer.wait import NotYet, until
 
 At = Callable[[Node], RegistryClient]

@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarmer import diagnostics, health, host_dns, host_trust, image
+from swarmer import diagnostics, health, image
 from swarmer.clients import consul_api
 from swarmer.cluster import CONVERGE_TIMEOUT, Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
+from swarmer.host import dns as host_dns
+from swarmer.host import trust as host_trust
 from swarmer.ledger import Ledger, Ownership, Resource
 from swarmer.progress import Progress, Silent
 from swarmer.spec import Spec

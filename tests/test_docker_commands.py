@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmer.cli.docker import is_table
-from swarmer.merged_table import merge
-from swarmer.placement import Constraint, split_constraints
+from swarmer.commands.docker_placement import Constraint, split_constraints
+from swarmer.commands.merged_table import merge
 
 PS = """\
 CONTAINER ID   IMAGE     COMMAND        CREATED          STATUS          PORTS     NAMES

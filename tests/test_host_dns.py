@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from harness import wait_for
 
-from swarmer import host_dns, resolv_conf
+from swarmer import resolv_conf
+from swarmer.host import dns as host_dns
 from swarmer.ledger import Ledger
 from swarmer.spec import file as spec_file
 from swarmer.state import ClusterHome

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from swarmer import host_trust
 from swarmer.errors import HostError
+from swarmer.host import trust as host_trust
 from swarmer.secrets.authority import Authority
 from swarmer.state import ClusterHome
 

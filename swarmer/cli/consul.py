@@ -7,8 +7,8 @@ import sys
 import click
 import requests
 
-from swarmer import consul_cli
 from swarmer.cli.common import addressed, usage
+from swarmer.commands import consul as consul_cli
 from swarmer.errors import NodeError
 
 _METHOD = re.compile(r"GET|PUT|POST|DELETE|HEAD|PATCH|OPTIONS|LIST")

@@ -4,9 +4,9 @@ from ipaddress import IPv4Address
 
 import click
 
-from swarmer import host_dns
 from swarmer.cli.common import ClusterName, the_cluster, usage
-from swarmer.host_dns import HostDns
+from swarmer.host import dns as host_dns
+from swarmer.host.dns import HostDns
 from swarmer.spec import STACKS
 from swarmer.state import ClusterHome
 

@@ -14,12 +14,13 @@ from typing import Final, NoReturn
 
 import click
 
-from swarmer import docker_cli, placement
 from swarmer.cli.common import addressed, cluster_argument, print_table, the_cluster, usage
-from swarmer.cli.side_by_side import relayed
+from swarmer.cli.parallel_output import relayed
 from swarmer.cluster import Cluster
+from swarmer.commands import docker as docker_cli
+from swarmer.commands import docker_placement as placement
+from swarmer.commands.merged_table import merge
 from swarmer.errors import HostError, NodeError
-from swarmer.merged_table import merge
 from swarmer.shell import run
 from swarmer.state import ClusterHome
 

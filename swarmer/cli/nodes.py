@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from swarmer.cli.common import addressed, usage
-from swarmer.cli.side_by_side import relayed
+from swarmer.cli.parallel_output import relayed
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError

@@ -4,7 +4,6 @@ from dataclasses import asdict
 
 import click
 
-from swarmer import host_trust, registry_gc
 from swarmer.cli.common import (
     cluster_argument,
     json_option,
@@ -14,8 +13,10 @@ from swarmer.cli.common import (
     the_cluster,
     working,
 )
+from swarmer.commands import registry_gc
 from swarmer.errors import NodeError, SwarmerError
-from swarmer.host_trust import HostTrust
+from swarmer.host import trust as host_trust
+from swarmer.host.trust import HostTrust
 from swarmer.secrets.credentials import REGISTRY_PASSWORD
 from swarmer.state import ClusterHome
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from swarmer import docker_cli
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
+from swarmer.commands import docker as docker_cli
 from swarmer.errors import SwarmerError
 from swarmer.spec import SwarmRole
 
