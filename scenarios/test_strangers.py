@@ -18,7 +18,7 @@ import pytest
 from fixtures import anonymous_uploads
 from fixtures.containers import DockerRun
 from fixtures.registry_load import Pushing
-from swarmer import health
+from swarmer import convergence
 from swarmer.clients.dns_client import ask
 from swarmer.clients.registry_client import RegistryClient
 from swarmer.cluster import Cluster
@@ -264,7 +264,7 @@ def test_whatever_is_asked_by_nobody_is_answered_before_its_body(
 def _check_dead(node: Node, unit: str) -> None:
     """Look whether the health gate gives a node up because of a unit."""
     try:
-        health.check_node(node)
+        convergence.check_node(node)
     except Hopeless as hopeless:
         if unit in str(hopeless):
             return

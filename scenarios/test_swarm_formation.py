@@ -7,7 +7,7 @@ import consul as py_consul
 import pytest
 
 from fixtures.containers import DockerRun
-from swarmer import health
+from swarmer import convergence
 from swarmer.clients import consul_api, docker_api
 from swarmer.clients.dns_client import ask
 from swarmer.cluster import Cluster
@@ -28,12 +28,12 @@ def test_every_node_is_in_the_swarm_in_the_role_of_the_spec(cluster: Cluster) ->
         SwarmRole.MANAGER: (True, "drain"),
         SwarmRole.AGENT: (False, "active"),
     }
-    members = {member.name: (member.manager, member.availability) for member in health.swarm_members(cluster)}
+    members = {member.name: (member.manager, member.availability) for member in convergence.swarm_members(cluster)}
     assert members == {node.name: roles[node.server.swarm] for node in cluster.nodes}
 
 
 def test_roles_and_labels_of_the_spec_are_labels_of_the_nodes(cluster: Cluster) -> None:
-    labels = {member.name: member.labels for member in health.swarm_members(cluster)}
+    labels = {member.name: member.labels for member in convergence.swarm_members(cluster)}
     assert labels == {node.name: {"swarm": str(node.server.swarm), **node.server.labels} for node in cluster.nodes}
 
 
@@ -256,7 +256,7 @@ def _identity(cluster: Cluster) -> dict[str, str]:
     """Node name to its id in the swarm, and the swarm's own id under no name."""
 
     def probe() -> dict[str, str]:
-        members = health.swarm_members(cluster)
+        members = convergence.swarm_members(cluster)
         return {member.name: member.id for member in members} | {"": str(cluster.swarm_leader().docker.swarm.id)}
 
     return until("a swarm with a leader", probe, timeout=30, pardon=docker_api.Unavailable)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from swarmer import health
+from swarmer import convergence
 from swarmer.clients import consul_api, docker_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
@@ -51,7 +51,7 @@ def test_a_node_that_docker_shows_under_the_name_of_another_one_keeps_what_is_it
     manager = next(node for node in cluster.swarm_managers if node is not swarm_leader)
     node, other = (manager, swarm_agent) if mistaken.startswith("a manager") else (swarm_agent, manager)
     before = _members(cluster)
-    labels = {member.id: member.labels for member in health.swarm_members(cluster)}
+    labels = {member.id: member.labels for member in convergence.swarm_members(cluster)}
     with _called(node, other.name):
         _until_shown(swarm_leader, _id_of(before, node), other.name)
         end = time.monotonic() + patient(LONG_ENOUGH)
@@ -141,7 +141,7 @@ def test_an_entry_that_never_reported_a_host_name_is_called_so_and_is_removed_af
     finally:
         swarm_agent.succeed("systemctl start swarmer-swarm")
     with pytest.raises(NotYet, match=f"never reported a host name: {unnamed}"):
-        health.check_swarm(cluster)
+        convergence.check_swarm(cluster)
     until_equal("its end", lambda: unnamed in _members(cluster), False, timeout=240, interval=1)
     cluster.wait_converged()
 
@@ -165,7 +165,7 @@ def test_managers_do_not_leave_their_swarm_for_one_that_is_recorded_by_mistake(c
     time.sleep(patient(LONG_ENOUGH))
     cluster.wait_converged()
     assert _members(cluster) == before
-    assert health.swarm_ids(cluster) == {name: identity for identity, (name, _) in before.items()}
+    assert convergence.swarm_ids(cluster) == {name: identity for identity, (name, _) in before.items()}
 
 
 # -- what the promises are made of -------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_managers_do_not_leave_their_swarm_for_one_that_is_recorded_by_mistake(c
 def _members(cluster: Cluster) -> dict[str, tuple[str, bool]]:
     """The id of each node in the swarm to its name and whether it is a manager."""
     members = until(
-        "the nodes of the swarm", lambda: health.swarm_members(cluster), timeout=60, pardon=docker_api.Unavailable
+        "the nodes of the swarm", lambda: convergence.swarm_members(cluster), timeout=60, pardon=docker_api.Unavailable
     )
     return {member.id: (member.name, member.manager) for member in members}
 
@@ -185,7 +185,7 @@ def _id_of(members: dict[str, tuple[str, bool]], node: Node) -> str:
 
 
 def _availability(cluster: Cluster, node: Node) -> str:
-    return next(member.availability for member in health.swarm_members(cluster) if member.name == node.name)
+    return next(member.availability for member in convergence.swarm_members(cluster) if member.name == node.name)
 
 
 def _join_by_hand(node: Node, manager: Node, options: str = "") -> str:

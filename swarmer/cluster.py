@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import consul
 
-from swarmer import health, wait
+from swarmer import convergence, wait
 from swarmer.clients import consul_api, docker_api
 from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
@@ -58,7 +58,7 @@ class Cluster:
         self.former_members: set[str] = set()
         self._image = image
 
-    def become(self, fresh: "Cluster") -> None:
+    def replace_with(self, fresh: "Cluster") -> None:
         """Stand for another cluster of the same spec, which was launched in the place of this one."""
         self._begin(fresh.ledger, fresh.image)
         self.phases, self.notes = fresh.phases, fresh.notes
@@ -150,7 +150,7 @@ class Cluster:
         """
         return until(
             "a leader of the registry",
-            lambda: self.node(health.registry_leader(self)),
+            lambda: self.node(convergence.registry_leader(self)),
             timeout=timeout,
             interval=0.05,
             pardon=consul_api.Unavailable,
@@ -166,7 +166,7 @@ class Cluster:
         """A py-consul client of the first consul server that answers."""
         return until(
             "a consul server that answers",
-            lambda: health.reachable_server(self),
+            lambda: convergence.reachable_server(self),
             timeout=15,
             pardon=consul_api.Unavailable,
         )
@@ -202,8 +202,8 @@ class Cluster:
     # -- health --------------------------------------------------------------------------------------------
 
     def wait_converged(self, *, timeout: float = CONVERGE_TIMEOUT) -> None:
-        """Wait until the cluster is whole; see `health.wait_converged`."""
-        health.wait_converged(self, timeout=timeout)
+        """Wait until the cluster is whole; see `convergence.wait_converged`."""
+        convergence.wait_converged(self, timeout=timeout)
 
     def announce(self, node: Node) -> None:
         """Tell the listeners that a node has booted."""
@@ -224,13 +224,13 @@ class Cluster:
             consul_version=self.image.consul_version,
             interface=self.stack.interface(server),
             slowness=wait.slowness,
-            consul_first=self.stack.crowded,
+            consul_first=self.stack.cpu_contended,
         )
 
     def replace(self, node: Node) -> None:
         """Boot a new node in the place of one that is dead, or will be; doesn't wait for it."""
         with suppress(NotYet, *consul_api.Unavailable):
-            self.former_members |= {health.swarm_ids(self)[node.name]} - {""}
+            self.former_members |= {convergence.swarm_ids(self)[node.name]} - {""}
         self.ssh.disconnect(node.name)
         self.ssh.forget(node.name)
         self.ssh.prepare(self.spec)

@@ -37,7 +37,7 @@ class PromiseBroken(AssertionError):
     """The cluster did not do what was promised; the harness itself is fine."""
 
 
-def of_the_system(error: OSError) -> HostError:
+def from_os_error(error: OSError) -> HostError:
     """What the system refused, as an error with a way out."""
     hint = ""
     if isinstance(error, PermissionError):

@@ -82,7 +82,7 @@ class Ledger:
             ) from error
         return ledger
 
-    def intend(self, kind: str, id: str) -> Resource:
+    def record(self, kind: str, id: str) -> Resource:
         """Record a resource that is about to be made."""
         resource = Resource(kind, id)
         with self._mutex:
@@ -108,7 +108,7 @@ class Ledger:
             self.resources.remove(resource)
             self._write()
 
-    def keep(self, kept: bool) -> None:
+    def set_kept(self, kept: bool) -> None:
         """Let the cluster outlive its process, or not."""
         with self._mutex:
             self.kept = kept

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarmer import diagnostics, health, image
+from swarmer import convergence, diagnostics, image
 from swarmer.clients import consul_api
 from swarmer.cluster import CONVERGE_TIMEOUT, Cluster
 from swarmer.cluster_node import Node
@@ -33,7 +33,7 @@ class OwnedCluster:
     def keep(self) -> None:
         """Leave the cluster running, for `attach`, `swarmer ssh` and the like; one that didn't boot again is gone."""
         if self.cluster.home.ledger.exists():
-            self.cluster.ledger.keep(True)
+            self.cluster.ledger.set_kept(True)
         self._ownership.release()
 
     def down(self) -> None:
@@ -47,8 +47,8 @@ class OwnedCluster:
         """A fresh cluster of the same spec behind the same object."""
         kept = self.cluster.ledger.kept
         destroy(self.cluster.ledger)
-        self.cluster.become(_launch(self.cluster.spec, self.cluster.home, progress, runs))
-        self.cluster.ledger.keep(kept)
+        self.cluster.replace_with(_launch(self.cluster.spec, self.cluster.home, progress, runs))
+        self.cluster.ledger.set_kept(kept)
 
 
 def provide(spec: Spec, progress: Progress, *, reuse: bool, runs: Path = Path("runs")) -> OwnedCluster:
@@ -185,7 +185,7 @@ def destroy(ledger: Ledger) -> None:
 
 
 @dataclass(frozen=True)
-class Collected:
+class RemovalResult:
     """What a dead run left of a cluster, and what became of it.
 
     Attributes:
@@ -202,7 +202,7 @@ class Collected:
         return f"removed what a dead run left of {self.cluster}"
 
 
-def collect_garbage() -> list[Collected]:
+def collect_garbage() -> list[RemovalResult]:
     """Remove every cluster whose process is dead and that nobody asked to keep.
 
     One that can't be removed is no reason to leave the others.
@@ -216,9 +216,9 @@ def collect_garbage() -> list[Collected]:
             # Somebody else may have removed it since it was listed.
             if home.ledger.exists() and not (ledger := Ledger.load(home)).kept:
                 destroy(ledger)
-                collected.append(Collected(home.name))
+                collected.append(RemovalResult(home.name))
         except Exception as error:
-            collected.append(Collected(home.name, error))
+            collected.append(RemovalResult(home.name, error))
         finally:
             ownership.release()
     return collected
@@ -239,7 +239,7 @@ def own(home: ClusterHome) -> Ownership:
     return ownership
 
 
-def planned(spec: Spec, home: ClusterHome, progress: Progress) -> Cluster:
+def plan(spec: Spec, home: ClusterHome, progress: Progress) -> Cluster:
     """A cluster of which nothing is made yet but its image, on a machine that can run it."""
     stack = stack_class(spec.stack)(Ledger(home, spec=spec, image=""))
     stack.preflight(spec)
@@ -249,7 +249,7 @@ def planned(spec: Spec, home: ClusterHome, progress: Progress) -> Cluster:
 
 
 def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cluster:
-    cluster = planned(spec, home, progress)
+    cluster = plan(spec, home, progress)
     try:
         _boot(cluster, progress)
     except BaseException as error:
@@ -277,9 +277,9 @@ def _boot(cluster: Cluster, progress: Progress) -> None:
             raise
     phase("cloud-init")
     progress.say("waiting for the cluster to converge")
-    health.wait_consul(cluster, timeout=CONVERGE_TIMEOUT, tell=progress.say)
+    convergence.wait_consul(cluster, timeout=CONVERGE_TIMEOUT, tell=progress.say)
     phase("consul")
-    health.wait_converged(cluster, timeout=CONVERGE_TIMEOUT, tell=progress.say)
+    convergence.wait_converged(cluster, timeout=CONVERGE_TIMEOUT, tell=progress.say)
     phase("converged")
     progress.say(f"{cluster.name} has converged")
 
@@ -310,10 +310,10 @@ def prepare(cluster: Cluster, progress: Progress) -> None:
     if authority.client(home.folder).renewed:
         progress.say(f"the client certificates in {home.folder} were renewed")
     consul_api.write_trust(home, authority)
-    ledger.intend("path", str(home.credentials))
-    ledger.intend("path", str(home.ssh))
+    ledger.record("path", str(home.credentials))
+    ledger.record("path", str(home.ssh))
     cluster.notes = cluster.stack.prepare(spec)
-    ledger.intend("connections", str(home.control_sockets))
+    ledger.record("connections", str(home.control_sockets))
     cluster.ssh.prepare(spec)
     for note in cluster.notes:
         progress.say(note)

@@ -61,7 +61,7 @@ class Services:
         """
         self._made.append(("service", name))
         # Images of the nodes are in no registry, so there is no digest to ask for. A shell as the first process of a
-        # container doesn't heed SIGTERM: nobody is to wait for it.
+        # container doesn't handle SIGTERM: nobody is to wait for it.
         always = ("--detach", "--quiet", "--no-resolve-image", "--stop-grace-period=1s", "--restart-delay=500ms")
         self.docker("service", "create", *always, "--name", name, *words)
 

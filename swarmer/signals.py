@@ -12,7 +12,7 @@ _SAME = 0.5
 _first = 0.0
 
 
-def heed() -> None:
+def install_handlers() -> None:
     """From now on, each of the signals raises KeyboardInterrupt, with its name, but for those that are ignored."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` and `&` mean it

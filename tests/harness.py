@@ -13,7 +13,7 @@ from swarmer.state import ClusterHome
 REPOSITORY = Path(__file__).parent.parent
 PROMISES = Path(__file__).parent / "promises"
 
-#: Before a command that is to heed signals, also where the tests run in the background, and are to ignore Ctrl-C.
+#: Before a command that handles signals, also where the tests run in the background and ignore Ctrl-C.
 HEEDING = ("env", "--default-signal=HUP,INT,TERM")
 
 

@@ -240,7 +240,7 @@ def test_gc_and_down_remove_once(swarmer: Swarmer, spec: Spec) -> None:
 
 def test_what_gc_removes_of_a_slow_cluster_makes_no_other_one_patient(swarmer: Swarmer, spec: Spec) -> None:
     ledger = made(spec.model_copy(update={"stack": "vagrant"}), "slow", kept=False)
-    ledger.intend("path", str(ledger.home.folder / "vagrant"))
+    ledger.record("path", str(ledger.home.folder / "vagrant"))
     (ledger.home.folder / "vagrant").mkdir()
     (ledger.home.folder / "vagrant/plan.json").write_text('{"slowness": 5.0, "provider": "libvirt"}')
     assert swarmer("gc").stdout == "removed what a dead run left of vagrant:slow\n"

@@ -35,7 +35,7 @@ class World:
     def make(self, ledger: Ledger, kind: str, name: str) -> None:
         """What a stack does: first the ledger, then the thing."""
         self.step()
-        resource = ledger.intend(kind, name)
+        resource = ledger.record(kind, name)
         self.step()
         self.things.add(resource)
 
@@ -101,7 +101,7 @@ def test_after_any_interruption_the_next_removal_leaves_nothing(
 
 def test_removal_goes_backwards(home: ClusterHome, spec: Spec) -> None:
     ledger = Ledger(home, spec=spec, image="0")
-    made = [ledger.intend("path", name) for name in ("first", "second", "third")]
+    made = [ledger.record("path", name) for name in ("first", "second", "third")]
     removed: list[Resource] = []
     Ledger.load(home).remove_all(removed.append)
     assert removed == made[::-1]
@@ -114,8 +114,8 @@ def test_what_is_saved_is_read_back(tmp_path_factory: pytest.TempPathFactory, sp
         patch.setenv("SWARMER_HOME", str(tmp_path_factory.mktemp("home")))
         home = ClusterHome(spec.stack, spec.dc)
         ledger = Ledger(home, spec=spec, image="id", layers=["base", "node"])
-        ledger.intend("path", "/x")
-        ledger.keep(True)
+        ledger.record("path", "/x")
+        ledger.set_kept(True)
         ledger.mark_broken("a scenario broke it")
         again = Ledger.load(home)
         assert (again.spec, again.image, again.layers) == (spec, "id", ["base", "node"])

@@ -189,19 +189,21 @@ def test_a_network_is_free_beside_a_vpn_and_for_one_cluster_only(
 
 def two_clusters_of_one_network_behind_a_vpn() -> None:
     cluster = spec(Path(os.environ["SWARMER_HOME"]), 1)
-    one, two = (host_network.fence_of(ClusterHome("nspawn", dc), cluster.admin_network) for dc in ("one", "two"))
+    one, two = (
+        host_network.reservation_name(ClusterHome("nspawn", dc), cluster.admin_network) for dc in ("one", "two")
+    )
     vpn = ("link add tun0 type veth", "link set tun0 up", "route add 0/1 dev tun0", "route add 128/1 dev tun0")
     for words in vpn:
         subprocess.run(["ip", *words.split()], check=True)
     host_network.check_free(cluster)
-    host_network.fence(one)
+    host_network.reserve_subnet(one)
     host_network.check_free(cluster, fence=one)
     # The other one has looked before, and comes now.
-    host_network.fence(two)
+    host_network.reserve_subnet(two)
     for own in (one, two):
         with pytest.raises(HostError, match="is in use on this host"):
             host_network.check_free(cluster, fence=own)
-    host_network.unfence(two)
+    host_network.release_subnet(two)
     host_network.check_free(cluster, fence=one)
     with pytest.raises(HostError, match=r"is routed \(unreachable\)"):
         host_network.check_free(cluster)

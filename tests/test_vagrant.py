@@ -124,7 +124,7 @@ def test_vagrant_status_and_validate_make_nothing(home: Path) -> None:
 def test_a_machine_of_virtualbox_gets_its_drive_its_network_and_its_console(home: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "SWARMER_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
     environment["VAGRANT_DEFAULT_PROVIDER"] = "virtualbox"
-    words = [sys.executable, "-m", "swarmer", "plan", "--stack=vagrant"]
+    words = [sys.executable, "-m", "swarmer", "vagrant", "plan", "--stack=vagrant"]
     text = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
     (tmp_path / "plan.json").write_text(text)
     plan = json.loads(text)
@@ -162,7 +162,7 @@ def _run_by_hand(home: Path, script: str) -> str:
     return run.stdout
 
 
-@pytest.mark.parametrize("command", [["up"], ["plan", "--prepare"]])
+@pytest.mark.parametrize("command", [["up"], ["vagrant", "plan", "--prepare"]])
 def test_without_a_libvirt_the_way_to_start_one_is_told(home: Path, command: list[str]) -> None:
     environment = {**os.environ, "SWARMER_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
     words = [

@@ -2,7 +2,7 @@
 #   ruby vagrant_watch.rb
 require "vagrant"
 require "vagrant/action/builtin/wait_for_communicator"
-require_relative "../vagrant/nobody"
+require_relative "../vagrant/noop_communicator"
 
 # What Vagrant's action asks of a machine.
 class Machine
@@ -11,7 +11,7 @@ class Machine
   end
 
   def communicate
-    @communicate ||= Nobody.new(self)
+    @communicate ||= NoopCommunicator.new(self)
   end
 
   def config

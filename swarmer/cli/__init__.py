@@ -3,7 +3,7 @@
 import click
 
 from swarmer import signals
-from swarmer.cli import clusters, consul, dns, docker, node_image, nodes, plan, registry, spec
+from swarmer.cli import clusters, consul, dns, docker, node_image, nodes, registry, spec, vagrant
 from swarmer.cli.common import ExplainingGroup
 
 
@@ -29,12 +29,12 @@ for command in (
     *(docker.docker, docker.env, docker.context, consul.consul, dns.dns),
     *(registry.registry, registry.trust),
     *(clusters.down, clusters.gc),
-    *(node_image.image, spec.render, plan.plan, spec.schema),
+    *(node_image.image, spec.render, vagrant.vagrant, spec.schema),
 ):
     cli.add_command(command)
 
 
 def main() -> None:
     """The entry point: SIGTERM and SIGHUP end a command as Ctrl-C does, with status 128 + signal."""
-    signals.heed()
+    signals.install_handlers()
     cli(prog_name="swarmer")

@@ -10,21 +10,21 @@ from swarmer import lifecycle
 from swarmer.cli.common import (
     cluster_argument,
     json_option,
-    only,
     print_json,
     print_table,
+    select_cluster,
+    single,
     size_text,
     spec_options,
-    the_cluster,
-    working,
+    spinner,
 )
+from swarmer.cluster_status import listing, look
 from swarmer.ledger import Ledger
 from swarmer.progress import progress
 from swarmer.secrets.issuer import RENEW_BEFORE
 from swarmer.spec import Spec
 from swarmer.spec.rules import advice
 from swarmer.state import ClusterHome, cluster_homes
-from swarmer.status import listing, look
 
 
 @click.command()
@@ -129,8 +129,8 @@ def status(context: click.Context, home: ClusterHome | None, as_json: bool) -> N
     roles), running, cloud_init (running, done, failed), member (alive, leaving, left, failed), leader, voter,
     memory_bytes. What can't be told is null.
     """
-    cluster = the_cluster(home)
-    with working(f"looking at {cluster.name}"):
+    cluster = select_cluster(home)
+    with spinner(f"looking at {cluster.name}"):
         seen = look(cluster)
     if as_json:
         print_json(asdict(seen))
@@ -177,9 +177,9 @@ def down(home: ClusterHome | None) -> None:
     if not homes:
         click.echo(f"there is no cluster{f' {home.name}' if home else ''}; nothing to remove")
         return
-    home = only(homes)
+    home = single(homes)
     spec = Ledger.load(home).spec
-    with working(f"removing {home.name}"):
+    with spinner(f"removing {home.name}"):
         lifecycle.down(home)
     click.echo(f"removed {home.name}: {', '.join(server.name for server in spec.servers)}, {spec.admin_network}")
 
@@ -194,7 +194,7 @@ def gc(context: click.Context) -> None:
     \b
       swarmer gc
     """
-    with working("removing what dead runs left"):
+    with spinner("removing what dead runs left"):
         collected = lifecycle.collect_garbage()
     for one in collected:
         click.echo(f"error: {one}" if one.problem else one, err=bool(one.problem))

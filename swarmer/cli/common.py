@@ -13,9 +13,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from swarmer import lifecycle, status
+from swarmer import cluster_status, lifecycle
 from swarmer.cluster import Cluster
-from swarmer.errors import PromiseBroken, SwarmerError, of_the_system
+from swarmer.errors import PromiseBroken, SwarmerError, from_os_error
 from swarmer.spec import NAME_PATTERN, STACKS
 from swarmer.spec import file as spec_file
 from swarmer.state import ClusterHome
@@ -38,7 +38,7 @@ class ExplainingGroup(click.Group):
         except OSError as error:
             if not error.filename:
                 raise
-            click.echo(f"error: {of_the_system(error)}", err=True)
+            click.echo(f"error: {from_os_error(error)}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt as interrupt:
             click.echo("interrupted", err=True)
@@ -61,16 +61,16 @@ cluster_argument = click.argument("home", type=ClusterName(), required=False, me
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
-def the_cluster(home: ClusterHome | None) -> Cluster:
+def select_cluster(home: ClusterHome | None) -> Cluster:
     """The named cluster, or else the only one that is running.
 
     Raises:
         SwarmerError: there is no such cluster; or none was named, and not exactly one is running.
     """
-    return lifecycle.open_kept(home or only(status.living()))
+    return lifecycle.open_kept(home or single(cluster_status.living()))
 
 
-def only(homes: Sequence[ClusterHome]) -> ClusterHome:
+def single(homes: Sequence[ClusterHome]) -> ClusterHome:
     """The one there is.
 
     Raises:
@@ -84,11 +84,11 @@ def only(homes: Sequence[ClusterHome]) -> ClusterHome:
     return homes[0]
 
 
-def addressed(words: Sequence[str]) -> tuple[Cluster, list[str]]:
+def cluster_from_args(words: Sequence[str]) -> tuple[Cluster, list[str]]:
     """The cluster that `[STACK:DC] WORD…` begins with, or else the only one; and the other words."""
     named = words and re.fullmatch(r"[\w-]+:[\w-]+", words[0])
     home = ClusterName().convert(words[0], None, None) if named else None
-    return the_cluster(home), list(words[1:] if home else words)
+    return select_cluster(home), list(words[1:] if home else words)
 
 
 def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,7 +112,7 @@ def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def working(what: str) -> Iterator[None]:
+def spinner(what: str) -> Iterator[None]:
     """Shows on a terminal that something goes on."""
     with Console(stderr=True).status(what):
         yield

@@ -7,7 +7,7 @@ import sys
 import click
 import requests
 
-from swarmer.cli.common import addressed, usage
+from swarmer.cli.common import cluster_from_args, usage
 from swarmer.commands import consul as consul_cli
 from swarmer.errors import NodeError
 
@@ -30,7 +30,7 @@ def consul(words: tuple[str, ...]) -> None:
       swarmer consul nspawn:dev GET /v1/catalog/nodes
       swarmer consul PUT /v1/kv/color green
     """
-    cluster, arguments = addressed(words)
+    cluster, arguments = cluster_from_args(words)
     if not arguments:
         usage("name a consul command, or METHOD and PATH")
     if not _METHOD.fullmatch(arguments[0]):

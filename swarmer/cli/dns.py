@@ -4,7 +4,7 @@ from ipaddress import IPv4Address
 
 import click
 
-from swarmer.cli.common import ClusterName, the_cluster, usage
+from swarmer.cli.common import ClusterName, select_cluster, usage
 from swarmer.host import dns as host_dns
 from swarmer.host.dns import HostDns
 from swarmer.spec import STACKS
@@ -39,7 +39,7 @@ def up(words: tuple[str, ...]) -> None:
         home = _home(words[0])
         servers = [_address(word) for word in words[1:]]
     else:
-        cluster = the_cluster(_home(words[0]) if words else None)
+        cluster = select_cluster(_home(words[0]) if words else None)
         home = cluster.home
         servers = [node.ip for node in cluster.nodes]
     _tell(home, host_dns.add(home, servers))

@@ -14,8 +14,8 @@ from typing import Final, NoReturn
 
 import click
 
-from swarmer.cli.common import addressed, cluster_argument, print_table, the_cluster, usage
-from swarmer.cli.parallel_output import relayed
+from swarmer.cli.common import cluster_argument, cluster_from_args, print_table, select_cluster, usage
+from swarmer.cli.parallel_output import stream_prefixed
 from swarmer.cluster import Cluster
 from swarmer.commands import docker as docker_cli
 from swarmer.commands import docker_placement as placement
@@ -49,7 +49,7 @@ def docker(name: str | None, words: tuple[str, ...]) -> None:
       swarmer docker --node swarm-02 logs web
       swarmer docker service ls
     """
-    cluster, arguments = addressed(words)
+    cluster, arguments = cluster_from_args(words)
     if not arguments:
         usage("name a docker command, such as `ps`")
     if name:
@@ -74,7 +74,7 @@ def env(home: ClusterHome | None) -> None:
       swarmer env nspawn:dev
       eval "$(swarmer env nspawn:dev)" && docker node ls
     """
-    cluster = the_cluster(home)
+    cluster = select_cluster(home)
     for variable, value in docker_cli.variables(docker_cli.manager(cluster)).items():
         click.echo(f"export {variable}={shlex.quote(value)}")
     click.echo(f'# eval "$(swarmer env {cluster.name})"')
@@ -94,7 +94,7 @@ def context(home: ClusterHome | None) -> None:
     """
     if not shutil.which("docker"):
         raise HostError("this machine has no docker client", hint="`swarmer docker` uses the one of a node")
-    cluster = the_cluster(home)
+    cluster = select_cluster(home)
     name = f"swarmer-{cluster.name.replace(':', '-')}"
     folder = cluster.home.folder / "docker"
     engine = docker_cli.variables(docker_cli.manager(cluster))["DOCKER_HOST"]
@@ -123,7 +123,7 @@ def _become(cluster: Cluster, name: str, arguments: Sequence[str]) -> NoReturn:
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     command = docker_cli.command(cluster.node(name), arguments, terminal=terminal)
     sys.stdout.flush()
-    command.become()
+    command.replace_process()
 
 
 def _everywhere(cluster: Cluster, arguments: Sequence[str]) -> None:
@@ -139,7 +139,7 @@ def _everywhere(cluster: Cluster, arguments: Sequence[str]) -> None:
         )
         for node in up
     }
-    failed = relayed(processes, width=max(len(node.name) for node in cluster.nodes))
+    failed = stream_prefixed(processes, width=max(len(node.name) for node in cluster.nodes))
     failed += [f"{node.name} (no answer)" for node in cluster.nodes if node not in up]
     if failed:
         raise NodeError(f"it failed on {', '.join(failed)}")

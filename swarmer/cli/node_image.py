@@ -6,7 +6,7 @@ import click
 from rich.console import Console
 
 from swarmer import image as node_image
-from swarmer.cli.common import json_option, print_json, print_table, size_text, working
+from swarmer.cli.common import json_option, print_json, print_table, size_text, spinner
 from swarmer.errors import SwarmerError
 from swarmer.image import store
 from swarmer.progress import progress
@@ -73,7 +73,7 @@ def show(every: bool, as_json: bool) -> None:
     if not images:
         raise SwarmerError("the image of today's recipe isn't built yet", hint="`swarmer image build` builds it")
     found = images[0]
-    with working("measuring the layers"):
+    with spinner("measuring the layers"):
         layers = [(root.parent.name, root, node_image.size(root)) for root in found.roots]
     names = sorted(found.versions) if every else [name for name in _IMPORTANT if name in found.versions]
     versions = {name: found.versions[name] for name in names}
@@ -96,7 +96,7 @@ def prune() -> None:
     \b
       swarmer image prune
     """
-    with working("removing old layers"):
+    with spinner("removing old layers"):
         removed = node_image.prune(lambda line: click.echo(line, err=True))
     for box in vagrant_plan.old_boxes():
         removed.append((f"Vagrant's copy of a box, {box.name}", node_image.size(box)))

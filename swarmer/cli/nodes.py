@@ -8,8 +8,8 @@ from typing import NoReturn
 
 import click
 
-from swarmer.cli.common import addressed, usage
-from swarmer.cli.parallel_output import relayed
+from swarmer.cli.common import cluster_from_args, usage
+from swarmer.cli.parallel_output import stream_prefixed
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError
@@ -25,7 +25,7 @@ def ssh(words: tuple[str, ...]) -> None:
       swarmer ssh swarm-01
       swarmer ssh nspawn:dev swarm-01
     """
-    cluster, rest = addressed(words)
+    cluster, rest = cluster_from_args(words)
     if len(rest) != 1:
         usage("name one node; a command is run by `swarmer exec`")
     _become(cluster.ssh.command(_switched_on(cluster, rest[0]).name))
@@ -45,7 +45,7 @@ def exec_(everywhere: bool, words: tuple[str, ...]) -> None:
       swarmer exec nspawn:dev swarm-01 'journalctl -u consul | tail'
       swarmer exec --all uptime
     """
-    cluster, rest = addressed(words)
+    cluster, rest = cluster_from_args(words)
     if rest[:1] == ["--all"]:
         everywhere = True
         rest = rest[1:]
@@ -78,7 +78,7 @@ def logs(unit: str | None, follow: bool, boot: bool, console: bool, words: tuple
       swarmer logs swarm-01 --unit consul --follow
       swarmer logs nspawn:dev swarm-01 --boot
     """
-    cluster, rest = addressed(words)
+    cluster, rest = cluster_from_args(words)
     if len(rest) != 1:
         usage("name one node")
     node = cluster.node(rest[0])
@@ -126,7 +126,7 @@ def _run_everywhere(nodes: Sequence[Node], shell: str) -> None:
         for node in nodes
         if node.running
     }
-    failed = relayed(processes, width=max(len(node.name) for node in nodes))
+    failed = stream_prefixed(processes, width=max(len(node.name) for node in nodes))
     failed += [f"{node.name} (switched off)" for node in nodes if node.name not in processes]
     if failed:
         raise NodeError(f"it failed on {', '.join(failed)}")

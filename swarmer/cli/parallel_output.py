@@ -8,7 +8,7 @@ from typing import IO
 import click
 
 
-def relayed(processes: Mapping[str, "subprocess.Popen[str]"], *, width: int) -> list[str]:
+def stream_prefixed(processes: Mapping[str, "subprocess.Popen[str]"], *, width: int) -> list[str]:
     """Print what they say as it comes, to their end; those that failed, as `NODE (STATUS)`.
 
     Whatever goes wrong, none of them is left running.

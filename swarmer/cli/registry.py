@@ -9,9 +9,9 @@ from swarmer.cli.common import (
     json_option,
     print_json,
     print_table,
+    select_cluster,
     size_text,
-    the_cluster,
-    working,
+    spinner,
 )
 from swarmer.commands import registry_gc
 from swarmer.errors import NodeError, SwarmerError
@@ -53,13 +53,13 @@ def gc(home: ClusterHome | None, grace: float, as_json: bool) -> None:
 
     With --json, of each node: node, blobs, uploads, bytes, kept, problem.
     """
-    cluster = the_cluster(home)
+    cluster = select_cluster(home)
     if cluster.spec.registry.storage == "s3":
         raise SwarmerError(
             f"the content of {cluster.name} is in the bucket {cluster.spec.registry.bucket}, not on the nodes",
             hint="stop pushes, then run docker-registry's own on one node: docs/registry.md has the command",
         )
-    with working("collecting on all nodes of the registry"):
+    with spinner("collecting on all nodes of the registry"):
         freed = registry_gc.collect(cluster.registry_nodes, grace=grace)
     if as_json:
         print_json([asdict(each) for each in freed])
@@ -81,7 +81,7 @@ def password(home: ClusterHome | None) -> None:
     \b
       swarmer registry password nspawn:dev
     """
-    click.echo(the_cluster(home).credentials.tokens[REGISTRY_PASSWORD])
+    click.echo(select_cluster(home).credentials.tokens[REGISTRY_PASSWORD])
 
 
 @click.command()
@@ -105,7 +105,7 @@ def trust(home: ClusterHome | None, undo: bool) -> None:
         if not undone:
             click.echo(f"this host does not trust {home.name if home else 'any cluster'}")
         return
-    cluster = the_cluster(home)
+    cluster = select_cluster(home)
     made = host_trust.add(cluster.home, cluster.authority, cluster.spec.registry_host)
     _tell("wrote", made)
     click.echo(f"  undo it: swarmer trust {cluster.name} --undo")

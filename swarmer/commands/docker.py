@@ -37,7 +37,7 @@ class Command:
     words: Sequence[str]
     environment: Mapping[str, str]
 
-    def become(self) -> NoReturn:
+    def replace_process(self) -> NoReturn:
         """Let it take over this process, with its terminal, its signals and its exit status."""
         os.execvpe(self.words[0], list(self.words), dict(self.environment))
 

@@ -18,7 +18,7 @@ _TIMEOUT: Final = 600.0
 
 
 @dataclass(frozen=True)
-class Freed:
+class GcResult:
     """What was freed on one node; `problem` tells why it wasn't looked at."""
 
     node: str
@@ -29,20 +29,20 @@ class Freed:
     problem: str = ""
 
 
-def collect(nodes: Sequence[Node], *, grace: float = GRACE) -> list[Freed]:
+def collect(nodes: Sequence[Node], *, grace: float = GRACE) -> list[GcResult]:
     """Collect on all nodes that are on; pushes and pulls go on meanwhile."""
     with ThreadPoolExecutor(len(nodes)) as pool:
         return list(pool.map(lambda node: _on(node, grace), nodes))
 
 
-def _on(node: Node, grace: float) -> Freed:
+def _on(node: Node, grace: float) -> GcResult:
     if not node.running:
-        return Freed(node.name, problem="is switched off")
+        return GcResult(node.name, problem="is switched off")
     command = f"python3 -m swarmer.node.registry.sweep --grace {shlex.quote(str(grace))}"
     try:
         done = node.execute(command, timeout=_TIMEOUT)
     except NodeError as error:
-        return Freed(node.name, problem=error.message)
+        return GcResult(node.name, problem=error.message)
     if done.status:
-        return Freed(node.name, problem=done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "failed")
-    return Freed(node.name, **json.loads(done.stdout))
+        return GcResult(node.name, problem=done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "failed")
+    return GcResult(node.name, **json.loads(done.stdout))

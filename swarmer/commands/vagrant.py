@@ -74,10 +74,10 @@ def _kept(spec: Spec, home: ClusterHome) -> Cluster | None:
 
 
 def _new(spec: Spec, home: ClusterHome, progress: Progress) -> Cluster:
-    cluster = lifecycle.planned(spec, home, progress)
+    cluster = lifecycle.plan(spec, home, progress)
     try:
         lifecycle.prepare(cluster, progress)
-        cluster.ledger.keep(True)
+        cluster.ledger.set_kept(True)
     except BaseException:
         lifecycle.destroy(cluster.ledger)
         raise

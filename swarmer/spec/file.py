@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from swarmer.errors import SpecError
 from swarmer.spec.document import Document, described, parse
 from swarmer.spec.flaws import Flaw
-from swarmer.spec.messages import WANTED, explained
+from swarmer.spec.messages import WANTED, to_flaws
 from swarmer.spec.model import Spec
 from swarmer.spec.values import NAME_LENGTH, ConsulRole, SwarmRole
 
@@ -34,7 +34,7 @@ def load(path: Path, *, stack: str | None = None, size: int | None = None) -> Sp
     try:
         spec = Spec.model_validate(_with_defaults(document))
     except ValidationError as error:
-        document.flaws += explained(error, document.content)
+        document.flaws += to_flaws(error, document.content)
         raise _report(path, document) from None
     if document.flaws:
         raise _report(path, document)

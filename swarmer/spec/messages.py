@@ -42,7 +42,7 @@ WANTED: Final = {
 }
 
 
-def explained(error: ValidationError, content: Mapping[str, Any]) -> Iterator[Flaw]:
+def to_flaws(error: ValidationError, content: Mapping[str, Any]) -> Iterator[Flaw]:
     """What pydantic found, in words a person can act on."""
     for detail in error.errors(include_url=False):
         cause = detail.get("ctx", {}).get("error")

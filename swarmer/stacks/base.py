@@ -44,7 +44,7 @@ class Stack(ABC):
         """The capabilities this stack lacks on this machine, each with the reason a skip shows."""
 
     @property
-    def crowded(self) -> bool:
+    def cpu_contended(self) -> bool:
         """Whether nodes share so few processors that what they do side by side at boot takes turns."""
         return False
 

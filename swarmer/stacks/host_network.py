@@ -50,17 +50,17 @@ def check_free(spec: Spec, *, fence: str = "") -> None:
             )
 
 
-def fence_of(home: ClusterHome, network: IPv4Network) -> str:
+def reservation_name(home: ClusterHome, network: IPv4Network) -> str:
     """The route to nowhere of a cluster, in the words of `ip route`; no other cluster has the same."""
     return f"{network} metric {_LAST_METRICS + int(home.tag[:6], 16)}"
 
 
-def fence(route: str) -> None:
+def reserve_subnet(route: str) -> None:
     """Let no packet for a node leave by the default route, also when the nodes are gone."""
     run(["ip", "route", "replace", "unreachable", *route.split()])
 
 
-def unfence(route: str) -> None:
+def release_subnet(route: str) -> None:
     """Take the fence away; the last thing a cluster does."""
     run(["ip", "route", "delete", "unreachable", *route.split()], check=False)
 

@@ -45,7 +45,7 @@ class NspawnStack(Stack):
         }
 
     @property
-    def crowded(self) -> bool:
+    def cpu_contended(self) -> bool:
         return len(self.ledger.spec.servers) > _NODES_PER_PROCESSOR * (os.cpu_count() or 1)
 
     def interface(self, server: Server) -> Mapping[str, Any]:  # noqa: ARG002
@@ -63,13 +63,13 @@ class NspawnStack(Stack):
         host_network.check_free(spec)
 
     def prepare(self, spec: Spec) -> list[str]:
-        self.ledger.intend("path", str(self.home.nodes))
+        self.ledger.record("path", str(self.home.nodes))
         self.home.nodes.mkdir(mode=0o700, exist_ok=True)
-        fence = host_network.fence_of(self.home, spec.admin_network)
-        self.ledger.intend("fence", fence)
-        host_network.fence(fence)
+        fence = host_network.reservation_name(self.home, spec.admin_network)
+        self.ledger.record("fence", fence)
+        host_network.reserve_subnet(fence)
         host_network.check_free(spec, fence=fence)
-        self.ledger.intend("network", network.namespace(self.home))
+        self.ledger.record("network", network.namespace(self.home))
         network.create(self.home, spec)
         unlimited = self.processes.unlimited
         return [f"memory and cpus of servers.yml are not limits here: {unlimited}"] if unlimited else []
@@ -82,7 +82,7 @@ class NspawnStack(Stack):
             launched(server.name)
 
     def _launch(self, server: Server, seed: SeedData | None, image: Image) -> None:
-        self.ledger.intend("processes", server.name)
+        self.ledger.record("processes", server.name)
         folder = self.home.node(server.name)
         for part in ("root", "upper", "work", "docker"):
             (folder / part).mkdir(parents=True)
@@ -111,7 +111,7 @@ class NspawnStack(Stack):
         }
         inside = f"--net=/run/netns/{network.namespace(self.home)}"
         command = ["nsenter", inside, "unshare", "--mount", "--propagation=slave", "sh", str(_LAUNCHER)]
-        self.ledger.intend("processes", node)
+        self.ledger.record("processes", node)
         self.processes.start(self.ledger.spec.server(node), command, variables, self.console(node))
 
     def running(self, node: str) -> bool:
@@ -140,7 +140,7 @@ class NspawnStack(Stack):
             case "network":
                 network.remove(self.home)
             case "fence":
-                host_network.unfence(resource.id)
+                host_network.release_subnet(resource.id)
             case other:
                 raise AssertionError(f"the nspawn stack makes no {other}")
 

@@ -98,7 +98,7 @@ def _may_use_kvm() -> bool:
     return os.access(_KVM, os.R_OK | os.W_OK)
 
 
-def forbidden() -> str:
+def kvm_permission_hint() -> str:
     """A sentence for who could have hardware help, had they the right to; empty for others."""
     if not Path(_KVM).exists() or _may_use_kvm():
         return ""

@@ -43,21 +43,21 @@ class Libvirt(Provider):
 
     def prepare(self, ledger: Ledger, network: str) -> None:
         spec = ledger.spec
-        fence = host_network.fence_of(ledger.home, spec.admin_network)
-        ledger.intend("fence", fence)
-        ledger.intend("network", network)
+        fence = host_network.reservation_name(ledger.home, spec.admin_network)
+        ledger.record("fence", fence)
+        ledger.record("network", network)
         bridge = f"sw{ledger.home.tag}"
         libvirt.define_network(network, bridge, spec.host_address, spec.admin_network, internet=spec.internet)
         if os.geteuid() == 0:
             # Not before: libvirt refuses a network that has any route.
-            host_network.fence(fence)
+            host_network.reserve_subnet(fence)
         libvirt.prepare_pool()
 
     def accelerated(self, image: Image) -> Acceleration:
         return acceleration.probed(image)
 
     def prepare_box(self, ledger: Ledger) -> None:
-        ledger.intend("box", plan.box_volume())
+        ledger.record("box", plan.box_volume())
         libvirt.put_box(plan.box_volume(), node_image.disk(lambda _: None))
 
     def seed(self, machine: str, folder: Path) -> str:  # noqa: ARG002
@@ -65,9 +65,9 @@ class Libvirt(Provider):
 
     def put_seed(self, ledger: Ledger, machine: str, folder: Path, seed: SeedData | None) -> None:
         volume = self.seed(machine, folder)
-        ledger.intend("volume", volume)
-        ledger.intend("volume", f"{machine}.img")
-        ledger.intend("domain", machine)
+        ledger.record("volume", volume)
+        ledger.record("volume", f"{machine}.img")
+        ledger.record("domain", machine)
         libvirt.put_seed(volume, seed, folder)
 
     def machines(self) -> list[str]:
@@ -122,7 +122,7 @@ class VirtualBox(Provider):
         return str(folder / "seed.iso")
 
     def put_seed(self, ledger: Ledger, machine: str, folder: Path, seed: SeedData | None) -> None:
-        ledger.intend("vm", machine)
+        ledger.record("vm", machine)
         write_seed_disk(Path(self.seed(machine, folder)), seed)
 
     def machines(self) -> list[str]:
@@ -183,7 +183,7 @@ def remove(resource: Resource, cluster: str) -> None:
         HostError: something is left, and the hypervisor doesn't answer.
     """
     if resource.kind == "fence":
-        host_network.unfence(resource.id)
+        host_network.release_subnet(resource.id)
         return
     if resource.kind == "vm":
         virtualbox.remove(resource.id)

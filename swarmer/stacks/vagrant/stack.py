@@ -72,9 +72,9 @@ class VagrantStack(Stack):
         return built
 
     def prepare(self, spec: Spec) -> list[str]:
-        self.ledger.intend("path", str(self.home.nodes))
+        self.ledger.record("path", str(self.home.nodes))
         self.home.nodes.mkdir(mode=0o700, exist_ok=True)
-        self.ledger.intend("path", str(self.folder))
+        self.ledger.record("path", str(self.folder))
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self._provider.prepare(self.ledger, self._network)
         current = node_image.find(self.image_kind)
@@ -89,7 +89,7 @@ class VagrantStack(Stack):
             "no hardware acceleration that works: machines are emulated, and take minutes to boot; "
             f"every deadline is {wait.slowness:.0f} times as long"
         )
-        return [sentence for sentence in (emulated, acceleration.forbidden()) if sentence]
+        return [sentence for sentence in (emulated, acceleration.kvm_permission_hint()) if sentence]
 
     def launch_all(
         self,

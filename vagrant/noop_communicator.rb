@@ -1,6 +1,6 @@
 # Whom Vagrant talks to on the machines that swarmer makes: nobody. Swarmer waits for them itself, whereas Vagrant's own
 # asking, twice a second and machine, would take an emulated cluster one processor second in fifteen.
-class Nobody < Vagrant.plugin("2", :communicator)
+class NoopCommunicator < Vagrant.plugin("2", :communicator)
   def initialize(machine)
     @machine = machine
   end
@@ -19,7 +19,7 @@ class Nobody < Vagrant.plugin("2", :communicator)
   end
 end
 
-class TalksToNobody < Vagrant.plugin("2")
-  name "nobody to talk to"
-  communicator(:nobody) { Nobody }
+class NoopCommunicatorPlugin < Vagrant.plugin("2")
+  name "no-op communicator"
+  communicator(:noop) { NoopCommunicator }
 end

@@ -6,7 +6,7 @@ require "json"
 require "open3"
 require "rbconfig"
 
-module ByHand
+module SwarmerHooks
   ROOT = File.expand_path("..", __dir__)
   SWARMER = File.join(ROOT, ".venv/bin/swarmer")
   COMMAND = ARGV.find { |word| !word.start_with?("-") }
@@ -15,7 +15,7 @@ module ByHand
   def self.plan
     at_exit { remove_unused_state }
     abort "swarmer is not installed here; `make setup STACK=vagrant` in #{ROOT} does it" unless File.executable?(SWARMER)
-    words = ["plan", "--stack", "vagrant", "--servers", ENV["SWARMER_SERVERS"] || File.join(ROOT, "servers.yml")]
+    words = ["vagrant", "plan", "--stack", "vagrant", "--servers", ENV["SWARMER_SERVERS"] || File.join(ROOT, "servers.yml")]
     words << "--prepare" if ["up", "reload"].include?(COMMAND)
     output, status = Open3.capture2(provider, SWARMER, *words)
     exit status.exitstatus || 1 unless status.success?
@@ -35,7 +35,7 @@ module ByHand
     remove_unused_state
     environment = {
       "SWARMER_VAGRANT_PLAN" => plan["file"],
-      "SWARMER_VAGRANT_BY_HAND" => "1",
+      "SWARMER_VAGRANT_MANUAL" => "1",
       "VAGRANT_DOTFILE_PATH" => plan["state"],
       "VAGRANT_DEFAULT_PROVIDER" => plan["provider"],
       "VAGRANT_EXPERIMENTAL" => plan["features"],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from swarmer import health
+from swarmer import convergence
 from swarmer.clients import consul_api, docker_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
@@ -42,7 +42,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Listed:
+class ClusterSummary:
     """A cluster of this machine, without looking into it.
 
     Attributes:
@@ -111,7 +111,7 @@ class ClusterStatus:
     nodes: tuple[NodeStatus, ...]
 
 
-def listing() -> Iterator[Listed]:
+def listing() -> Iterator[ClusterSummary]:
     """Every cluster of this machine, sorted by name."""
     for home in cluster_homes():
         try:
@@ -119,11 +119,11 @@ def listing() -> Iterator[Listed]:
             stack = stack_class(ledger.spec.stack)(ledger)
         except SwarmerError as error:
             if home.ledger.exists():  # else it was removed just now
-                yield Listed(home.name, State.UNREADABLE, problem=error.message)
+                yield ClusterSummary(home.name, State.UNREADABLE, problem=error.message)
             continue
         state, owner = _state(ledger)
         names = tuple(server.name for server in ledger.spec.servers)
-        yield Listed(
+        yield ClusterSummary(
             home.name,
             state,
             names,
@@ -139,7 +139,7 @@ def look(cluster: Cluster) -> ClusterStatus:
     """How a cluster is, in whatever state."""
     problem = ""
     try:
-        health.check_converged(cluster)
+        convergence.check_converged(cluster)
     except _NOT_WELL as error:
         problem = str(error)
     members, peers = _consul(cluster)
@@ -198,7 +198,7 @@ def _cloud_init(node: Node) -> str | None:
 def _consul(cluster: Cluster) -> tuple[dict[str, str], list[consul_api.Peer]]:
     """The members' states by name, and the raft peers, as a server with a leader sees them; else nothing."""
     try:
-        api = health.reachable_server(cluster)
+        api = convergence.reachable_server(cluster)
         members = {row["Name"]: _MEMBER.get(row["Status"], "unknown") for row in api.agent.members()}
         return members, consul_api.raft_peers(api)
     except _NOT_WELL:
