@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from functools import cached_property
 
 import consul
 
@@ -17,11 +17,8 @@ from swarmer.secrets.credentials import Credentials, token_names
 from swarmer.seed.cloudinit import SeedData, seed_data
 from swarmer.spec import ConsulRole, Server, SwarmRole
 from swarmer.ssh import Ssh
-from swarmer.stacks import stack_class
+from swarmer.stacks import Stack, stack_of
 from swarmer.wait import NotYet, until
-
-if TYPE_CHECKING:
-    from swarmer.stacks import Stack
 
 #: Seconds a whole cluster may take to converge, after all its nodes booted or one came back.
 CONVERGE_TIMEOUT = 60.0
@@ -50,8 +47,8 @@ class Cluster:
         self.home = ledger.home
         self.spec = ledger.spec
         self.ssh = Ssh(self.home)
-        self.stack: Stack = stack_class(self.spec.stack)(ledger)
-        wait.be_patient(self.stack.slowness)
+        self.stack: Stack = stack_of(ledger)
+        self.adopt_slowness()
         self.nodes = [Node(self, server) for server in self.spec.servers]
         self.phases: dict[str, float] = {}
         self.notes: list[str] = []
@@ -60,10 +57,22 @@ class Cluster:
 
     def replace_with(self, fresh: "Cluster") -> None:
         """Stand for another cluster of the same spec, which was launched in the place of this one."""
+        self.close()
+        for name in ("authority", "credentials"):
+            self.__dict__.pop(name, None)
         self._begin(fresh.ledger, fresh.image)
         self.phases, self.notes = fresh.phases, fresh.notes
         for node in self.nodes:
             self.announce(node)
+
+    def adopt_slowness(self) -> None:
+        """Let deadlines grow as the stack's machines need it."""
+        wait.be_patient(self.stack.slowness)
+
+    def close(self) -> None:
+        """Close the clients of all nodes."""
+        for node in self.nodes:
+            node.close_clients()
 
     def __repr__(self) -> str:
         return f"<cluster {self.name}, {len(self.nodes)} nodes>"
@@ -87,12 +96,12 @@ class Cluster:
             )
         return self._image
 
-    @property
+    @cached_property
     def authority(self) -> Authority:
         """The CAs of the cluster."""
         return Authority.open(self.home.folder, self.name)
 
-    @property
+    @cached_property
     def credentials(self) -> Credentials:
         """The secrets of the cluster, with the tokens of every node of the spec."""
         return Credentials.open(self.home.credentials, token_names(self.spec))
@@ -222,16 +231,14 @@ class Cluster:
             login=self.ssh.client_key(),
             host_key=self.ssh.host_key(server.name),
             consul_version=self.image.consul_version,
-            interface=self.stack.interface(server),
-            slowness=wait.slowness,
-            consul_first=self.stack.cpu_contended,
+            environment=self.stack.environment(server),
         )
 
     def replace(self, node: Node) -> None:
         """Boot a new node in the place of one that is dead, or will be; doesn't wait for it."""
         with suppress(NotYet, *consul_api.Unavailable):
             self.former_members |= {convergence.swarm_ids(self)[node.name]} - {""}
-        self.ssh.disconnect(node.name)
+        node.disconnect()
         self.ssh.forget(node.name)
         self.ssh.prepare(self.spec)
         self.stack.replace(node.server, self.seed(node.server), self.image)

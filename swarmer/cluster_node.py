@@ -1,34 +1,58 @@
-"""One machine of a cluster, and what a person would tell it to do."""
+"""One node of a cluster, with the verbs of a scenario."""
 
 import json
 import shlex
 import socket
 from collections.abc import Callable
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import consul
 import docker
 
 from swarmer.clients import consul_api, docker_api
 from swarmer.errors import NodeError, PromiseBroken
-from swarmer.spec import Server
-from swarmer.ssh import Result
+from swarmer.secrets.credentials import Credentials
+from swarmer.spec import Server, Spec
+from swarmer.ssh import Result, Ssh
+from swarmer.stacks import Stack
+from swarmer.state import ClusterHome
 from swarmer.wait import Hopeless, NotYet, patient, until
-
-if TYPE_CHECKING:
-    from swarmer.cluster import Cluster
 
 #: Seconds a node may take from power to a finished cloud-init.
 BOOT_TIMEOUT = 60.0
 
 
-class Node:
-    """A node of a running cluster. Commands run as root, over SSH."""
+class ClusterOfNode(Protocol):
+    """What a node needs of its cluster; `swarmer.cluster.Cluster` has it."""
 
-    def __init__(self, cluster: "Cluster", server: Server) -> None:
+    spec: Spec
+    home: ClusterHome
+    ssh: Ssh
+    stack: Stack
+    nodes: list["Node"]
+
+    @property
+    def credentials(self) -> Credentials: ...
+
+    def announce(self, node: "Node") -> None: ...
+
+    def replace(self, node: "Node") -> None: ...
+
+    def wait_converged(self) -> None: ...
+
+
+class Node:
+    """A node of a running cluster. Commands run as root, over SSH.
+
+    Its clients of consul and docker are made once for each of its boots.
+    """
+
+    def __init__(self, cluster: ClusterOfNode, server: Server) -> None:
         self.cluster = cluster
         self.server = server
+        self._consul: consul.Consul | None = None
+        self._docker: docker.DockerClient | None = None
 
     def __repr__(self) -> str:
         return f"<node {self.name}>"
@@ -41,6 +65,11 @@ class Node:
     def ip(self) -> IPv4Address:
         """The node's address in the admin network."""
         return self.server.ip
+
+    @property
+    def endpoint(self) -> IPv4Address:
+        """The address at which this host reaches the node."""
+        return self.cluster.stack.endpoint(self.server)
 
     # -- commands ------------------------------------------------------------------------------------------
 
@@ -106,7 +135,7 @@ class Node:
         """Wait until something listens on a TCP port of the node's admin address."""
 
         def probe() -> None:
-            with socket.create_connection((str(self.ip), port), timeout=patient(0.5)):
+            with socket.create_connection((str(self.endpoint), port), timeout=patient(0.5)):
                 pass
 
         until(f"port {port} of {self.name}", probe, timeout=timeout, interval=0.05, pardon=(OSError,))
@@ -122,9 +151,8 @@ class Node:
         return int(self.succeed(f"systemctl show --property=MainPID --value {shlex.quote(unit)}"))
 
     def console(self) -> str:
-        """All that the node's console said, over all its boots."""
-        file = self.cluster.stack.console(self.name)
-        return file.read_text(errors="replace") if file.exists() else ""
+        """The text that the node's console has printed, over all its boots."""
+        return self.cluster.stack.console(self.name)
 
     def cloud_init_errors(self) -> list[str] | None:
         """The errors in cloud-init's own result, or None while it has not finished."""
@@ -137,12 +165,30 @@ class Node:
     @property
     def consul(self) -> consul.Consul:
         """A py-consul client of this node's own agent, with the management token."""
-        return consul_api.client(self.cluster.home, self.ip, token=self.cluster.credentials.management_token)
+        if not self._consul:
+            token = self.cluster.credentials.management_token
+            self._consul = consul_api.client(self.cluster.home, self.endpoint, token=token)
+        return self._consul
 
     @property
     def docker(self) -> docker.DockerClient:
         """A client of this node's engine, of the docker SDK, with the client certificate of the docker plane."""
-        return docker_api.client(self.cluster.home, self.ip)
+        if not self._docker:
+            self._docker = docker_api.client(self.cluster.home, self.endpoint)
+        return self._docker
+
+    def disconnect(self) -> None:
+        """End the connections to this boot of the node; each comes back when it is used again."""
+        self.cluster.ssh.disconnect(self.name)
+        self.close_clients()
+
+    def close_clients(self) -> None:
+        """Close the clients of consul and docker."""
+        if self._consul:
+            consul_api.session(self._consul).close()
+        if self._docker:
+            self._docker.close()
+        self._consul = self._docker = None
 
     # -- power ---------------------------------------------------------------------------------------------
 
@@ -154,7 +200,7 @@ class Node:
     def power_off(self) -> None:
         """Pull the plug: no shutdown, no goodbye."""
         self.cluster.stack.power_off(self.name)
-        self.cluster.ssh.disconnect(self.name)
+        self.disconnect()
 
     def power_on(self) -> None:
         """Boot the same disk again, and wait until cloud-init has finished."""
@@ -167,7 +213,7 @@ class Node:
         self.execute("systemctl reboot")
 
         def probe() -> None:
-            self.cluster.ssh.disconnect(self.name)
+            self.disconnect()
             if self.boot_id() == before:
                 raise NotYet(f"boot id {before}, as before")
 
@@ -179,16 +225,27 @@ class Node:
         self.cluster.replace(self)
         self.wait_booted()
 
-    def wait_booted(self, *, reached: Callable[[str], None] = lambda _: None) -> None:
+    def wait_booted(
+        self,
+        *,
+        reached: Callable[[str], None] = lambda _: None,
+        timeout: float = BOOT_TIMEOUT,
+        stall: float | None = None,
+        moved: Callable[[], object] = lambda: None,
+    ) -> None:
         """Wait until cloud-init has finished without an error.
 
         Args:
-            reached: is told `ssh` and `booted` as they come.
+            reached: is called with `ssh` and `booted` as the node reaches them.
+            timeout: seconds until SSH answers, and from then on until cloud-init has finished.
+            stall, moved: give up earlier when nothing new happens; see `swarmer.wait.Wait`.
 
         Raises:
-            Hopeless: the machine went off, or cloud-init says that it failed.
+            GaveUp: it took too long.
+            Hopeless: the machine went off, or cloud-init reports that it failed.
         """
-        self._wait_for_ssh()
+        self.close_clients()
+        self._wait_for_ssh(timeout, stall, moved)
         reached("ssh")
 
         def probe() -> None:
@@ -200,17 +257,33 @@ class Node:
                 raise Hopeless(f"{self.name}: cloud-init failed: {'; '.join(errors)}")
 
         # Not oftener: each look is a process on the node, which has enough to do; the planes come up meanwhile.
-        until(f"{self.name} to finish cloud-init", probe, timeout=BOOT_TIMEOUT, interval=0.25, pardon=(NodeError,))
+        until(
+            f"{self.name} to finish cloud-init",
+            probe,
+            timeout=timeout,
+            interval=0.25,
+            pardon=(NodeError,),
+            stall=stall,
+            moved=moved,
+        )
         reached("booted")
         self.cluster.announce(self)
 
-    def _wait_for_ssh(self) -> None:
+    def _wait_for_ssh(self, timeout: float, stall: float | None, moved: Callable[[], object]) -> None:
         def probe() -> None:
             self._check_running()
-            with socket.create_connection((str(self.ip), 22), timeout=patient(0.3)):
+            with socket.create_connection((str(self.endpoint), 22), timeout=patient(0.3)):
                 pass
 
-        until(f"SSH of {self.name}", probe, timeout=BOOT_TIMEOUT, interval=0.05, pardon=(OSError,))
+        until(
+            f"SSH of {self.name}",
+            probe,
+            timeout=timeout,
+            interval=0.05,
+            pardon=(OSError,),
+            stall=stall,
+            moved=moved,
+        )
 
     def _check_running(self) -> None:
         if not self.running:

@@ -12,7 +12,7 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError, PromiseBroken, SwarmerError
 from swarmer.ledger import Ledger, Ownership
-from swarmer.stacks import stack_class
+from swarmer.stacks import stack_of
 from swarmer.state import ClusterHome, cluster_homes
 from swarmer.wait import NotYet
 
@@ -116,18 +116,18 @@ def listing() -> Iterator[ClusterSummary]:
     for home in cluster_homes():
         try:
             ledger = Ledger.load(home)
-            stack = stack_class(ledger.spec.stack)(ledger)
+            names = tuple(server.name for server in ledger.spec.servers)
+            running = sum(map(stack_of(ledger).running, names))
         except SwarmerError as error:
             if home.ledger.exists():  # else it was removed just now
                 yield ClusterSummary(home.name, State.UNREADABLE, problem=error.message)
             continue
         state, owner = _state(ledger)
-        names = tuple(server.name for server in ledger.spec.servers)
         yield ClusterSummary(
             home.name,
             state,
             names,
-            sum(map(stack.running, names)),
+            running,
             str(ledger.spec.admin_network),
             ledger.image,
             owner,

@@ -1,27 +1,54 @@
 """What "converged" means, and looking whether it is so."""
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import consul
 
 from swarmer.clients import consul_api, docker_api
+from swarmer.cluster_node import Node
 from swarmer.errors import NodeError
-from swarmer.spec import Server, SwarmRole
+from swarmer.spec import Server, Spec, SwarmRole
 from swarmer.wait import Hopeless, NotYet, patient, until
 
-if TYPE_CHECKING:
-    from swarmer.cluster import Cluster
-    from swarmer.cluster_node import Node
+#: Seconds between two looks for failed units while consul forms.
+_FAILED_UNITS_INTERVAL = 2.0
 
 
-def wait_converged(cluster: "Cluster", *, timeout: float, tell: Callable[[str], None] = lambda _: None) -> None:
+class Cluster(Protocol):
+    """What convergence is judged by; `swarmer.cluster.Cluster` has it."""
+
+    spec: Spec
+    nodes: list[Node]
+    former_members: set[str]
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def consul_servers(self) -> list[Node]: ...
+
+    @property
+    def swarm_managers(self) -> list[Node]: ...
+
+
+def wait_converged(
+    cluster: Cluster,
+    *,
+    timeout: float,
+    stall: float | None = None,
+    moved: Callable[[], object] = lambda: None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> None:
     """Wait until the cluster is whole.
 
     Args:
-        tell: hears what is still missing.
+        stall: seconds in which something new has to happen; see `swarmer.wait.Wait`.
+        moved: a value that changes whenever something new happened.
+        tell: receives what is still missing.
 
     Raises:
         GaveUp: it wasn't within `timeout` seconds; the text says what was missing last.
@@ -33,30 +60,55 @@ def wait_converged(cluster: "Cluster", *, timeout: float, tell: Callable[[str], 
         timeout=timeout,
         interval=0.1,
         pardon=(NodeError, *consul_api.Unavailable, *docker_api.Unavailable),
+        stall=stall,
+        moved=moved,
         tell=tell,
     )
 
 
-def wait_consul(cluster: "Cluster", *, timeout: float, tell: Callable[[str], None]) -> None:
+def wait_consul(
+    cluster: Cluster,
+    *,
+    timeout: float,
+    stall: float | None = None,
+    moved: Callable[[], object] = lambda: None,
+    tell: Callable[[str], None],
+) -> None:
     """Wait until consul alone is whole; the other planes may still be coming up.
 
     Args:
-        tell: hears what is still missing.
+        stall, moved, tell: as for `wait_converged`.
 
     Raises:
         GaveUp: it wasn't within `timeout` seconds.
+        Hopeless: a unit of consul failed on a node; waiting on would not help.
     """
+    looked = time.monotonic()
+
+    def probe() -> None:
+        nonlocal looked
+        try:
+            check_consul(cluster)
+        except (NotYet, *consul_api.Unavailable):
+            # Now and then only: each look is a process on every node, which has enough to do.
+            if time.monotonic() - looked > patient(_FAILED_UNITS_INTERVAL):
+                on_each(cluster.nodes, check_no_unit_failed)
+                looked = time.monotonic()
+            raise
+
     until(
         f"consul of {cluster.name}",
-        lambda: check_consul(cluster),
+        probe,
         timeout=timeout,
         interval=0.05,
-        pardon=consul_api.Unavailable,
+        pardon=(NodeError, *consul_api.Unavailable),
+        stall=stall,
+        moved=moved,
         tell=tell,
     )
 
 
-def check_converged(cluster: "Cluster") -> None:
+def check_converged(cluster: Cluster) -> None:
     """Look once whether every node booted clean, consul and the swarm have a leader and all their members, and the
     registry answers every node by its name.
 
@@ -70,11 +122,27 @@ def check_converged(cluster: "Cluster") -> None:
     check_consul(cluster)
     check_registry(cluster)
     check_swarm(cluster)
-    with ThreadPoolExecutor(len(cluster.nodes)) as pool:
-        list(pool.map(check_node, cluster.nodes))
+    on_each(cluster.nodes, check_node)
 
 
-def check_node(node: "Node") -> None:
+def on_each(nodes: Sequence[Node], check: Callable[[Node], None]) -> None:
+    """Check all nodes at the same time; the first error in their order is raised."""
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        list(pool.map(check, nodes))
+
+
+def check_no_unit_failed(node: Node) -> None:
+    """Look once whether a unit failed on a node.
+
+    Raises:
+        Hopeless: one did.
+    """
+    listed = node.execute("systemctl list-units --plain --no-legend --state=failed").stdout
+    if failed := [line.split()[0] for line in listed.splitlines() if line.strip()]:
+        raise Hopeless(f"{node.name}: failed units: {' '.join(failed)}")
+
+
+def check_node(node: Node) -> None:
     """Look once whether a node booted clean, by commands on the node.
 
     Raises:
@@ -111,7 +179,7 @@ def check_node(node: "Node") -> None:
         raise NotYet(f"{node.name}: the registry answers {registry} by its name")
 
 
-def check_consul(cluster: "Cluster") -> None:
+def check_consul(cluster: Cluster) -> None:
     """Look once whether consul has a leader, all its voters, and all members alive.
 
     Raises:
@@ -132,7 +200,7 @@ def check_consul(cluster: "Cluster") -> None:
         raise NotYet(f"the catalog has the former {', '.join(former)}")
 
 
-def check_registry(cluster: "Cluster") -> None:
+def check_registry(cluster: Cluster) -> None:
     """Look once whether all nodes of the registry are healthy, and one of them leads it; in a bucket, all may write.
 
     Raises:
@@ -147,7 +215,7 @@ def check_registry(cluster: "Cluster") -> None:
         registry_leader(cluster)
 
 
-def registry_leader(cluster: "Cluster") -> str:
+def registry_leader(cluster: Cluster) -> str:
     """The name of the node that leads the registry.
 
     Raises:
@@ -159,7 +227,7 @@ def registry_leader(cluster: "Cluster") -> str:
     return str(json.loads(lock["Value"])["name"])
 
 
-def check_swarm(cluster: "Cluster") -> None:
+def check_swarm(cluster: Cluster) -> None:
     """Look once whether the swarm has a leader, and exactly the nodes of the spec, each ready and in its role.
 
     Raises:
@@ -201,7 +269,7 @@ def _swarm_flaw(member: docker_api.Member, server: Server) -> str:
     return f"without the labels {missing}" if missing else ""
 
 
-def swarm_members(cluster: "Cluster") -> list[docker_api.Member]:
+def swarm_members(cluster: Cluster) -> list[docker_api.Member]:
     """The nodes of the swarm, as the first manager with a quorum tells them.
 
     Raises:
@@ -217,7 +285,7 @@ def swarm_members(cluster: "Cluster") -> list[docker_api.Member]:
     raise NotYet(last)
 
 
-def swarm_ids(cluster: "Cluster") -> dict[str, str]:
+def swarm_ids(cluster: Cluster) -> dict[str, str]:
     """Node name to the id in the swarm that the node recorded of itself last; empty for one that recorded none.
 
     Raises:
@@ -231,7 +299,7 @@ def swarm_ids(cluster: "Cluster") -> dict[str, str]:
     return {node.name: recorded.get(node.name, "").partition(" ")[0] for node in cluster.nodes}
 
 
-def reachable_server(cluster: "Cluster") -> consul.Consul:
+def reachable_server(cluster: Cluster) -> consul.Consul:
     """A client of the first consul server that knows a leader.
 
     Raises:

@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
@@ -91,15 +91,29 @@ class Ledger:
                 self._write()
         return resource
 
-    def remove_all(self, remove: Callable[[Resource], None]) -> None:
+    def remove_all(self, remove: Callable[[Resource], None], *, independent: Collection[str] = frozenset()) -> None:
         """Remove everything, newest first, forgetting each once it is gone; then the ledger itself.
 
-        `remove` must not mind a resource that is not there. When it raises, the ledger still holds that
-        resource and all older ones, so that the next try goes on from there.
+        When `remove` raises, the ledger still holds that resource and all older ones, on which it may depend: the
+        next try goes on from there.
+
+        Args:
+            remove: removes one resource; one that isn't there is no error.
+            independent: kinds that nothing else depends on. Those that can't be removed are passed over, and the
+                first error is raised once everything else is gone.
         """
-        while self.resources:
-            remove(self.resources[-1])
-            self.forget(self.resources[-1])
+        passed_over: SwarmerError | None = None
+        for resource in reversed(list(self.resources)):
+            try:
+                remove(resource)
+            except SwarmerError as error:
+                if resource.kind not in independent:
+                    raise
+                passed_over = passed_over or error
+                continue
+            self.forget(resource)
+        if passed_over:
+            raise passed_over
         self.home.ledger.unlink(missing_ok=True)
 
     def forget(self, resource: Resource) -> None:

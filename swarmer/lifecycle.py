@@ -1,26 +1,19 @@
-"""From a spec to a running cluster, and from a cluster to nothing."""
+"""From a spec to a running cluster: launching one, attaching to one that was kept, opening one to look at it."""
 
-import shutil
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-from swarmer import convergence, diagnostics, image
-from swarmer.clients import consul_api
-from swarmer.cluster import CONVERGE_TIMEOUT, Cluster
-from swarmer.cluster_node import Node
+from swarmer import diagnostics, image
+from swarmer.boot import boot
+from swarmer.cluster import Cluster
 from swarmer.errors import SwarmerError
-from swarmer.host import dns as host_dns
-from swarmer.host import trust as host_trust
-from swarmer.ledger import Ledger, Ownership, Resource
+from swarmer.ledger import Ledger, Ownership
 from swarmer.progress import Progress, Silent
+from swarmer.removal import collect_garbage, destroy, own
 from swarmer.spec import Spec
 from swarmer.spec.rules import advice
-from swarmer.ssh import end_connections
-from swarmer.stacks import stack_class
-from swarmer.state import ClusterHome, cluster_homes
+from swarmer.stacks import stack_class, stack_of
+from swarmer.state import ClusterHome
 
 
 class OwnedCluster:
@@ -32,21 +25,27 @@ class OwnedCluster:
 
     def keep(self) -> None:
         """Leave the cluster running, for `attach`, `swarmer ssh` and the like; one that didn't boot again is gone."""
-        if self.cluster.home.ledger.exists():
-            self.cluster.ledger.set_kept(True)
-        self._ownership.release()
+        try:
+            self.cluster.close()
+            if self.cluster.home.ledger.exists():
+                self.cluster.ledger.set_kept(True)
+        finally:
+            self._ownership.release()
 
     def down(self) -> None:
         """Remove all that the cluster owns."""
         start = time.monotonic()
-        destroy(self.cluster.ledger)
+        try:
+            self.cluster.close()
+            destroy(self.cluster.stack)
+        finally:
+            self._ownership.release()
         self.cluster.phases["teardown"] = time.monotonic() - start
-        self._ownership.release()
 
     def relaunch(self, progress: Progress, runs: Path) -> None:
         """A fresh cluster of the same spec behind the same object."""
         kept = self.cluster.ledger.kept
-        destroy(self.cluster.ledger)
+        destroy(self.cluster.stack)
         self.cluster.replace_with(_launch(self.cluster.spec, self.cluster.home, progress, runs))
         self.cluster.ledger.set_kept(kept)
 
@@ -91,7 +90,7 @@ def launch(spec: Spec, progress: Progress | None = None, *, runs: Path = Path("r
                     f"the cluster {home.name} is running already, and was to be kept",
                     hint=f"use it with --keep-cluster, or bring it down: `swarmer down {home.name}`",
                 )
-            destroy(ledger)
+            destroy(stack_of(ledger))
         return OwnedCluster(_launch(spec, home, progress or Silent(), runs), ownership)
     except BaseException:
         ownership.release()
@@ -111,7 +110,7 @@ def attach(spec: Spec) -> OwnedCluster | None:
     try:
         ledger = Ledger.load(home)
         if not ledger.kept:
-            destroy(ledger)
+            destroy(stack_of(ledger))
             ownership.release()
             return None
         again = f"bring it down and begin anew: `swarmer down {home.name}`"
@@ -147,102 +146,10 @@ def open_kept(home: ClusterHome) -> Cluster:
     return cluster
 
 
-def down(home: ClusterHome) -> None:
-    """Remove a cluster, kept or not.
-
-    Raises:
-        SwarmerError: there is none, or a living process runs it.
-    """
-    Ledger.load(home)  # raises where there is none, before anything is made
-    ownership = own(home)
-    try:
-        destroy(Ledger.load(home))
-    finally:
-        ownership.release()
-
-
-def destroy(ledger: Ledger) -> None:
-    """Remove everything that a ledger lists, newest first. Can be repeated after any interruption."""
-    stack = stack_class(ledger.spec.stack)(ledger)
-    stack.kill_all()
-    host_dns.remove(ledger.home)
-    host_trust.remove(ledger.home)
-
-    def remove(resource: Resource) -> None:
-        match resource.kind:
-            case "connections":
-                end_connections(Path(resource.id))
-            case "path":
-                path = Path(resource.id)
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-            case _:
-                stack.remove(resource)
-
-    ledger.remove_all(remove)
-
-
-@dataclass(frozen=True)
-class RemovalResult:
-    """What a dead run left of a cluster, and what became of it.
-
-    Attributes:
-        cluster: `STACK:DC`.
-        problem: why not all of it could be removed; None when it was.
-    """
-
-    cluster: str
-    problem: Exception | None = None
-
-    def __str__(self) -> str:
-        if self.problem:
-            return f"what a dead run left of {self.cluster} can't be removed: {self.problem}"
-        return f"removed what a dead run left of {self.cluster}"
-
-
-def collect_garbage() -> list[RemovalResult]:
-    """Remove every cluster whose process is dead and that nobody asked to keep.
-
-    One that can't be removed is no reason to leave the others.
-    """
-    collected = []
-    for home in list(cluster_homes()):
-        ownership = Ownership(home)
-        if not ownership.acquire():
-            continue
-        try:
-            # Somebody else may have removed it since it was listed.
-            if home.ledger.exists() and not (ledger := Ledger.load(home)).kept:
-                destroy(ledger)
-                collected.append(RemovalResult(home.name))
-        except Exception as error:
-            collected.append(RemovalResult(home.name, error))
-        finally:
-            ownership.release()
-    return collected
-
-
-def own(home: ClusterHome) -> Ownership:
-    """Make this process the one that runs the cluster.
-
-    Raises:
-        SwarmerError: another living process runs it.
-    """
-    ownership = Ownership(home)
-    if not ownership.acquire():
-        raise SwarmerError(
-            f"the cluster {home.name} is run by process {ownership.owner()}",
-            hint="wait for its end, or give this one another dc and admin_network in servers.yml",
-        )
-    return ownership
-
-
 def plan(spec: Spec, home: ClusterHome, progress: Progress) -> Cluster:
     """A cluster of which nothing is made yet but its image, on a machine that can run it."""
-    stack = stack_class(spec.stack)(Ledger(home, spec=spec, image=""))
-    stack.preflight(spec)
+    stack = stack_class(spec.stack)
+    stack.preflight(spec, home)
     node_image = stack.build_image(progress.say)
     layers = [root.parent.name for root in node_image.roots]
     return Cluster(Ledger(home, spec=spec, image=node_image.id, layers=layers), image=node_image)
@@ -251,37 +158,11 @@ def plan(spec: Spec, home: ClusterHome, progress: Progress) -> Cluster:
 def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cluster:
     cluster = plan(spec, home, progress)
     try:
-        _boot(cluster, progress)
+        boot(cluster, progress)
     except BaseException as error:
         _give_up(cluster, error, progress, runs / "boot")
         raise
     return cluster
-
-
-def _boot(cluster: Cluster, progress: Progress) -> None:
-    start = time.monotonic()
-
-    def phase(name: str) -> None:
-        cluster.phases[name] = round(time.monotonic() - start, 3)
-
-    prepare(cluster, progress)
-    servers = cluster.spec.servers
-    with ThreadPoolExecutor(len(servers)) as pool:
-        seeds = list(zip(servers, pool.map(cluster.seed, servers), strict=True))
-        cluster.stack.launch_all(seeds, cluster.image, launched=lambda name: progress.node(name, "launched"))
-        phase("launch")
-        try:
-            _wait_booted(cluster, pool, progress, phase)
-        except KeyboardInterrupt:
-            cluster.stack.kill_all()  # else the pool would wait for nodes that still boot
-            raise
-    phase("cloud-init")
-    progress.say("waiting for the cluster to converge")
-    convergence.wait_consul(cluster, timeout=CONVERGE_TIMEOUT, tell=progress.say)
-    phase("consul")
-    convergence.wait_converged(cluster, timeout=CONVERGE_TIMEOUT, tell=progress.say)
-    phase("converged")
-    progress.say(f"{cluster.name} has converged")
 
 
 def _give_up(cluster: Cluster, error: BaseException, progress: Progress, folder: Path) -> None:
@@ -292,7 +173,7 @@ def _give_up(cluster: Cluster, error: BaseException, progress: Progress, folder:
         progress.say(f"removing what was made of {cluster.name}")
     finally:
         # Also when nobody reads any more what is said: Ctrl-C ends a `| tee` too.
-        destroy(cluster.ledger)
+        destroy(cluster.stack)
 
 
 def _what_they_said(cluster: Cluster, folder: Path) -> str:
@@ -300,35 +181,3 @@ def _what_they_said(cluster: Cluster, folder: Path) -> str:
         return f"what the nodes said: {diagnostics.collect(cluster, folder)}"
     except (SwarmerError, OSError) as error:
         return f"what the nodes said can't be collected: {error}"
-
-
-def prepare(cluster: Cluster, progress: Progress) -> None:
-    """Make what all nodes share: certificates, keys, their network."""
-    home, spec, ledger = cluster.home, cluster.spec, cluster.ledger
-    ledger.save()
-    authority = cluster.authority
-    if authority.client(home.folder).renewed:
-        progress.say(f"the client certificates in {home.folder} were renewed")
-    consul_api.write_trust(home, authority)
-    ledger.record("path", str(home.credentials))
-    ledger.record("path", str(home.ssh))
-    cluster.notes = cluster.stack.prepare(spec)
-    ledger.record("connections", str(home.control_sockets))
-    cluster.ssh.prepare(spec)
-    for note in cluster.notes:
-        progress.say(note)
-
-
-def _wait_booted(cluster: Cluster, pool: ThreadPoolExecutor, progress: Progress, phase: Callable[[str], None]) -> None:
-    """Wait for all nodes side by side; the phase `ssh` ends when the last one lets us in."""
-
-    def boot(node: Node) -> None:
-        def reached(state: str) -> None:
-            progress.node(node.name, state)
-            if state == "ssh":
-                phase("ssh")
-
-        node.wait_booted(reached=reached)
-
-    for wait in [pool.submit(boot, node) for node in cluster.nodes]:
-        wait.result()

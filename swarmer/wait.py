@@ -25,10 +25,15 @@ def be_patient(measured: float) -> None:
         HostError: what the person said is no factor.
     """
     global slowness
-    slowness = _given() or measured
+    slowness = given_slowness() or measured
 
 
-def _given() -> float | None:
+def given_slowness() -> float | None:
+    """The factor in `SWARMER_SLOWNESS`, or None when it isn't set.
+
+    Raises:
+        HostError: it isn't a factor.
+    """
     text = os.environ.get("SWARMER_SLOWNESS")
     if not text:
         return None
@@ -69,6 +74,9 @@ class Wait(Generic[T]):
         timeout: seconds, multiplied by the stack's slowness.
         interval: seconds between two looks, multiplied as well: to be asked costs a slow node more.
         pardon: exception types that a service on its way up may raise.
+        stall: seconds, multiplied as well, in which something new has to happen; None where only `timeout` counts.
+        moved: a value that changes whenever something new happened; besides, each text of `NotYet` that wasn't seen
+            before is new.
         tell: hears what is seen instead, every two seconds at most, and only when that is something else.
     """
 
@@ -78,18 +86,22 @@ class Wait(Generic[T]):
     interval: float = 0.1
     pardon: tuple[type[Exception], ...] = ()
     tell: Callable[[str], None] = lambda _: None
+    stall: float | None = None
+    moved: Callable[[], object] = lambda: None
 
     def __call__(self) -> T:
         """The awaited value.
 
         Raises:
-            GaveUp: the deadline passed.
+            GaveUp: the deadline passed, or nothing new happened for `stall` seconds.
             Hopeless: the probe said that it can't come any more.
         """
         start = time.monotonic()
         deadline = start + patient(self.timeout)
         looks = 0
         told, told_at = "", start
+        seen: set[object] = set()
+        new_at = start
         while True:
             looks += 1
             try:
@@ -99,6 +111,15 @@ class Wait(Generic[T]):
             except self.pardon as error:
                 last = f"{type(error).__name__}: {error}"
             now = time.monotonic()
+            for sign in (last, ("moved", self.moved())) if self.stall is not None else ():
+                if sign not in seen:
+                    seen.add(sign)
+                    new_at = now
+            if self.stall is not None and now - new_at >= patient(self.stall):
+                raise GaveUp(
+                    f"nothing new for {now - new_at:.1f} s while waiting for {self.what} ({now - start:.1f} s in all, "
+                    f"looked {looks} times); last seen: {last}"
+                )
             if now >= deadline:
                 raise GaveUp(f"waited {now - start:.1f} s for {self.what}, looked {looks} times; last seen: {last}")
             if last != told and now - told_at > _OFTEN:
@@ -115,9 +136,11 @@ def until(
     interval: float = 0.1,
     pardon: tuple[type[Exception], ...] = (),
     tell: Callable[[str], None] = lambda _: None,
+    stall: float | None = None,
+    moved: Callable[[], object] = lambda: None,
 ) -> T:
     """Wait for `what` right now: `Wait(what, probe, …)()`."""
-    return Wait(what, probe, timeout, interval, pardon, tell)()
+    return Wait(what, probe, timeout, interval, pardon, tell, stall, moved)()
 
 
 def until_equal(

@@ -230,7 +230,7 @@ def test_what_another_person_made_is_told_with_a_way_out(
 def test_gc_and_down_remove_once(swarmer: Swarmer, spec: Spec) -> None:
     made(spec, "dead", kept=False)
     made(spec, "kept")
-    assert swarmer("gc").stdout == "removed what a dead run left of nspawn:dead\n"
+    assert swarmer("gc").stdout == "removed the leftovers of nspawn:dead\n"
     assert swarmer("gc").stdout == "nothing to remove\n"
     assert swarmer("down").exit_code == 0
     again = swarmer("down", "nspawn:kept")
@@ -243,8 +243,20 @@ def test_what_gc_removes_of_a_slow_cluster_makes_no_other_one_patient(swarmer: S
     ledger.record("path", str(ledger.home.folder / "vagrant"))
     (ledger.home.folder / "vagrant").mkdir()
     (ledger.home.folder / "vagrant/plan.json").write_text('{"slowness": 5.0, "provider": "libvirt"}')
-    assert swarmer("gc").stdout == "removed what a dead run left of vagrant:slow\n"
+    assert swarmer("gc").stdout == "removed the leftovers of vagrant:slow\n"
     assert wait.slowness == 1
+
+
+def test_a_plan_that_is_damaged_hides_no_other_cluster(swarmer: Swarmer, spec: Spec) -> None:
+    damaged = made(spec.model_copy(update={"stack": "vagrant"}), "damaged", kept=False)
+    damaged.record("path", str(damaged.home.folder / "vagrant"))
+    (damaged.home.folder / "vagrant").mkdir()
+    (damaged.home.folder / "vagrant/plan.json").write_text('{"slowness": 5.')
+    made(spec, "kept")
+    rows = {row["cluster"]: row for row in json.loads(swarmer("ls", "--json").stdout)}
+    assert rows["nspawn:kept"]["state"] == "kept"
+    assert "plan.json can't be read" in rows["vagrant:damaged"]["problem"]
+    assert swarmer("gc").stdout == "removed the leftovers of vagrant:damaged\n"
 
 
 def test_gc_goes_on_behind_what_it_can_not_remove(swarmer: Swarmer, spec: Spec) -> None:
@@ -252,8 +264,8 @@ def test_gc_goes_on_behind_what_it_can_not_remove(swarmer: Swarmer, spec: Spec) 
     made(spec, "b-dead", kept=False)
     told = swarmer("gc")
     assert told.exit_code == 1
-    assert told.stdout == "removed what a dead run left of nspawn:b-dead\n"
-    assert told.stderr.startswith("error: what a dead run left of nspawn:a-unreadable can't be removed: the ledger ")
+    assert told.stdout == "removed the leftovers of nspawn:b-dead\n"
+    assert told.stderr.startswith("error: the leftovers of nspawn:a-unreadable can't be removed: the ledger ")
     assert "remove what it lists, then the file" in told.stderr
 
 

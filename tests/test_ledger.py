@@ -141,3 +141,32 @@ def test_only_one_process_owns_a_cluster(home: ClusterHome) -> None:
     assert second.acquire()
     second.release()
     assert Ownership(home).holder() is None
+
+
+def test_what_nothing_depends_on_is_passed_over_and_stays_listed(home: ClusterHome, spec: Spec) -> None:
+    ledger = Ledger(home, spec=spec, image="0")
+    for kind in ("path", "host-dns", "network"):
+        ledger.record(kind, kind)
+    removed: list[str] = []
+
+    def remove(resource: Resource) -> None:
+        if resource.kind == "host-dns":
+            raise SwarmerError("only root can undo it")
+        removed.append(resource.kind)
+
+    with pytest.raises(SwarmerError, match="only root can undo it"):
+        ledger.remove_all(remove, independent={"host-dns"})
+    assert removed == ["network", "path"]
+    assert Ledger.load(home).resources == [Resource("host-dns", "host-dns")]
+
+
+def test_what_depends_on_the_rest_keeps_it(home: ClusterHome, spec: Spec) -> None:
+    ledger = Ledger(home, spec=spec, image="0")
+    made = [ledger.record(kind, kind) for kind in ("path", "network")]
+
+    def remove(_: Resource) -> None:
+        raise SwarmerError("busy")
+
+    with pytest.raises(SwarmerError, match="busy"):
+        ledger.remove_all(remove, independent={"host-dns"})
+    assert Ledger.load(home).resources == made

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from swarmer import resolv_conf
+from swarmer.ledger import Ledger
 from swarmer.seed import dns as node_dns
 from swarmer.spec import Spec
 from swarmer.spec import file as spec_file
+from swarmer.stacks import stack_of
+from swarmer.state import ClusterHome
 
 
 @pytest.fixture
@@ -19,7 +22,7 @@ def spec(tmp_path: Path) -> Spec:
 
 
 def test_a_consul_server_asks_itself_first_and_then_its_peers(spec: Spec) -> None:
-    files = node_dns.files(spec, spec.servers[1])
+    files = node_dns.files(spec, spec.servers[1], [])
     assert [line for line in files["/etc/swarmer/dns.conf"].splitlines() if line.startswith("server=")] == [
         "server=/nspawn/10.1.2.12#8601",
         "server=/nspawn/10.1.2.11#8601",
@@ -33,26 +36,28 @@ def test_a_consul_server_asks_itself_first_and_then_its_peers(spec: Spec) -> Non
 
 
 def test_an_agent_asks_itself_and_all_consul_servers(spec: Spec) -> None:
-    asked = node_dns.files(spec, spec.servers[3])["/etc/swarmer/dns.conf"]
+    asked = node_dns.files(spec, spec.servers[3], [])["/etc/swarmer/dns.conf"]
     assert [f"server=/nspawn/10.1.2.{last}#8601" in asked for last in (11, 12, 13, 14)] == [True] * 4
     assert asked.startswith("listen-address=10.1.2.14\n")
 
 
 def test_addresses_are_asked_for_in_the_admin_network_only(spec: Spec) -> None:
-    lines = node_dns.files(spec, spec.servers[0])["/etc/swarmer/dns.conf"].splitlines()
+    lines = node_dns.files(spec, spec.servers[0], [])["/etc/swarmer/dns.conf"].splitlines()
     networks = {IPv4Network(line.split("=")[1].split(",")[0]) for line in lines if line.startswith("rev-server=")}
     assert networks == {spec.admin_network}
 
 
-def test_names_outside_are_forwarded_only_where_the_cluster_may_reach_out(
-    spec: Spec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_outside_are_forwarded_to_the_resolvers_of_the_stack(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolv_conf, "reachable_from_nodes", lambda: [IPv4Address("192.0.2.53")])
     inside, outside = spec, spec.model_copy(update={"internet": True})
-    assert "192.0.2.53" not in node_dns.files(inside, inside.servers[0])["/etc/swarmer/dns.conf"]
-    assert "server=192.0.2.53\n" in node_dns.files(outside, outside.servers[0])["/etc/swarmer/dns.conf"]
-    on_aws = outside.model_copy(update={"stack": "aws"})
-    assert "server=169.254.169.253\n" in node_dns.files(on_aws, on_aws.servers[0])["/etc/swarmer/dns.conf"]
+    assert "192.0.2.53" not in _asked(inside)
+    assert "server=192.0.2.53\n" in _asked(outside)
+
+
+def _asked(spec: Spec) -> str:
+    """What the DNS of a node is configured with, by its stack."""
+    stack = stack_of(Ledger(ClusterHome(spec.stack, spec.dc), spec=spec, image=""))
+    return node_dns.files(spec, spec.servers[0], stack.resolvers())["/etc/swarmer/dns.conf"]
 
 
 def test_a_resolver_that_only_the_host_reaches_is_not_for_nodes(

@@ -17,6 +17,7 @@ from strategies import specs
 
 from swarmer import image
 from swarmer.image import Image
+from swarmer.ledger import Ledger
 from swarmer.secrets.authority import Authority
 from swarmer.secrets.credentials import Credentials, token_names
 from swarmer.secrets.ssh_key import KeyPair
@@ -24,6 +25,8 @@ from swarmer.seed import consul as consul_config
 from swarmer.seed import docker as docker_config
 from swarmer.seed.cloudinit import NODE_FACTS, SeedData, seed_data
 from swarmer.spec import Server, Spec
+from swarmer.stacks import stack_of
+from swarmer.state import ClusterHome
 
 #: Programs of the image run in it, in a mount namespace that ends with them.
 IN_IMAGE = """
@@ -75,8 +78,9 @@ def seeds(spec: Spec, login: KeyPair, version: tuple[int, ...]) -> dict[str, See
                 login=login,
                 host_key=login,
                 consul_version=version,
-                interface={"host0": {}},
-                consul_first=len(spec.servers) > 4,
+                environment=stack_of(
+                    Ledger(ClusterHome("nspawn", spec.dc), spec=spec.with_stack("nspawn"), image="")
+                ).environment(server),
             )
             for server in spec.servers
         }

@@ -87,7 +87,7 @@ def test_after_kill_9_the_garbage_collection_removes_what_is_left(home: Path) ->
         ps -e -o args | grep '[v]agrant up' || echo "no vagrant"
     """
     said = _run_by_hand(home, script)
-    assert "removed what a dead run left of vagrant:harness" in said
+    assert "removed the leftovers of vagrant:harness" in said
     assert _prefix() not in said.partition("removed what")[2]
     assert said.rstrip().endswith("no vagrant")
     assert not (home / "vagrant/harness/ledger.json").exists()

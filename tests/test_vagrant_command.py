@@ -10,13 +10,13 @@ from harness import HEEDING, wait_for
 
 from swarmer.errors import HostError
 from swarmer.stacks.vagrant import providers as vagrant_providers
-from swarmer.stacks.vagrant.command import FOLDER, VagrantCalls
+from swarmer.stacks.vagrant.command import FOLDER, VagrantCommand
 
 _PROGRAM = """
 import sys
 from pathlib import Path
-from swarmer.stacks.vagrant.command import VagrantCalls
-calls = VagrantCalls(state=Path("state"), log=Path("vagrant.log"), variables={})
+from swarmer.stacks.vagrant.command import VagrantCommand
+calls = VagrantCommand(state=Path("state"), log=Path("vagrant.log"), variables={})
 calls.up(deadline=600, said=lambda line: print(line, flush=True))
 """
 
@@ -51,8 +51,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _calls(folder: Path) -> VagrantCalls:
-    return VagrantCalls(state=folder / "state", log=folder / "vagrant.log", variables={})
+def _calls(folder: Path) -> VagrantCommand:
+    return VagrantCommand(state=folder / "state", log=folder / "vagrant.log", variables={})
 
 
 def _lives(folder: Path) -> bool:

@@ -1,5 +1,6 @@
 """Waiting: until the awaited is there, can't come any more, or is too late."""
 
+from collections.abc import Callable
 from itertools import count
 
 import pytest
@@ -111,3 +112,60 @@ def test_what_is_missing_is_told_when_it_changes_and_not_too_often(monkeypatch: 
     with pytest.raises(GaveUp):
         until("it", probe, timeout=10, interval=0.5, tell=told.append)
     assert told == ["one", "three"]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
+    """A time that passes only while somebody sleeps; the function tells how much has passed."""
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("time.sleep", sleep)
+    return lambda: now
+
+
+def test_a_wait_ends_when_nothing_new_happens_though_its_bound_is_far(clock: Callable[[], float]) -> None:
+    """What is only done again, here joining and leaving in turn, isn't new."""
+
+    def probe() -> None:
+        raise NotYet("joining" if int(clock()) % 2 else "leaving")
+
+    with pytest.raises(GaveUp, match=r"nothing new for 1\d\.\d s while waiting for it"):
+        until("it", probe, timeout=1000, interval=1, stall=10)
+    assert clock() <= 12
+
+
+def _never() -> None:
+    raise NotYet("nothing")
+
+
+def test_a_wait_goes_on_as_long_as_something_new_happens(clock: Callable[[], float]) -> None:
+    def probe() -> str:
+        if clock() < 100:
+            raise NotYet("members are missing")
+        return "there"
+
+    assert until("it", probe, timeout=1000, interval=1, stall=10, moved=lambda: clock() // 8) == "there"
+    with pytest.raises(GaveUp, match=r"waited 50\.0 s for it"):
+        until(
+            "it",
+            lambda: until_true("never", bool, timeout=0),
+            timeout=50,
+            interval=1,
+            stall=10,
+            moved=clock,
+            pardon=(GaveUp,),
+        )
+
+
+def test_the_time_in_which_something_has_to_happen_grows_with_slowness(
+    clock: Callable[[], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wait, "slowness", 3.0)
+    with pytest.raises(GaveUp, match=r"nothing new for 30\.0 s"):
+        until("it", _never, timeout=1000, interval=1, stall=10)
+    assert clock() == 30

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import click
 from rich.console import Console
 
-from swarmer import lifecycle
+from swarmer import lifecycle, removal
 from swarmer.cli.common import (
     cluster_argument,
     json_option,
@@ -180,7 +180,7 @@ def down(home: ClusterHome | None) -> None:
     home = single(homes)
     spec = Ledger.load(home).spec
     with spinner(f"removing {home.name}"):
-        lifecycle.down(home)
+        removal.down(home)
     click.echo(f"removed {home.name}: {', '.join(server.name for server in spec.servers)}, {spec.admin_network}")
 
 
@@ -195,7 +195,7 @@ def gc(context: click.Context) -> None:
       swarmer gc
     """
     with spinner("removing what dead runs left"):
-        collected = lifecycle.collect_garbage()
+        collected = removal.collect_garbage()
     for one in collected:
         click.echo(f"error: {one}" if one.problem else one, err=bool(one.problem))
     if not collected:

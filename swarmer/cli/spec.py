@@ -14,7 +14,7 @@ from swarmer.secrets.ssh_key import KeyPair
 from swarmer.seed.cloudinit import seed_data
 from swarmer.spec import Spec
 from swarmer.spec.schema import json_schema
-from swarmer.stacks import stack_class
+from swarmer.stacks import stack_class, stack_of
 from swarmer.state import ClusterHome
 
 #: Debian's, for when no image was built yet.
@@ -38,7 +38,7 @@ def render(spec: Spec, node: str) -> None:
     found = image.find(stack_class(spec.stack).image_kind)
     if not found:
         click.echo("note: the image isn't built yet; this is rendered for Debian's consul", err=True)
-    stack = stack_class(spec.stack)(Ledger(ClusterHome(spec.stack, spec.dc), spec=spec, image=""))
+    stack = stack_of(Ledger(ClusterHome(spec.stack, spec.dc), spec=spec, image=""))
     with tempfile.TemporaryDirectory(prefix="swarmer-render-") as folder:
         credentials = Credentials.open(Path(folder, "credentials.json"), token_names(spec))
         seed = seed_data(
@@ -49,7 +49,7 @@ def render(spec: Spec, node: str) -> None:
             login=KeyPair.generate(),
             host_key=KeyPair.generate(),
             consul_version=found.consul_version if found else _CONSUL_VERSION,
-            interface=stack.interface(server),
+            environment=stack.environment(server),
         )
     for name, content in seed.files().items():
         click.echo(f"--- # {name}\n{credentials.mask(content)}", nl=False)

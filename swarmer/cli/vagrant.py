@@ -11,7 +11,11 @@ from swarmer.spec import Spec
 
 @click.group()
 def vagrant() -> None:
-    """Answer the Vagrantfile when you run `vagrant` yourself."""
+    """Answer the Vagrantfile when you run `vagrant` yourself.
+
+    \b
+      swarmer vagrant plan
+    """
 
 
 @vagrant.command()

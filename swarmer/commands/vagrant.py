@@ -3,11 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from swarmer import lifecycle
+from swarmer.boot import prepare as prepare_cluster
 from swarmer.cluster import Cluster
 from swarmer.errors import SwarmerError
 from swarmer.ledger import Ledger
 from swarmer.progress import Progress
+from swarmer.removal import destroy, owned
 from swarmer.spec import Spec
+from swarmer.stacks import stack_of
 from swarmer.stacks.vagrant.acceleration import BY_HARDWARE
 from swarmer.stacks.vagrant.stack import VagrantStack
 from swarmer.state import ClusterHome
@@ -23,7 +26,7 @@ def plan(spec: Spec) -> str:
     stack = VagrantStack(Ledger(home, spec=spec, image=""))
     if home.ledger.exists() and stack.plan_file.exists():
         return stack.plan_file.read_text()
-    return stack.plan(spec, BY_HARDWARE).json()
+    return stack.plan(BY_HARDWARE, stack.slowness).json()
 
 
 def prepare(spec: Spec, progress: Progress) -> str:
@@ -35,8 +38,7 @@ def prepare(spec: Spec, progress: Progress) -> str:
         SwarmerError: this machine can't run it, a living process runs it, or it was made from another spec.
     """
     home = _home(spec)
-    ownership = lifecycle.own(home)
-    try:
+    with owned(home):
         cluster = _kept(spec, home) or _new(spec, home, progress)
         stack = cluster.stack
         assert isinstance(stack, VagrantStack)
@@ -47,8 +49,6 @@ def prepare(spec: Spec, progress: Progress) -> str:
                 seeds = list(pool.map(cluster.seed, [node.server for node in missing]))
             stack.make_disks(list(zip([node.server for node in missing], seeds, strict=True)))
         return stack.plan_file.read_text()
-    finally:
-        ownership.release()
 
 
 def _home(spec: Spec) -> ClusterHome:
@@ -63,7 +63,7 @@ def _kept(spec: Spec, home: ClusterHome) -> Cluster | None:
         return None
     ledger = Ledger.load(home)
     if not ledger.kept:
-        lifecycle.destroy(ledger)
+        destroy(stack_of(ledger))
         return None
     if ledger.spec.digest != spec.digest:
         raise SwarmerError(
@@ -76,9 +76,9 @@ def _kept(spec: Spec, home: ClusterHome) -> Cluster | None:
 def _new(spec: Spec, home: ClusterHome, progress: Progress) -> Cluster:
     cluster = lifecycle.plan(spec, home, progress)
     try:
-        lifecycle.prepare(cluster, progress)
+        prepare_cluster(cluster, progress)
         cluster.ledger.set_kept(True)
     except BaseException:
-        lifecycle.destroy(cluster.ledger)
+        destroy(cluster.stack)
         raise
     return cluster

@@ -18,8 +18,8 @@ from swarmer.secrets.ssh_key import KeyPair
 from swarmer.seed import consul as consul_config
 from swarmer.seed import dns as node_dns
 from swarmer.seed import docker as docker_config
-from swarmer.seed import packet_filter
 from swarmer.seed import registry as registry_config
+from swarmer.seed.environment import NodeEnvironment
 from swarmer.spec import ConsulRole, Server, Spec
 
 #: Written last: its appearance starts the services of the node (`swarmer.path`).
@@ -64,9 +64,7 @@ def seed_data(
     login: KeyPair,
     host_key: KeyPair,
     consul_version: tuple[int, ...],
-    interface: Mapping[str, Any],
-    slowness: float = 1,
-    consul_first: bool = False,
+    environment: NodeEnvironment,
 ) -> SeedData:
     """What cloud-init gets for one node.
 
@@ -74,13 +72,10 @@ def seed_data(
         login: the key that may log in as root; only its public half is used.
         host_key: the key by which the node proves itself to us.
         consul_version: of the image, which decides the syntax of its configuration.
-        interface: how the stack names the admin interface, in network configuration version 2:
-            `{"host0": {}}` or `{"admin": {"match": {"macaddress": …}}}`.
-        slowness: of the stack's machines, a factor: as much more patience they need with each other.
-        consul_first: whether all else waits at boot until consul has formed.
+        environment: what the stack decides of the node.
     """
-    files = [_file(CONSUL_FIRST, "")] if consul_first else []
-    files += _files(spec, server, authority, credentials, consul_version, slowness)
+    files = [_file(CONSUL_FIRST, "")] if environment.consul_first else []
+    files += _files(spec, server, authority, credentials, consul_version, environment)
     return SeedData(
         user_data="#cloud-config\n"
         + _yaml(
@@ -91,21 +86,8 @@ def seed_data(
             }
         ),
         meta_data=json.dumps({"instance-id": f"{server.name}-{uuid.uuid4()}", "local-hostname": server.name}) + "\n",
-        network_config=_yaml(_network(spec, server, interface)),
+        network_config=_yaml(environment.network),
     )
-
-
-def _network(spec: Spec, server: Server, interface: Mapping[str, Any]) -> dict[str, Any]:
-    address = {
-        "addresses": [f"{server.ip}/{spec.admin_network.prefixlen}"],
-        "dhcp4": False,
-        "dhcp6": False,
-        "accept-ra": False,
-        "link-local": [],
-    }
-    if spec.internet:
-        address["routes"] = [{"to": "0.0.0.0/0", "via": str(spec.host_address)}]
-    return {"version": 2, "ethernets": {name: {**match, **address} for name, match in interface.items()}}
 
 
 def _files(
@@ -114,13 +96,13 @@ def _files(
     authority: Authority,
     credentials: Credentials,
     consul_version: tuple[int, ...],
-    slowness: float,
+    environment: NodeEnvironment,
 ) -> list[dict[str, str]]:
     is_server = server.consul is ConsulRole.SERVER
     identity = consul_identity(
         authority, node=server.name, dc=spec.dc, stack=spec.stack, ip=server.ip, server=is_server
     )
-    config = consul_config.render(spec, server, credentials, version=consul_version, slowness=slowness)
+    config = consul_config.render(spec, server, credentials, version=consul_version, slowness=environment.slowness)
     folder = consul_config.FOLDER
     files = [
         # Nobody but root: the user whose key everybody knows (image/machine) is for boxes without seed data.
@@ -132,8 +114,8 @@ def _files(
         _file(f"{folder}/node-key.pem", identity.key.decode(), mode="0640", owner="root:consul"),
         _file(f"{folder}/consul.json", _json(config), mode="0640", owner="root:consul"),
     ]
-    files += [_file(path, content) for path, content in packet_filter.files(spec).items()]
-    files += [_file(path, content) for path, content in node_dns.files(spec, server).items()]
+    files += [_file(path, content) for path, content in environment.port_rules.items()]
+    files += [_file(path, content) for path, content in node_dns.files(spec, server, environment.resolvers).items()]
     files += [_file(path, content) for path, content in docker_config.files(spec, server).items()]
     public, key = docker_config.certificates(authority, spec, server)
     files += [_file(path, content) for path, content in public.items()]
@@ -153,7 +135,7 @@ def _files(
         "ip": str(server.ip),
         "consul": str(server.consul),
         "swarm": str(server.swarm),
-        "slowness": slowness,
+        "slowness": environment.slowness,
         "labels": dict(server.labels),
     }
     files.append(_file(NODE_FACTS, _json(facts)))

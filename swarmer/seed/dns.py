@@ -9,24 +9,23 @@ Containers get the node's address as their server by `dns` of docker's daemon.js
 docker's own server in networks of a user. Sources: the manual of dnsmasq, and what was seen of 2.90 and 2.91.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
-from typing import Final
 
-from swarmer import resolv_conf
 from swarmer.ports import CONSUL_DNS, DNS_OF_CONSUL
 from swarmer.spec import Server, Spec
 
-#: Amazon's own server, at this address in every VPC.
-_OF_AWS: Final = IPv4Address("169.254.169.253")
 
+def files(spec: Spec, server: Server, resolvers: Sequence[IPv4Address]) -> Mapping[str, str]:
+    """Path on the node to content.
 
-def files(spec: Spec, server: Server) -> Mapping[str, str]:
-    """Path on the node to content."""
+    Args:
+        resolvers: the servers for all names outside of the cluster. With none, dnsmasq refuses them at once.
+    """
     peers = [peer.ip for peer in spec.consul_servers if peer != server]
     front = [f"listen-address={server.ip}"]
     front += _cluster(spec, (f"{ip}#{DNS_OF_CONSUL.number}" for ip in (server.ip, *peers)))
-    front += [f"server={ip}" for ip in _outside(spec)]
+    front += [f"server={ip}" for ip in resolvers]
     back = [f"listen-address={server.ip}", f"port={DNS_OF_CONSUL.number}"]
     back += _cluster(spec, (f"{ip}#{CONSUL_DNS.number}" for ip in ("127.0.0.1", *peers)))
     return {
@@ -42,10 +41,3 @@ def _cluster(spec: Spec, servers: Iterable[str]) -> list[str]:
     for server in servers:
         lines += [f"server=/{spec.stack}/{server}", f"rev-server={spec.admin_network},{server}"]
     return lines
-
-
-def _outside(spec: Spec) -> list[IPv4Address]:
-    """Whom to ask for all other names; nobody makes dnsmasq refuse them at once."""
-    if not spec.internet:
-        return []
-    return [_OF_AWS] if spec.stack == "aws" else resolv_conf.reachable_from_nodes()

@@ -1,24 +1,39 @@
 """Where nodes run: one module per stack, none imports another."""
 
+import importlib
+from typing import Final
+
 from swarmer.errors import HostError
+from swarmer.ledger import Ledger
 from swarmer.stacks.base import Capability, Stack
-from swarmer.stacks.nspawn.stack import NspawnStack
-from swarmer.stacks.vagrant.stack import VagrantStack
 
-__all__ = ["Capability", "Stack", "stack_class"]
+__all__ = ["Capability", "Stack", "stack_class", "stack_of"]
 
-_STACKS: dict[str, type[Stack]] = {NspawnStack.name: NspawnStack, VagrantStack.name: VagrantStack}
+#: Where the class of each stack is. A module is imported when its stack is asked for, so that a cluster of one stack
+#: doesn't need the libraries of the others.
+_CLASSES: Final = {
+    "nspawn": ("swarmer.stacks.nspawn.stack", "NspawnStack"),
+    "vagrant": ("swarmer.stacks.vagrant.stack", "VagrantStack"),
+}
 
 
 def stack_class(name: str) -> type[Stack]:
     """The stack of that name.
 
     Raises:
-        HostError: swarmer can't boot nodes there.
+        HostError: it isn't implemented.
     """
-    try:
-        return _STACKS[name]
-    except KeyError:
-        raise HostError(
-            f"the stack {name} can't be used yet", hint=f"use one of: {', '.join(sorted(_STACKS))}"
-        ) from None
+    if name not in _CLASSES:
+        raise HostError(f"stack {name!r} is not implemented", hint=f"use one of: {', '.join(_CLASSES)}")
+    module, attribute = _CLASSES[name]
+    found: type[Stack] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def stack_of(ledger: Ledger) -> Stack:
+    """The stack that a cluster runs on, with what the cluster owns.
+
+    Raises:
+        HostError: its stack isn't implemented.
+    """
+    return stack_class(ledger.spec.stack)(ledger)

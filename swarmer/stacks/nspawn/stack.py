@@ -3,20 +3,24 @@
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from swarmer.errors import HostError
 from swarmer.files import check_takes_overlays, write_private
 from swarmer.image import Image
-from swarmer.ledger import Ledger, Resource
+from swarmer.ledger import Resource
 from swarmer.seed.cloudinit import SeedData
 from swarmer.spec import Server, Spec
 from swarmer.stacks import host_network
-from swarmer.stacks.base import Capability, Stack
+from swarmer.stacks.base import Capability
+from swarmer.stacks.bridged import BridgedStack
 from swarmer.stacks.nspawn import network
-from swarmer.stacks.nspawn.processes import processes
+from swarmer.stacks.nspawn.processes import Processes, processes
+from swarmer.state import ClusterHome
 
+_CONSOLE = "console.log"
 _LAUNCHER = Path(__file__).with_name("launch.sh")
 _TOOLS = ("systemd-nspawn", "ip", "nsenter", "unshare", "setsid", "ssh", "nft", "mmdebstrap")
 _ELSEWHERE = "use a stack with machines of their own instead: --stack=vagrant"
@@ -25,14 +29,27 @@ _ELSEWHERE = "use a stack with machines of their own instead: --stack=vagrant"
 _NODES_PER_PROCESSOR = 2
 
 
-class NspawnStack(Stack):
+class NspawnStack(BridgedStack):
     """Three nodes in seconds, no hypervisor. They share the host's kernel and clock."""
 
     name: ClassVar[str] = "nspawn"
 
-    def __init__(self, ledger: Ledger) -> None:
-        super().__init__(ledger)
-        self.processes = processes(self.home.tag)
+    @classmethod
+    def preflight(cls, spec: Spec, home: ClusterHome) -> None:
+        check_host()
+        unfit = set(str(home.folder)) & set(":,\\\"' ")
+        if unfit:
+            raise HostError(
+                f"the folder {home.folder} has characters in its name that overlayfs can't take",
+                hint="let SWARMER_HOME name a folder without spaces, quotes, commas and colons",
+            )
+        check_takes_overlays(home.folder, "SWARMER_HOME")
+        host_network.check_free(spec)
+
+    @cached_property
+    def processes(self) -> Processes:
+        """The nodes' processes on this host."""
+        return processes(self.home.tag)
 
     @property
     def missing(self) -> Mapping[Capability, str]:
@@ -46,31 +63,20 @@ class NspawnStack(Stack):
 
     @property
     def cpu_contended(self) -> bool:
-        return len(self.ledger.spec.servers) > _NODES_PER_PROCESSOR * (os.cpu_count() or 1)
+        return len(self.spec.servers) > _NODES_PER_PROCESSOR * (os.cpu_count() or 1)
 
-    def interface(self, server: Server) -> Mapping[str, Any]:  # noqa: ARG002
+    def interface(self, server: Server) -> Mapping[str, Mapping[str, str]]:  # noqa: ARG002
         return {"host0": {}}
 
-    def preflight(self, spec: Spec) -> None:
-        check_host()
-        unfit = set(str(self.home.folder)) & set(":,\\\"' ")
-        if unfit:
-            raise HostError(
-                f"the folder {self.home.folder} has characters in its name that overlayfs can't take",
-                hint="let SWARMER_HOME name a folder without spaces, quotes, commas and colons",
-            )
-        check_takes_overlays(self.home.folder, "SWARMER_HOME")
-        host_network.check_free(spec)
-
-    def prepare(self, spec: Spec) -> list[str]:
+    def prepare(self, image: Image) -> list[str]:  # noqa: ARG002
         self.ledger.record("path", str(self.home.nodes))
         self.home.nodes.mkdir(mode=0o700, exist_ok=True)
-        fence = host_network.reservation_name(self.home, spec.admin_network)
+        fence = host_network.reservation_name(self.home, self.spec.admin_network)
         self.ledger.record("fence", fence)
         host_network.reserve_subnet(fence)
-        host_network.check_free(spec, fence=fence)
+        host_network.check_free(self.spec, fence=fence)
         self.ledger.record("network", network.namespace(self.home))
-        network.create(self.home, spec)
+        network.create(self.home, self.spec)
         unlimited = self.processes.unlimited
         return [f"memory and cpus of servers.yml are not limits here: {unlimited}"] if unlimited else []
 
@@ -112,7 +118,7 @@ class NspawnStack(Stack):
         inside = f"--net=/run/netns/{network.namespace(self.home)}"
         command = ["nsenter", inside, "unshare", "--mount", "--propagation=slave", "sh", str(_LAUNCHER)]
         self.ledger.record("processes", node)
-        self.processes.start(self.ledger.spec.server(node), command, variables, self.console(node))
+        self.processes.start(self.spec.server(node), command, variables, folder / _CONSOLE)
 
     def running(self, node: str) -> bool:
         return self.processes.running(node)
@@ -122,8 +128,9 @@ class NspawnStack(Stack):
         shutil.rmtree(self.home.node(server.name), ignore_errors=True)
         self._launch(server, seed, image)
 
-    def console(self, node: str) -> Path:
-        return self.home.node(node) / "console.log"
+    def console(self, node: str) -> str:
+        file = self.home.node(node) / _CONSOLE
+        return file.read_text(errors="replace") if file.exists() else ""
 
     def memory(self, node: str) -> int | None:
         return self.processes.memory(node)

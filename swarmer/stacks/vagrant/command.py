@@ -50,7 +50,7 @@ class _Patient(Vagrant):  # type: ignore[misc,unused-ignore]
         return [*leash, *ending, *super()._make_vagrant_command(args)]
 
 
-class VagrantCalls:
+class VagrantCommand:
     """The commands of Vagrant on one cluster.
 
     Args:

@@ -3,25 +3,30 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from swarmer import image as node_image
 from swarmer import wait
+from swarmer.errors import HostError
 from swarmer.files import write_private
 from swarmer.image import Image, Kind
 from swarmer.ledger import Ledger, Resource
 from swarmer.seed.cloudinit import SeedData
 from swarmer.spec import Server, Spec
-from swarmer.stacks.base import Capability, Stack
+from swarmer.stacks.base import Capability
+from swarmer.stacks.bridged import BridgedStack
 from swarmer.stacks.vagrant import acceleration, plan, providers
-from swarmer.stacks.vagrant.command import VagrantCalls
+from swarmer.stacks.vagrant.command import VagrantCommand
+from swarmer.stacks.vagrant.provider import Provider
+from swarmer.state import ClusterHome
 
 #: Seconds that `vagrant up` may take, on a machine of usual speed.
 _UP_TIMEOUT = 180.0
 
 
-class VagrantStack(Stack):
+class VagrantStack(BridgedStack):
     """Virtual machines with a kernel and a clock of their own."""
 
     name: ClassVar[str] = "vagrant"
@@ -32,22 +37,18 @@ class VagrantStack(Stack):
         self.folder = self.home.folder / "vagrant"
         self.plan_file = self.folder / "plan.json"
         self._state = self.folder / "state"
-        name = providers.default_name()
-        self.slowness = 1.0
-        if self.plan_file.exists():
-            plan = json.loads(self.plan_file.read_text())
-            self.slowness = float(plan["slowness"])
-            name = plan["provider"]
-        self._provider = providers.provider(name)
-        self._vagrant = VagrantCalls(
-            state=self._state,
-            log=self.folder / "vagrant.log",
-            variables={
-                "SWARMER_VAGRANT_PLAN": str(self.plan_file),
-                "VAGRANT_DEFAULT_PROVIDER": name,
-                "VAGRANT_EXPERIMENTAL": self._provider.features,
-            },
-        )
+
+    # -- before there is a cluster -------------------------------------------------------------------------
+
+    @classmethod
+    def preflight(cls, spec: Spec, home: ClusterHome) -> None:  # noqa: ARG003
+        providers.provider(providers.default_name()).check(spec)
+
+    @classmethod
+    def build_image(cls, report: Callable[[str], None]) -> Image:
+        built = super().build_image(report)
+        node_image.disk(report, providers.provider(providers.default_name()).box)
+        return built
 
     # -- what it offers ------------------------------------------------------------------------------------
 
@@ -55,7 +56,12 @@ class VagrantStack(Stack):
     def missing(self) -> Mapping[Capability, str]:
         return {}
 
-    def interface(self, server: Server) -> Mapping[str, Any]:
+    @property
+    def measured_slowness(self) -> float:
+        written = self._written_plan()
+        return float(written["slowness"]) if written else 1.0
+
+    def interface(self, server: Server) -> Mapping[str, Mapping[str, Any]]:
         return {"admin": {"match": {"macaddress": self._mac(server)}}}
 
     def logs(self) -> list[Path]:
@@ -63,31 +69,21 @@ class VagrantStack(Stack):
 
     # -- the whole cluster ---------------------------------------------------------------------------------
 
-    def preflight(self, spec: Spec) -> None:
-        self._provider.check(spec)
-
-    def build_image(self, report: Callable[[str], None]) -> Image:
-        built = super().build_image(report)
-        node_image.disk(report, self._provider.box)
-        return built
-
-    def prepare(self, spec: Spec) -> list[str]:
+    def prepare(self, image: Image) -> list[str]:
         self.ledger.record("path", str(self.home.nodes))
         self.home.nodes.mkdir(mode=0o700, exist_ok=True)
         self.ledger.record("path", str(self.folder))
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self._provider.prepare(self.ledger, self._network)
-        current = node_image.find(self.image_kind)
-        assert current
-        found = self._provider.accelerated(current)
-        wait.be_patient(found.slowness(len(spec.servers)))
-        write_private(self.plan_file, self.plan(spec, found).json())
+        found = self._provider.accelerated(image)
+        slowness = wait.given_slowness() or found.slowness(len(self.spec.servers))
+        write_private(self.plan_file, self.plan(found, slowness).json())
         plan.write_catalog(self._catalog, self._provider.name, self._provider.box)
         if not found.emulated:
             return []
         emulated = (
             "no hardware acceleration that works: machines are emulated, and take minutes to boot; "
-            f"every deadline is {wait.slowness:.0f} times as long"
+            f"every deadline is {slowness:.0f} times as long"
         )
         return [sentence for sentence in (emulated, acceleration.kvm_permission_hint()) if sentence]
 
@@ -108,7 +104,7 @@ class VagrantStack(Stack):
                 launched(name)
 
         turns = len(machines) if self._provider.one_by_one else 1
-        self._vagrant.up(deadline=_UP_TIMEOUT * wait.slowness * turns, said=said)
+        self._vagrant.up(deadline=_UP_TIMEOUT * self.slowness * turns, said=said)
 
     def make_disks(self, machines: Sequence[tuple[Server, SeedData]]) -> None:
         """All that these machines need besides the network, so that `vagrant up` can make them."""
@@ -118,7 +114,6 @@ class VagrantStack(Stack):
             folder.mkdir(mode=0o700, exist_ok=True)
             # The hypervisor appends to it; made by us, it is ours to read and to empty.
             self._console_of_this_boot(server.name).touch(mode=0o644)
-            self.console(server.name).touch(mode=0o644)
             self._provider.put_seed(self.ledger, self._machine(server.name), folder, seed)
 
     def made(self, node: str) -> bool:
@@ -149,13 +144,9 @@ class VagrantStack(Stack):
         self._console_before(server.name).unlink(missing_ok=True)
         self.power_on(server.name)
 
-    def console(self, node: str) -> Path:
-        whole = self.home.node(node) / "console.log"
-        before, current = self._console_before(node), self._console_of_this_boot(node)
-        parts = [part.read_bytes() for part in (before, current) if part.exists()]
-        if parts:
-            whole.write_bytes(b"".join(parts))
-        return whole
+    def console(self, node: str) -> str:
+        parts = (self._console_before(node), self._console_of_this_boot(node))
+        return "".join(part.read_text(errors="replace") for part in parts if part.exists())
 
     def memory(self, node: str) -> int | None:
         return self._provider.memory(self._machine(node))
@@ -170,6 +161,41 @@ class VagrantStack(Stack):
         providers.remove(resource, self.home.name)
 
     # -- names ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _provider(self) -> Provider:
+        """The provider of the machines that there are, or of those to come."""
+        written = self._written_plan()
+        return providers.provider(written["provider"] if written else providers.default_name())
+
+    @cached_property
+    def _vagrant(self) -> VagrantCommand:
+        return VagrantCommand(
+            state=self._state,
+            log=self.folder / "vagrant.log",
+            variables={
+                "SWARMER_VAGRANT_PLAN": str(self.plan_file),
+                "VAGRANT_DEFAULT_PROVIDER": self._provider.name,
+                "VAGRANT_EXPERIMENTAL": self._provider.features,
+            },
+        )
+
+    def _written_plan(self) -> Mapping[str, Any] | None:
+        """The plan as it was written by `prepare`; None before that.
+
+        Raises:
+            HostError: it can't be read.
+        """
+        try:
+            written: Mapping[str, Any] = json.loads(self.plan_file.read_text())
+            return written
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise HostError(
+                f"the plan {self.plan_file} can't be read: {error}",
+                hint=f"take the cluster down: `swarmer down {self.home.name}`",
+            ) from error
 
     @property
     def _network(self) -> str:
@@ -193,8 +219,9 @@ class VagrantStack(Stack):
     def _catalog(self) -> Path:
         return self.folder / "box.json"
 
-    def plan(self, spec: Spec, found: acceleration.Acceleration) -> plan.Plan:
-        """What the Vagrantfile is told; nothing of it need be there yet."""
+    def plan(self, found: acceleration.Acceleration, slowness: float) -> plan.Plan:
+        """The plan of the machines, whether any of it has been made or not."""
+        spec = self.spec
         machines = [
             plan.Machine(
                 name=server.name,
@@ -219,8 +246,8 @@ class VagrantStack(Stack):
             host=str(spec.host_address),
             netmask=str(spec.admin_network.netmask),
             emulated=found.emulated,
-            slowness=wait.slowness,
-            boot_timeout=int(_UP_TIMEOUT * wait.slowness),
+            slowness=slowness,
+            boot_timeout=int(_UP_TIMEOUT * slowness),
             ssh_key=str(self.home.ssh / "id_ed25519"),
             machines=machines,
             box=plan.BOX_NAME,

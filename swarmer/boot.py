@@ -1,0 +1,115 @@
+"""The first boot of a cluster: what its nodes share, the nodes themselves, and waiting until they have converged."""
+
+import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from swarmer import convergence
+from swarmer.clients import consul_api
+from swarmer.cluster import Cluster
+from swarmer.cluster_node import Node
+from swarmer.errors import SwarmerError
+from swarmer.progress import Progress
+
+#: Seconds in which something new has to happen on some node while a cluster boots.
+_STALL: Final = 60.0
+
+#: Seconds for a boot at most, on machines of usual speed: for any cluster, and more for each node.
+_AT_MOST: Final = 120.0
+_PER_NODE: Final = 15.0
+
+
+def prepare(cluster: Cluster, progress: Progress) -> None:
+    """Make what all nodes share: certificates, keys, their network."""
+    home, spec, ledger = cluster.home, cluster.spec, cluster.ledger
+    ledger.save()
+    # From here on no cleaning of the image store removes the layers; one that ran before may have.
+    if not all(root.exists() for root in cluster.image.roots):
+        raise SwarmerError(f"the image {cluster.image.id} was removed meanwhile", hint="try again: it is built anew")
+    authority = cluster.authority
+    if authority.client(home.folder).renewed:
+        progress.say(f"the client certificates in {home.folder} were renewed")
+    consul_api.write_trust(home, authority)
+    ledger.record("path", str(home.credentials))
+    ledger.record("path", str(home.ssh))
+    cluster.notes = cluster.stack.prepare(cluster.image)
+    cluster.adopt_slowness()
+    ledger.record("connections", str(home.control_sockets))
+    cluster.ssh.prepare(spec)
+    for note in cluster.notes:
+        progress.say(note)
+
+
+def boot(cluster: Cluster, progress: Progress) -> None:
+    """Make the nodes of a new cluster, and wait until it has converged.
+
+    Raises:
+        SwarmerError: a node can't be made.
+        PromiseBroken: a node failed, or nothing new happened for too long.
+    """
+    start = time.monotonic()
+
+    def phase(name: str) -> None:
+        cluster.phases[name] = round(time.monotonic() - start, 3)
+
+    prepare(cluster, progress)
+    movement = Movement(cluster)
+    limit = _AT_MOST + _PER_NODE * len(cluster.nodes)
+    servers = cluster.spec.servers
+    with ThreadPoolExecutor(len(servers)) as pool:
+        try:
+            seeds = list(zip(servers, pool.map(cluster.seed, servers), strict=True))
+            cluster.stack.launch_all(seeds, cluster.image, launched=lambda name: progress.node(name, "launched"))
+            phase("launch")
+
+            def wait_booted(node: Node) -> None:
+                def reached(state: str) -> None:
+                    progress.node(node.name, state)
+                    movement.happened(f"{node.name} {state}")
+                    if state == "ssh":
+                        phase("ssh")
+
+                node.wait_booted(reached=reached, timeout=limit, stall=_STALL, moved=movement.count)
+
+            for wait in [pool.submit(wait_booted, node) for node in cluster.nodes]:
+                wait.result()
+        except BaseException:
+            cluster.stack.kill_all()  # else the pool would wait for the nodes that still boot
+            raise
+    phase("cloud-init")
+    progress.say("waiting for the cluster to converge")
+    convergence.wait_consul(cluster, timeout=limit, stall=_STALL, moved=movement.count, tell=progress.say)
+    phase("consul")
+    convergence.wait_converged(cluster, timeout=limit, stall=_STALL, moved=movement.count, tell=progress.say)
+    phase("converged")
+    progress.say(f"{cluster.name} has converged")
+
+
+class Movement:
+    """How much has happened on the nodes of a cluster so far; what only happens again doesn't count.
+
+    Nodes that share few processors take turns, so what happens on any of them counts for all.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._seen: set[str] = set()
+        self._mutex = threading.Lock()
+        self._looked = 0.0
+
+    def happened(self, event: str) -> None:
+        """Count an event, unless it has been counted before."""
+        with self._mutex:
+            self._seen.add(event)
+
+    def count(self) -> int:
+        """The number of different events, and of different lines on all consoles without their numbers."""
+        with self._mutex:
+            if time.monotonic() - self._looked > 1:
+                self._looked = time.monotonic()
+                for node in self._cluster.nodes:
+                    lines = node.console().splitlines()
+                    self._seen.update(f"{node.name} {re.sub(r'[0-9]+', '', line)}" for line in lines)
+            return len(self._seen)

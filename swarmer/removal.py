@@ -1,0 +1,133 @@
+"""Removing clusters: everything that a cluster owns is a resource in its ledger, and each kind has a remover."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from swarmer.errors import SwarmerError
+from swarmer.host import dns as host_dns
+from swarmer.host import trust as host_trust
+from swarmer.ledger import Ledger, Ownership, Resource
+from swarmer.ssh import end_connections
+from swarmer.stacks import Stack, stack_of
+from swarmer.state import ClusterHome, cluster_homes
+
+#: Kinds that nothing else depends on: one of them that can't be removed is no reason to leave the others.
+_INDEPENDENT: Final = frozenset({"host-dns", "host-trust", "connections"})
+
+
+def destroy(stack: Stack) -> None:
+    """Remove everything that a cluster owns, newest first. Can be repeated after any interruption.
+
+    Raises:
+        SwarmerError: something can't be removed. It stays in the ledger, with all that it depends on.
+    """
+    ledger, home = stack.ledger, stack.home
+    removers: Mapping[str, Callable[[Resource], None]] = {
+        "host-dns": lambda _: _discard(host_dns.remove(home)),
+        "host-trust": lambda _: _discard(host_trust.remove(home)),
+        "connections": lambda resource: end_connections(Path(resource.id)),
+        "path": lambda resource: _remove_path(Path(resource.id)),
+    }
+    # Commands other than the one that runs the cluster made these, so its ledger doesn't list them yet.
+    if home in host_dns.resolved():
+        ledger.record("host-dns", home.name)
+    if home in host_trust.trusted():
+        ledger.record("host-trust", home.name)
+    with suppress(SwarmerError):  # what can't be switched off is found again by its remover
+        stack.kill_all()
+    ledger.remove_all(lambda resource: removers.get(resource.kind, stack.remove)(resource), independent=_INDEPENDENT)
+
+
+def down(home: ClusterHome) -> None:
+    """Remove a cluster, kept or not.
+
+    Raises:
+        SwarmerError: there is none, a living process runs it, or something can't be removed.
+    """
+    Ledger.load(home)  # raises where there is none, before anything is made
+    with owned(home):
+        destroy(stack_of(Ledger.load(home)))
+
+
+@contextmanager
+def owned(home: ClusterHome) -> Iterator[None]:
+    """Make this process the one that runs the cluster, for the time of the block.
+
+    Raises:
+        SwarmerError: another living process runs it.
+    """
+    ownership = own(home)
+    try:
+        yield
+    finally:
+        ownership.release()
+
+
+def own(home: ClusterHome) -> Ownership:
+    """Make this process the one that runs the cluster.
+
+    Raises:
+        SwarmerError: another living process runs it.
+    """
+    ownership = Ownership(home)
+    if not ownership.acquire():
+        raise SwarmerError(
+            f"cluster {home.name} is in use by process {ownership.owner()}",
+            hint="wait for it to end, or give this cluster another dc and admin_network in servers.yml",
+        )
+    return ownership
+
+
+@dataclass(frozen=True)
+class RemovalResult:
+    """What happened to the leftovers of a dead run.
+
+    Attributes:
+        cluster: `STACK:DC`.
+        problem: why not all of it could be removed; None when it was.
+    """
+
+    cluster: str
+    problem: Exception | None = None
+
+    def __str__(self) -> str:
+        if self.problem:
+            return f"the leftovers of {self.cluster} can't be removed: {self.problem}"
+        return f"removed the leftovers of {self.cluster}"
+
+
+def collect_garbage() -> list[RemovalResult]:
+    """Remove every cluster whose process is dead and that nobody asked to keep.
+
+    One that can't be removed is no reason to leave the others.
+    """
+    results = []
+    for home in list(cluster_homes()):
+        ownership = Ownership(home)
+        if not ownership.acquire():
+            continue
+        try:
+            # Another process may have removed it since it was listed.
+            if home.ledger.exists() and not (ledger := Ledger.load(home)).kept:
+                destroy(stack_of(ledger))
+                results.append(RemovalResult(home.name))
+        except Exception as error:
+            results.append(RemovalResult(home.name, error))
+        finally:
+            ownership.release()
+    return results
+
+
+def _remove_path(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _discard(_: object) -> None:
+    """For removers whose result nobody needs."""

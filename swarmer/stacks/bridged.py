@@ -1,0 +1,29 @@
+"""What stacks have in common whose nodes run on this machine, behind a bridge of its own."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address
+from typing import Any
+
+from swarmer import resolv_conf
+from swarmer.seed.environment import static_network
+from swarmer.spec import Server
+from swarmer.stacks.base import Stack
+
+
+class BridgedStack(Stack):
+    """This host has the first address of the admin network, is the nodes' gateway, and reaches them directly."""
+
+    @abstractmethod
+    def interface(self, server: Server) -> Mapping[str, Mapping[str, Any]]:
+        """How network configuration names a node's admin interface: name to what it is matched by."""
+
+    def network_config(self, server: Server) -> Mapping[str, Any]:
+        gateway = self.spec.host_address if self.spec.internet else None
+        return static_network(self.spec, server, self.interface(server), gateway=gateway)
+
+    def resolvers(self) -> Sequence[IPv4Address]:
+        return resolv_conf.reachable_from_nodes() if self.spec.internet else []
+
+    def endpoint(self, server: Server) -> IPv4Address:
+        return server.ip
