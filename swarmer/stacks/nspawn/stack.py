@@ -17,6 +17,7 @@ from swarmer.stacks import host_network
 from swarmer.stacks.base import Capability
 from swarmer.stacks.bridged import BridgedStack
 from swarmer.stacks.nspawn import network
+from swarmer.stacks.nspawn.limits import check_inotify
 from swarmer.stacks.nspawn.processes import Processes, processes
 from swarmer.state import ClusterHome
 
@@ -44,6 +45,7 @@ class NspawnStack(BridgedStack):
                 hint="let SWARMER_HOME name a folder without spaces, quotes, commas and colons",
             )
         check_takes_overlays(home.folder, "SWARMER_HOME")
+        check_inotify(len(spec.servers))
         host_network.check_free(spec)
 
     @cached_property
