@@ -1,5 +1,10 @@
 """Consul talks to nobody without a certificate, and tells nobody without a token."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import consul as py_consul
 import pytest
 import requests
@@ -7,7 +12,8 @@ import requests
 from swarmer.clients import consul_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
-from swarmer.ports import CONSUL_HTTPS, CONSUL_RPC
+from swarmer.ports import CONSUL_GOSSIP, CONSUL_HTTPS, CONSUL_RPC
+from swarmer.wait import until_true
 
 
 def test_a_caller_without_a_client_certificate_is_turned_away(cluster: Cluster, nodes: list[Node]) -> None:
@@ -84,24 +90,29 @@ def test_who_shows_no_token_can_change_no_agent(nodes: list[Node]) -> None:
                 assert answer == "403", path
 
 
-def test_an_agent_with_another_gossip_key_stays_outside(cluster: Cluster, consul_leader: Node) -> None:
-    stranger = cluster.nodes[-1]
-    key = stranger.succeed("consul keygen").strip()
-    answer = stranger.execute(
-        "timeout 6 consul agent -data-dir=$(mktemp -d) -node=stranger -bind=127.0.0.1 -advertise=127.0.0.1 "
-        f"-encrypt={key} -datacenter={cluster.spec.dc} -serf-lan-port=18301 -server-port=18300 -http-port=-1 "
-        f"-dns-port=-1 -retry-join={consul_leader.ip} -retry-interval=1s 2>&1"
-    )
-    assert "stranger" not in {member["Name"] for member in consul_leader.consul.agent.members()}
-    assert "No installed keys could decrypt the message" in answer.stdout or "error" in answer.stdout.lower()
+def test_an_agent_with_another_gossip_key_is_refused_for_its_key(
+    cluster: Cluster, consul_leader: Node, node: Node
+) -> None:
+    before = consul_leader.succeed("journalctl --lines=1 --output=export | sed -n 's/^__CURSOR=//p'").strip()
+    with _stranger(cluster, node, contact=consul_leader, gossip_key=node.succeed("consul keygen").strip()):
+        consul_leader.wait_until_succeeds(
+            f"journalctl --unit=consul --after-cursor='{before}' --output=cat |"
+            f" grep -F 'No installed keys could decrypt the message' | grep -F 'from={node.ip}:'"
+        )
+        assert "stranger" not in _members(consul_leader)
+
+
+def test_an_agent_with_the_gossip_key_of_the_cluster_is_let_in(
+    cluster: Cluster, consul_leader: Node, node: Node
+) -> None:
+    """So it is by its key alone that the other one is refused."""
+    with _stranger(cluster, node, contact=consul_leader, gossip_key=cluster.credentials.gossip_key):
+        until_true("the stranger to be a member", lambda: "stranger" in _members(consul_leader), timeout=20)
 
 
 def test_the_web_interface_is_served_to_the_client_certificate(cluster: Cluster, consul_leader: Node) -> None:
     page = consul_api.session(consul_leader.consul).get(
-        f"https://{consul_leader.ip}:{CONSUL_HTTPS.number}/ui/",
-        verify=str(cluster.home.folder / "pki/consul-bundle.pem"),
-        cert=(str(cluster.home.folder / "client.pem"), str(cluster.home.folder / "client-key.pem")),
-        timeout=5,
+        f"https://{consul_leader.ip}:{CONSUL_HTTPS.number}/ui/", **_trust(cluster)
     )
     assert page.status_code == 200
     assert "<title>Consul" in page.text
@@ -138,3 +149,54 @@ def test_lost_rules_are_written_again_and_no_server_is_content_before(
     assert tokens().keys() == before.keys()
     for follower in consul_followers:
         follower.wait_for_unit("swarmer-acl")
+
+
+# -- what the promises are made of -------------------------------------------------------------------------
+
+
+def _members(node: Node) -> set[str]:
+    """The names of all members that an agent knows, also of those that left."""
+    return {member["Name"] for member in node.consul.agent.members()}
+
+
+@contextmanager
+def _stranger(cluster: Cluster, node: Node, *, contact: Node, gossip_key: str) -> Iterator[None]:
+    """A consul agent that servers.yml doesn't know: it runs on a node, for only nodes reach the port of the gossip."""
+    config = {
+        "node_name": "stranger",
+        "datacenter": cluster.spec.dc,
+        "data_dir": "/run/stranger",
+        "bind_addr": str(node.ip),
+        "encrypt": gossip_key,
+        "disable_host_node_id": True,
+        # Other ports than those of the node's own agent.
+        "ports": {"serf_lan": 18301, "server": 18300, "http": -1, "dns": -1, "grpc": -1},
+        # With the port: without it, memberlist would dial the stranger's own.
+        "retry_join": [f"{contact.ip}:{CONSUL_GOSSIP.number}"],
+        "retry_interval": "1s",
+    }
+    node.succeed("install --mode=600 /dev/stdin /run/stranger.json", input=json.dumps(config))
+    try:
+        node.succeed("systemd-run --quiet --collect --unit=stranger consul agent -config-file=/run/stranger.json")
+        yield
+    finally:
+        node.succeed("systemctl stop stranger; rm -rf /run/stranger /run/stranger.json")
+        # It has left; else all agents would remember it for three days.
+        consul_api.session(contact.consul).put(
+            f"https://{contact.ip}:{CONSUL_HTTPS.number}/v1/agent/force-leave/stranger?prune", **_trust(cluster)
+        )
+        until_true(
+            "all agents to forget the stranger",
+            lambda: not any("stranger" in _members(peer) for peer in cluster.nodes),
+            timeout=20,
+        )
+
+
+def _trust(cluster: Cluster) -> dict[str, Any]:
+    """Options of a request to consul: what the client trusts, and how it proves itself."""
+    folder = cluster.home.folder
+    return {
+        "verify": str(folder / "pki/consul-bundle.pem"),
+        "cert": (str(folder / "client.pem"), str(folder / "client-key.pem")),
+        "timeout": 5,
+    }
