@@ -3,18 +3,20 @@
 import os
 import pty
 import re
+import select
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 
 import pytest
 
-from fixtures.commands import REPOSITORY, RunHere, SucceedHere
+from fixtures.commands import RunHere, SucceedHere, process_group
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
 from swarmer.spec import SwarmRole
+from swarmer.wait import patient
 
 needs_docker = pytest.mark.skipif(not shutil.which("docker"), reason="needs a docker client on this host")
 
@@ -36,7 +38,7 @@ def test_bin_swarm_run_it_is_a_shell_in_a_container(cluster: Cluster, busybox_im
 
 
 def test_bin_swarm_run_attaches_and_ends_with_the_containers_status(run_here: RunHere, busybox_image: str) -> None:
-    done = run_here(f"./bin/swarm vagrant:dev run --rm {busybox_image} sh -c 'echo out; echo err >&2; exit 5'")
+    done = run_here(f"./bin/swarm $CLUSTER run --rm {busybox_image} sh -c 'echo out; echo err >&2; exit 5'")
     assert (done.returncode, done.stdout, done.stderr) == (5, "out\n", "err\n")
 
 
@@ -46,7 +48,7 @@ def test_bin_swarm_run_takes_the_least_loaded_node(
 ) -> None:
     workers = [node for node in cluster.nodes if node.server.swarm is not SwarmRole.MANAGER]
     for _ in workers:
-        succeed_here(f"./bin/swarm vagrant:dev run -d --label by=bin-swarm {busybox_image} sleep 300")
+        succeed_here(f"./bin/swarm $CLUSTER run -d --label by=bin-swarm {busybox_image} sleep 300")
     assert _placed(cluster) == {node.name: int(node in workers) for node in cluster.nodes}
 
 
@@ -55,7 +57,7 @@ def test_bin_swarm_run_keeps_the_classic_constraints(
     cluster: Cluster, run_here: RunHere, succeed_here: SucceedHere, busybox_image: str
 ) -> None:
     chosen = next(node for node in reversed(cluster.nodes) if node.server.swarm is not SwarmRole.MANAGER)
-    line = f"./bin/swarm vagrant:dev run --label by=bin-swarm -d -e constraint:node=={{}} {busybox_image} sleep 300"
+    line = f"./bin/swarm $CLUSTER run --label by=bin-swarm -d -e constraint:node=={{}} {busybox_image} sleep 300"
     for _ in range(2):
         succeed_here(line.format(chosen.name))
     assert _placed(cluster)[chosen.name] == 2
@@ -68,12 +70,12 @@ def test_bin_swarm_run_takes_no_drained_node(
     cluster: Cluster, run_here: RunHere, succeed_here: SucceedHere, busybox_image: str
 ) -> None:
     drained = cluster.spec.workers[-1].name
-    line = f"./bin/swarm vagrant:dev run --rm -e constraint:node=={drained} {busybox_image} echo runs"
-    succeed_here(f"./bin/swarm vagrant:dev node update --availability drain {drained}")
+    line = f"./bin/swarm $CLUSTER run --rm -e constraint:node=={drained} {busybox_image} echo runs"
+    succeed_here(f"./bin/swarm $CLUSTER node update --availability drain {drained}")
     try:
         refused = run_here(line)
     finally:
-        succeed_here(f"./bin/swarm vagrant:dev node update --availability active {drained}")
+        succeed_here(f"./bin/swarm $CLUSTER node update --availability active {drained}")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert f"error: no node of {cluster.name} can run this" in refused.stderr
     assert succeed_here(line) == "runs\n"
@@ -83,23 +85,23 @@ def test_bin_swarm_run_takes_no_drained_node(
 def test_bin_swarm_ps_shows_all_nodes(cluster: Cluster, succeed_here: SucceedHere, busybox_image: str) -> None:
     for node in cluster.nodes:
         node.succeed(f"docker run -d --name on-{node.name} --label by=bin-swarm {busybox_image} sleep 300")
-    header, *rows = succeed_here("./bin/swarm vagrant:dev ps").splitlines()
+    header, *rows = succeed_here("./bin/swarm $CLUSTER ps").splitlines()
     assert header.split()[:3] == ["NODE", "CONTAINER", "ID"]
     places = {row.split()[-1]: row.split()[0] for row in rows}
     assert places == places | {f"on-{node.name}": node.name for node in cluster.nodes}
-    assert len(succeed_here("./bin/swarm vagrant:dev ps -q --filter label=by=bin-swarm").split()) == len(cluster.nodes)
+    assert len(succeed_here("./bin/swarm $CLUSTER ps -q --filter label=by=bin-swarm").split()) == len(cluster.nodes)
 
 
 def test_bin_swarm_images_shows_all_nodes(cluster: Cluster, succeed_here: SucceedHere, busybox_image: str) -> None:
     name, tag = busybox_image.split(":")
-    header, *rows = succeed_here("./bin/swarm vagrant:dev images").splitlines()
+    header, *rows = succeed_here("./bin/swarm $CLUSTER images").splitlines()
     assert header.split()[:3] == ["NODE", "REPOSITORY", "TAG"]
     having = {row.split()[0] for row in rows if row.split()[1:3] == [name, tag]}
     assert having == {node.name for node in cluster.nodes}
 
 
 def test_bin_swarm_pull_asks_every_node(cluster: Cluster, run_here: RunHere) -> None:
-    done = run_here("./bin/swarm vagrant:dev pull nowhere.invalid/image")
+    done = run_here("./bin/swarm $CLUSTER pull nowhere.invalid/image")
     assert done.returncode == 1
     for node in cluster.nodes:
         assert re.search(rf"^{node.name} +\| .*nowhere\.invalid", done.stderr, re.MULTILINE), done.stderr
@@ -119,7 +121,7 @@ def test_bin_swarm_pull_gets_an_image_of_the_registry_on_every_node(
         f"docker tag {busybox_image} {image} && docker push {image} && docker rmi {image}; "
         f"docker logout {registry_host}"
     )
-    told = succeed_here(f"./bin/swarm vagrant:dev pull {image}")
+    told = succeed_here(f"./bin/swarm $CLUSTER pull {image}")
     for node in cluster.nodes:
         assert re.search(rf"^{node.name} +\| Status: Downloaded newer image for {image}", told, re.MULTILINE), told
         node.succeed(f"docker image inspect {image} && docker rmi {image}")
@@ -128,16 +130,16 @@ def test_bin_swarm_pull_gets_an_image_of_the_registry_on_every_node(
 def test_everything_else_is_passed_on_to_a_manager(
     cluster: Cluster, succeed_here: SucceedHere, run_here: RunHere
 ) -> None:
-    listed = succeed_here("./bin/swarm vagrant:dev node ls --format '{{.Hostname}}'").split()
+    listed = succeed_here("./bin/swarm $CLUSTER node ls --format '{{.Hostname}}'").split()
     assert sorted(listed) == sorted(node.name for node in cluster.nodes)
-    wrong = run_here("./bin/swarm vagrant:dev nonsense")
+    wrong = run_here("./bin/swarm $CLUSTER nonsense")
     assert wrong.returncode != 0
     assert "nonsense" in wrong.stderr
 
 
 def test_one_node_can_be_asked(cluster: Cluster, succeed_here: SucceedHere) -> None:
     for node in cluster.nodes:
-        told = succeed_here(f".venv/bin/swarmer docker --node {node.name} vagrant:dev info --format '{{{{.Name}}}}'")
+        told = succeed_here(f".venv/bin/swarmer docker --node {node.name} $CLUSTER info --format '{{{{.Name}}}}'")
         assert told.strip() == node.name
 
 
@@ -149,14 +151,14 @@ def test_with_a_manager_down_another_is_asked(
     if len(managers) < 3:
         pytest.skip("needs three swarm managers")
     with faults.power_off(managers[0]):
-        asked = succeed_here("./bin/swarm vagrant:dev info --format '{{.Name}}'").strip()
+        asked = succeed_here("./bin/swarm $CLUSTER info --format '{{.Name}}'").strip()
         assert asked in {node.name for node in managers[1:]}
-        assert succeed_here(f"./bin/swarm vagrant:dev run --rm {busybox_image} echo alive") == "alive\n"
-        shown = run_here("./bin/swarm vagrant:dev images")
+        assert succeed_here(f"./bin/swarm $CLUSTER run --rm {busybox_image} echo alive") == "alive\n"
+        shown = run_here("./bin/swarm $CLUSTER images")
         assert shown.returncode == 0
         assert {node.name for node in cluster.nodes if node.name in shown.stdout} == names - {managers[0].name}
         assert shown.stderr == f"{managers[0].name} does not answer; what it has is not shown\n"
-        assert f"tcp://{managers[0].ip}:" not in succeed_here(".venv/bin/swarmer env vagrant:dev")
+        assert f"tcp://{managers[0].ip}:" not in succeed_here(".venv/bin/swarmer env $CLUSTER")
 
 
 def test_without_a_docker_client_on_the_host_the_nodes_own_is_used(
@@ -165,15 +167,15 @@ def test_without_a_docker_client_on_the_host_the_nodes_own_is_used(
     for tool in {file.name for folder in os.get_exec_path() for file in Path(folder).glob("*")} - {"docker"}:
         if found := shutil.which(tool):
             (tmp_path / tool).symlink_to(found)
-    line = f"./bin/swarm vagrant:dev run --rm {busybox_image} sh -c 'echo \"a  b\"; exit 6'"
+    line = f"./bin/swarm $CLUSTER run --rm {busybox_image} sh -c 'echo \"a  b\"; exit 6'"
     done = run_here(line, PATH=str(tmp_path))
     assert (done.returncode, done.stdout) == (6, "a  b\n"), done.stderr
-    assert "NODE" in run_here("./bin/swarm vagrant:dev ps", PATH=str(tmp_path)).stdout
+    assert "NODE" in run_here("./bin/swarm $CLUSTER ps", PATH=str(tmp_path)).stdout
 
 
 @needs_docker
 def test_env_is_all_that_the_plain_docker_client_needs(cluster: Cluster, succeed_here: SucceedHere) -> None:
-    listed = succeed_here('eval "$(.venv/bin/swarmer env vagrant:dev)" && docker node ls --format "{{.Hostname}}"')
+    listed = succeed_here('eval "$(.venv/bin/swarmer env $CLUSTER)" && docker node ls --format "{{.Hostname}}"')
     assert sorted(listed.split()) == sorted(node.name for node in cluster.nodes)
 
 
@@ -183,7 +185,7 @@ def test_a_context_is_all_that_the_plain_docker_client_needs(
 ) -> None:
     name = f"swarmer-{cluster.name.replace(':', '-')}"
     for _ in range(2):  # made, and brought up to date
-        succeed_here(".venv/bin/swarmer context vagrant:dev", DOCKER_CONFIG=str(tmp_path))
+        succeed_here(".venv/bin/swarmer context $CLUSTER", DOCKER_CONFIG=str(tmp_path))
     listed = succeed_here(f"docker --context {name} node ls --format '{{{{.Hostname}}}}'", DOCKER_CONFIG=str(tmp_path))
     assert sorted(listed.split()) == sorted(node.name for node in cluster.nodes)
 
@@ -199,22 +201,27 @@ def _placed(cluster: Cluster) -> dict[str, int]:
 def _on_a_terminal(line: str, typed: str) -> "_Said":
     """Run a command line on a terminal of its own, and type something."""
     leader, follower = pty.openpty()
-    with subprocess.Popen(
-        line, shell=True, cwd=REPOSITORY, stdin=follower, stdout=follower, stderr=follower
-    ) as process:
+    with process_group(line, shell=True, stdin=follower, stdout=follower, stderr=follower) as process:
         os.close(follower)
-        output = b""
-        asked = False
-        while True:
-            try:
-                output += os.read(leader, 1024)
-            except OSError:  # the last one who had the terminal open is gone
-                break
-            if not asked and b"#" in output:
-                os.write(leader, typed.encode())
-                asked = True
-        os.close(leader)
-        return _Said(output.decode(errors="replace"), process.wait(timeout=10))
+        with os.fdopen(leader, "r+b", buffering=0) as terminal:
+            output = b""
+            asked = False
+            while piece := _read(terminal, output):
+                output += piece
+                if not asked and b"#" in output:
+                    terminal.write(typed.encode())
+                    asked = True
+            return _Said(output.decode(errors="replace"), process.wait(timeout=patient(10)))
+
+
+def _read(terminal: FileIO, before: bytes) -> bytes:
+    """The next output on a terminal; empty when the last process that had it open has ended."""
+    ready, _, _ = select.select([terminal], [], [], patient(30))
+    assert ready, f"nothing more on the terminal for {patient(30):.0f} s, after: {before.decode(errors='replace')}"
+    try:
+        return terminal.read(1024) or b""
+    except OSError:  # as Linux says that nobody has the other side open
+        return b""
 
 
 class _Said:
