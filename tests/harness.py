@@ -1,12 +1,15 @@
 """Running pytest the way a person does, and looking whether anything of a cluster is left on this machine."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 from swarmer.state import ClusterHome
 
@@ -15,6 +18,14 @@ PROMISES = Path(__file__).parent / "promises"
 
 #: Before a command that handles signals, also where the tests run in the background and ignore Ctrl-C.
 HEEDING = ("env", "--default-signal=HUP,INT,TERM")
+
+
+def needs_root(*tools: str) -> pytest.MarkDecorator:
+    """Skips, with the reason, the tests of whoever isn't root, or lacks a tool."""
+    missing = [tool for tool in tools if not shutil.which(tool)]
+    return pytest.mark.skipif(
+        os.geteuid() != 0 or bool(missing), reason=f"needs {', '.join(missing)}" if missing else "needs root"
+    )
 
 
 def servers_yml(network: str, *, dc: str = "harness", count: int = 1) -> str:

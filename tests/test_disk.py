@@ -12,12 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from harness import needs_root
 
 from swarmer import image
 from swarmer.image import Format
 from swarmer.image.recipe import RECIPE
 from swarmer.seed.cloudinit import SeedData
 from swarmer.stacks.vagrant.seed_disk import write_seed_disk
+
+pytestmark = needs_root("qemu-img", "qemu-system-x86_64")
 
 #: Seconds; emulation is slow, and more so while other tests run.
 BOOT = 180

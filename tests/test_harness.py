@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import Harness, servers_yml, traces, wait_for
+from harness import Harness, needs_root, servers_yml, traces, wait_for
 
 from swarmer import image
+
+pytestmark = needs_root("systemd-nspawn")
 
 NETWORK = "10.97.1"
 

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import REPOSITORY
+from harness import REPOSITORY, needs_root
+
+pytestmark = needs_root("qemu-img", "virsh")
 
 _PROGRAM = """
 from pathlib import Path

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import PROMISES, REPOSITORY, servers_yml, traces
+from harness import PROMISES, REPOSITORY, needs_root, servers_yml, traces
 
 from swarmer.stacks.vagrant.plan import prefix
 from swarmer.state import ClusterHome
+
+pytestmark = needs_root("vagrant", "qemu-img", "virsh")
 
 NETWORK = "10.97.8"
 
