@@ -4,6 +4,7 @@
 pytest_plugins = (
     "fixtures.options",
     "fixtures.signals",
+    "fixtures.deadlines",
     "fixtures.faults",
     "fixtures.cluster",
     "fixtures.nodes",

@@ -113,6 +113,15 @@ def test_a_signal_that_comes_twice_tears_the_cluster_down(harness: Harness) -> N
     assert not (harness.home / "nspawn/harness/ledger.json").exists()
 
 
+def test_a_scenario_that_hangs_fails_and_the_cluster_is_torn_down(harness: Harness) -> None:
+    done = harness.pytest("hanging.py", "--deadline=2", "-k", "test_that_hangs and not end and not off")
+    assert done.returncode == 1, done.stdout
+    assert "hanging.py::test_that_hangs hangs: it took longer than 2 s" in done.stdout
+    assert "stacks of all threads" in done.stdout
+    assert "in _hang" in done.stdout
+    assert not (harness.home / "nspawn/harness/ledger.json").exists()
+
+
 def test_two_runs_and_their_clusters_live_side_by_side(harness: Harness, tmp_path: Path) -> None:
     other = Harness(tmp_path / "other")
     other.folder.mkdir()

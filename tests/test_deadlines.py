@@ -1,0 +1,147 @@
+"""What hangs is ended and named, with the stacks of all threads, and what it had made is removed."""
+
+import pytest
+from harness import REPOSITORY
+
+pytest_plugins = ("pytester",)
+
+#: Makes the deadlines so short that these tests take seconds.
+_SHORT = """
+import time
+from concurrent.futures import ThreadPoolExecutor
+import pytest
+from fixtures import deadlines
+from swarmer import wait
+deadlines.SCENARIO = 1
+deadlines.AGAIN = 0.5
+
+def hang():
+    while True:
+        time.sleep(0.1)
+
+@pytest.fixture(scope="session", autouse=True)
+def cluster():
+    yield
+    print("torn down")
+"""
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> "Run":
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    return Run(pytester)
+
+
+class Run:
+    """Runs a module of tests under deadlines of a second."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self._pytester = pytester
+
+    def __call__(self, source: str, *options: str, passed: int = 0, failed: int = 0, errors: int = 0) -> str:
+        """What pytest prints about the tests."""
+        self._pytester.makepyfile(_SHORT + source)
+        result = self._pytester.runpytest_subprocess("-p", "fixtures.deadlines", "-s", *options, timeout=60)
+        result.assert_outcomes(passed=passed, failed=failed, errors=errors)
+        result.stdout.fnmatch_lines(["*torn down*"])
+        return str(result.stdout) + str(result.stderr)
+
+
+def test_a_hanging_scenario_fails_with_the_stacks_of_all_threads(run: Run) -> None:
+    output = run(
+        """
+def test_that_hangs():
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(time.sleep, 1.5)
+        hang()
+
+def test_after_it():
+    pass
+""",
+        passed=1,
+        failed=1,
+    )
+    assert "::test_that_hangs hangs: it took longer than 1 s" in output
+    assert "stacks of all threads" in output
+    assert "in hang" in output
+    assert "in _worker" in output, "the stack of the pool's thread"
+
+
+@pytest.mark.parametrize(("phase", "outcomes"), [("setup", {"errors": 1}), ("teardown", {"passed": 1, "errors": 1})])
+def test_a_hanging_fixture_is_named_by_its_phase(run: Run, phase: str, outcomes: dict[str, int]) -> None:
+    output = run(
+        f"""
+@pytest.fixture
+def hanging():
+    if {phase!r} == "setup":
+        hang()
+    yield
+    hang()
+
+def test_it(hanging):
+    pass
+""",
+        **outcomes,
+    )
+    assert f"the {phase} of test_a_hanging_fixture_is_named_by_its_phase.py::test_it hangs" in output
+
+
+def test_the_deadline_of_the_run_ends_it_and_names_what_hangs(run: Run) -> None:
+    output = run(
+        """
+@pytest.mark.deadline(60)
+def test_that_hangs():
+    hang()
+
+def test_after_it():
+    pass
+""",
+        "--run-deadline=5",
+    )
+    assert "the run hangs: it took longer than 5 s during " in output
+    assert "::test_that_hangs" in output
+    assert "in hang" in output
+
+
+def test_the_clean_up_of_a_hanging_scenario_is_interrupted_too(run: Run) -> None:
+    """Also a thread that goes on forever keeps nothing from ending."""
+    output = run(
+        """
+def test_that_hangs():
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(hang)
+        hang()
+""",
+        failed=1,
+    )
+    assert "in shutdown" in output, "the second stack"
+
+
+def test_deadlines_grow_with_a_slowness_that_is_measured_meanwhile(run: Run) -> None:
+    run(
+        """
+@pytest.fixture
+def slow():
+    wait.slowness = 3.0
+    time.sleep(1.5)
+
+def test_it(slow):
+    time.sleep(1.5)
+""",
+        passed=1,
+    )
+
+
+def test_a_long_scenario_and_one_with_a_deadline_of_its_own_take_their_time(run: Run) -> None:
+    run(
+        """
+@pytest.mark.long
+def test_long():
+    time.sleep(1.5)
+
+@pytest.mark.deadline(3)
+def test_with_its_own():
+    time.sleep(1.5)
+""",
+        passed=2,
+    )
