@@ -1,10 +1,15 @@
-"""Things done to a cluster on purpose. Each heals at the end of its `with` block, and proves the healing."""
+"""Faults: what a scenario breaks in a cluster on purpose.
+
+Every fault is a context manager of one shape. What heals it goes onto an undo stack before it is broken; at the end of
+the block, or when the breaking itself fails, all nodes are healed, each healing is proven, and all errors are raised
+together. A fault that healed leaves when the cluster has converged.
+"""
 
 import itertools
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Literal
 
@@ -12,16 +17,28 @@ from swarmer import netem
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError, PromiseBroken
+from swarmer.undo import UndoStack
 from swarmer.wait import NotYet, until
 
-_cuts = itertools.count(1)
+#: Seconds in which a node that still runs must be healed; it may be cut off or busy at first.
+_HEAL_TIMEOUT = 60.0
+
+#: What a node that is cut off or busy makes a command raise; the healing tries again.
+_RETRIED = (NodeError, PromiseBroken)
+
+#: How far a clock that was set may differ from the harness's own, seconds: over SSH, setting and reading take time.
+_CLOCK_TOLERANCE = 5.0
+
+_numbers = itertools.count(1)
 
 
 class Faults:
     """The faults of one cluster.
 
+    Every method raises ExceptionGroup at the end of its block if nodes could not be healed; the message names them.
+
     Attributes:
-        meant: units whose failure a fault caused, by node name: no news for the audit after the scenario.
+        meant: (node name, unit) of each unit that a fault made fail; the audit after the scenario ignores them.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -30,56 +47,70 @@ class Faults:
 
     @contextmanager
     def power_off(self, *nodes: Node) -> Iterator[None]:
-        """Pull the plug of nodes, all at once; afterwards they boot the same disks again.
+        """Cut the power of nodes; afterwards they boot the same disks again.
 
         Nodes that the block itself switched on or replaced are left alone.
         """
-        for node in nodes:
-            node.cluster.stack.power_off(node.name)
-            node.cluster.ssh.disconnect(node.name)
-        try:
-            yield
-        finally:
-            dead = [node for node in nodes if not node.running]
-            for node in dead:
+        switched_on: list[Node] = []
+
+        def switch_on(node: Node) -> None:
+            if not node.running:
                 node.cluster.stack.power_on(node.name)
-            for node in dead:
+                switched_on.append(node)
+
+        def wait_booted(node: Node) -> None:
+            if node in switched_on:
                 node.wait_booted()
+
+        with UndoStack() as undo:
+            for node in nodes:  # first on the stack: nodes are waited for when all of them are on
+                undo.add(node.name, partial(wait_booted, node))
+            for node in nodes:
+                undo.add(node.name, partial(switch_on, node))
+                node.power_off()
+            yield
         self.cluster.wait_converged()
 
     @contextmanager
     def kill(self, node: Node, unit: str) -> Iterator[None]:
-        """Kill the processes of a unit with SIGKILL; afterwards systemd has it running again, as a new process."""
-        before = node.main_pid(unit)
-        if not before:
-            raise PromiseBroken(f"{unit} isn't running on {node.name}, so it can't be killed")
-        self.meant.add((node.name, unit if "." in unit else f"{unit}.service"))
-        node.succeed(f"systemctl kill --signal=KILL {shlex.quote(unit)}")
-        try:
-            yield
-        finally:
+        """Kill the processes of a unit with SIGKILL; afterwards systemd has restarted it, with a new process.
 
+        Raises:
+            PromiseBroken: the unit isn't running.
+        """
+        before = _main_pid(node, unit)
+        killed = False
+
+        def wait_restarted() -> None:
             def probe() -> None:
                 pid = node.main_pid(unit)
-                if pid in (0, before):
+                if not pid or (killed and pid == before):
                     raise NotYet(f"main process {pid}, before {before}")
 
-            until(f"a new process of {unit} on {node.name}", probe, timeout=20)
+            if node.running:
+                until(f"{unit} on {node.name} to be restarted", probe, timeout=20, pardon=_RETRIED)
+
+        with UndoStack() as undo:
+            undo.add(node.name, wait_restarted)
+            self.meant.add((node.name, unit if "." in unit else f"{unit}.service"))
+            node.succeed(f"systemctl kill --signal=KILL {shlex.quote(unit)}")
+            killed = True
+            yield
         self.cluster.wait_converged()
 
     @contextmanager
     def stop(self, *nodes: Node, unit: str) -> Iterator[None]:
-        """Freeze the processes of a unit with SIGSTOP: alive, but deaf; afterwards they continue."""
-        unit = shlex.quote(unit)
-        for node in nodes:
-            node.succeed(f"systemctl kill --signal=STOP {unit}")
-        try:
+        """Suspend the processes of a unit with SIGSTOP: they exist, but do not react; afterwards they continue.
+
+        Raises:
+            PromiseBroken: the unit isn't running.
+        """
+        with UndoStack() as undo:
+            for node in nodes:
+                _main_pid(node, unit)
+                undo.add(node.name, partial(_resume, node, unit))
+                node.succeed(f"systemctl kill --signal=STOP {shlex.quote(unit)}")
             yield
-        finally:
-            for node in nodes:
-                node.succeed(f"systemctl kill --signal=CONT {unit}")
-            for node in nodes:
-                until(f"{unit} to continue on {node.name}", partial(_prove_awake, node, unit), timeout=10)
         self.cluster.wait_converged()
 
     @contextmanager
@@ -92,127 +123,125 @@ class Faults:
     ) -> Iterator[None]:
         """Cut the network between two sets of nodes.
 
-        Packets are dropped on arrival, by a table of nftables made for this cut alone. The harness's own
-        connections come from the host, which is on neither side, so they always get through.
+        The receiver drops the packets, by an nftables table that belongs to this cut alone. The harness connects from
+        the host, which is on neither side, so its connections are not affected.
 
         Args:
             direction: `to_other` drops only what `side` sends to `other`; `to_side` the reverse.
         """
         side, other = list(side), list(other)
-        table = f"swarmer_cut_{next(_cuts)}"
         drops: list[tuple[Node, list[Node]]] = []
         if direction in ("both", "to_other"):
             drops += [(node, side) for node in other]
         if direction in ("both", "to_side"):
             drops += [(node, other) for node in side]
-        try:
+        table = f"swarmer_cut_{next(_numbers)}"
+        with UndoStack() as undo:
+            for node, senders in drops:  # first on the stack: connections are proven when every cut is removed
+                undo.add(node.name, partial(_prove_reachable, node, senders))
             for node, senders in drops:
-                _drop(node, senders, table)
+                undo.add(node.name, partial(_delete_table, node, table))
+                addresses = ", ".join(str(sender.ip) for sender in senders)
+                _add_table(node, table, f"ip saddr {{ {addresses} }} drop")
             yield
-        finally:
-            _each(lambda node: _heal(node, table), [node for node, _ in drops])
-            for node, senders in drops:
-                _prove_reachable(node, senders)
         self.cluster.wait_converged()
 
     @contextmanager
     def block(self, *nodes: Node, port: int) -> Iterator[None]:
-        """Drop what nodes get to or from a TCP port of each other: one service is cut, while the others go on."""
-        table = f"swarmer_block_{next(_cuts)}"
-        rules = f"""
-            table inet {table} {{
-                chain arriving {{
-                    type filter hook input priority -300
-                    iif != "lo" tcp dport {port} drop
-                    iif != "lo" tcp sport {port} drop
-                }}
-            }}
-        """
-        try:
+        """Drop what nodes send to or from a TCP port of each other: one service is cut off, the others are not."""
+        table = f"swarmer_block_{next(_numbers)}"
+        with UndoStack() as undo:
             for node in nodes:
-                node.succeed("nft --file -", input=rules)
+                undo.add(node.name, partial(_delete_table, node, table))
+                _add_table(node, table, f'iif != "lo" tcp dport {port} drop', f'iif != "lo" tcp sport {port} drop')
             yield
-        finally:
-            _each(lambda node: _heal(node, table), nodes)
         self.cluster.wait_converged()
 
     @contextmanager
     def bad_link(self, side: Iterable[Node], other: Iterable[Node], link: netem.Link) -> Iterator[None]:
         """Delay, lose or reorder the packets between two sets of nodes, in both directions; needs `netem`.
 
-        The harness's own connections are on neither side, and stay good.
+        The harness's own connections are on neither side, and are not affected. A node has one bad link at a time.
         """
         side, other = list(side), list(other)
-        try:
-            for node in side:
-                netem.worsen(node, other, link)
-            for node in other:
-                netem.worsen(node, side, link)
+        with UndoStack() as undo:
+            for node, receivers in [(node, other) for node in side] + [(node, side) for node in other]:
+                undo.add(node.name, partial(netem.mend, node))
+                netem.worsen(node, receivers, link)
             yield
-        finally:
-            _each(netem.mend, [*side, *other])
         self.cluster.wait_converged()
 
     @contextmanager
     def clock(self, node: Node, *, ahead: float) -> Iterator[None]:
-        """Put a node's clock forward by `ahead` seconds, or back by a negative number; needs `clock`.
+        """Set a node's clock `ahead` seconds forward, or back by a negative number; needs `clock`.
 
-        Afterwards it is set by the harness's own clock.
+        Afterwards it is set to the harness's own time.
         """
-        node.succeed(f"date --set=@{time.time() + ahead:.3f}")
-        try:
+        with UndoStack() as undo:
+            undo.add(node.name, partial(_correct_clock, node))
+            node.succeed(f"date --set=@{time.time() + ahead:.3f}")
             yield
-        finally:
-            if node.running:
-                node.succeed(f"date --set=@{time.time():.3f}")
-                wrong = clock_error(node)
-                if abs(wrong) > 5:
-                    raise PromiseBroken(f"the clock of {node.name} is still {wrong:.1f} s ahead")
         self.cluster.wait_converged()
 
 
 def clock_error(node: Node) -> float:
-    """Seconds by which a node's clock is ahead of ours, give or take the time that asking takes."""
+    """Seconds by which a node's clock is ahead of the harness's, not counting the time that reading it takes."""
     return float(node.succeed("date +%s.%N")) - time.time()
 
 
-def _drop(node: Node, senders: list[Node], table: str) -> None:
-    rules = f"""
-        table inet {table} {{
-            chain arriving {{
-                type filter hook input priority -300
-                ip saddr {{ {", ".join(str(sender.ip) for sender in senders)} }} drop
-            }}
-        }}
+def _main_pid(node: Node, unit: str) -> int:
+    """The main process of a unit.
+
+    Raises:
+        PromiseBroken: it has none.
     """
-    node.succeed("nft --file -", input=rules)
+    if not (pid := node.main_pid(unit)):
+        raise PromiseBroken(f"{unit} isn't running on {node.name}, so it can't be disturbed")
+    return pid
 
 
-def _each(mend: Callable[[Node], None], nodes: Iterable[Node]) -> None:
-    """Mend all nodes, also when that fails on one of them."""
-    with ExitStack() as mending:
-        for node in nodes:
-            mending.callback(mend, node)
+def _add_table(node: Node, table: str, *rules: str) -> None:
+    """Make a node apply rules of nftables to all packets that arrive."""
+    chain = "\n".join(["type filter hook input priority -300", *rules])
+    node.succeed("nft --file -", input=f"table inet {table} {{\nchain arriving {{\n{chain}\n}}\n}}\n")
 
 
-def _heal(node: Node, table: str) -> None:
-    """Remove a cut, and prove it; a node that was switched off meanwhile has none any more."""
+# -- healing: each accepts that there is nothing to heal, and that the node was switched off meanwhile ----------------
 
-    def heal() -> None:
+
+def _delete_table(node: Node, table: str) -> None:
+    def probe() -> None:
         if node.running:
             node.execute(f"nft delete table inet {table}")
-            node.fail(f"nft list table inet {table}")
+            if table in node.succeed("nft list tables").split():
+                raise NotYet("it still exists")
 
-    until(f"{node.name} to be reached and healed", heal, timeout=60, pardon=(NodeError,))
-
-
-def _prove_awake(node: Node, unit: str) -> None:
-    pid = node.main_pid(unit)
-    if node.succeed(f"cut -d' ' -f3 /proc/{pid}/stat").strip() == "T":
-        raise NotYet(f"process {pid} is stopped")
+    until(f"the packet filter {table} of {node.name} to be deleted", probe, timeout=_HEAL_TIMEOUT, pardon=_RETRIED)
 
 
 def _prove_reachable(node: Node, senders: list[Node]) -> None:
     for sender in senders:
         if sender.running and node.running:
             sender.wait_until_succeeds(f"ping -c1 -W1 {node.ip}", timeout=10)
+
+
+def _resume(node: Node, unit: str) -> None:
+    def probe() -> None:
+        if node.running:
+            node.execute(f"systemctl kill --signal=CONT {shlex.quote(unit)}")
+            pid = _main_pid(node, unit)
+            if node.succeed(f"cut -d' ' -f3 /proc/{pid}/stat").strip() == "T":
+                raise NotYet(f"process {pid} is stopped")
+
+    until(f"{unit} to continue on {node.name}", probe, timeout=_HEAL_TIMEOUT, pardon=_RETRIED)
+
+
+def _correct_clock(node: Node) -> None:
+    def probe() -> None:
+        if node.running:
+            node.succeed(f"date --set=@{time.time():.3f}")
+            error = clock_error(node)
+            if abs(error) > _CLOCK_TOLERANCE:
+                raise NotYet(f"it is {error:.1f} s ahead")
+
+    until(f"the clock of {node.name} to be correct", probe, timeout=_HEAL_TIMEOUT, pardon=_RETRIED)

@@ -1,4 +1,4 @@
-"""Bad links: packets that a node sends to certain peers are delayed, lost or reordered, by its own kernel's netem."""
+"""Bad links: the netem of a node's own kernel delays, loses or reorders what the node sends to certain peers."""
 
 import re
 from collections.abc import Iterable
@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError, PromiseBroken
 from swarmer.wait import NotYet, until
+
+#: What a node with a bad link makes a command raise; mending tries again.
+RETRIED = (NodeError, PromiseBroken)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Link:
 
     @property
     def words(self) -> str:
-        """As tc says it."""
+        """The arguments of `tc qdisc` that make such a link."""
         words = ["netem", "limit", "10000"]
         if self.delay:
             words += ["delay", f"{self.delay * 1000:g}ms", f"{self.jitter * 1000:g}ms"]
@@ -43,13 +46,13 @@ class Link:
 
 
 def worsen(node: Node, receivers: Iterable[Node], link: Link) -> None:
-    """Send what `node` has for `receivers` by a bad link; everyone else, such as the harness, is spared.
+    """Send what `node` has for `receivers` over a bad link; packets to others, such as the harness, are not affected.
 
     Raises:
-        PromiseBroken: the node's kernel does no such thing.
+        PromiseBroken: a command failed, as where the node's kernel lacks netem.
     """
     interface = _interface(node)
-    # Four bands; the priority map never chooses the fourth: only what is filtered into it takes the bad link.
+    # Four bands; the priority map never chooses the fourth: only packets that the filters put there are affected.
     commands = [
         f"tc qdisc replace dev {interface} root handle 1: prio bands 4 priomap 1 2 2 2 1 2 0 0 1 1 1 1 1 1 1 1",
         f"tc qdisc replace dev {interface} parent 1:4 handle 40: {link.words}",
@@ -61,37 +64,45 @@ def worsen(node: Node, receivers: Iterable[Node], link: Link) -> None:
 
 
 def mend(node: Node) -> None:
-    """Give a node good links again, and prove it; one that was switched off meanwhile has no bad ones any more."""
+    """Remove the bad link of a node, and prove it; a node that is switched off has none."""
 
-    def mended() -> None:
+    def probe() -> None:
         if not node.running:
             return
         node.execute(f"tc qdisc delete dev {_interface(node)} root")
-        left = node.execute("tc qdisc show").stdout
+        left = node.succeed("tc qdisc show")
         if "netem" in left:
-            raise NotYet(f"bad links: {left}")
+            raise NotYet(left)
 
-    until(f"good links of {node.name}", mended, timeout=60, pardon=(NodeError,))
+    until(f"the bad link of {node.name} to be removed", probe, timeout=60, pardon=RETRIED)
 
 
 def round_trip(node: Node, peer: Node, *, count: int = 5) -> float:
-    """Seconds from `node` to `peer` and back, the median of some pings."""
-    said = node.execute(f"ping -n -c{count} -i0.2 -W5 {peer.ip}", timeout=60).stdout
-    times = sorted(float(time) / 1000 for time in re.findall(r"time=([0-9.]+) ms", said))
+    """Seconds from `node` to `peer` and back, the median of `count` pings.
+
+    Raises:
+        PromiseBroken: `peer` did not answer.
+    """
+    output = node.execute(f"ping -n -c{count} -i0.2 -W5 {peer.ip}", timeout=60).stdout
+    times = sorted(float(time) / 1000 for time in re.findall(r"time=([0-9.]+) ms", output))
     if not times:
-        raise PromiseBroken(f"{node.name} gets no answer from {peer.name}: {said}")
+        raise PromiseBroken(f"{node.name} gets no answer from {peer.name}: {output}")
     return times[len(times) // 2]
 
 
 def lost(node: Node, peer: Node, *, count: int = 40) -> float:
-    """Which part of `count` pings from `node` to `peer` gets no answer: 0 for none, 1 for all."""
-    said = node.execute(f"ping -n -q -c{count} -i0.1 -W2 {peer.ip}", timeout=60).stdout
-    found = re.search(r"([0-9.]+)% packet loss", said)
+    """The share of `count` pings from `node` to `peer` that gets no answer, 0 to 1.
+
+    Raises:
+        PromiseBroken: ping failed.
+    """
+    output = node.execute(f"ping -n -q -c{count} -i0.1 -W2 {peer.ip}", timeout=60).stdout
+    found = re.search(r"([0-9.]+)% packet loss", output)
     if not found:
-        raise PromiseBroken(f"{node.name} can't ping {peer.name}: {said}")
+        raise PromiseBroken(f"{node.name} can't ping {peer.name}: {output}")
     return float(found[1]) / 100
 
 
 def _interface(node: Node) -> str:
-    """The name of the card that has the node's address."""
+    """The name of the interface that has the node's admin address."""
     return node.succeed(f"ip -o -4 address show to {node.ip} | cut -d' ' -f2").strip()

@@ -1,0 +1,84 @@
+"""Nodes and a cluster that exist in memory only, for tests of what happens when a node fails."""
+
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
+from types import SimpleNamespace
+from typing import cast
+
+from swarmer.cluster import Cluster
+from swarmer.cluster_node import Node
+from swarmer.spec import Server
+from swarmer.ssh import Result
+from swarmer.stacks import Stack
+
+
+class FakeNode(Node):
+    """A node that answers commands by functions, and records what happens to it.
+
+    Attributes:
+        events: the commands that it ran, and `power_off`, `power_on`, `booted`, `console`.
+        answers: (part of a command, what it prints); the first that fits counts. Other commands print nothing.
+        errors: (part of an event, the error that it raises); each is raised once.
+    """
+
+    def __init__(self, cluster: "FakeCluster", name: str, ip: str) -> None:
+        super().__init__(cluster, cast(Server, SimpleNamespace(name=name, ip=IPv4Address(ip))))
+        self.on = True
+        self.events: list[str] = []
+        self.answers: list[tuple[str, Callable[[], str]]] = []
+        self.errors: list[tuple[str, BaseException]] = []
+
+    def event(self, name: str) -> None:
+        self.events.append(name)
+        for part, error in self.errors:
+            if part in name:
+                self.errors.remove((part, error))
+                raise error
+
+    def execute(self, command: str, *, timeout: float = 60, input: str | None = None) -> Result:  # noqa: ARG002
+        self.event(command)
+        for part, answer in self.answers:
+            if part in command:
+                return Result(command, 0, answer(), "")
+        return Result(command, 0, "", "")
+
+    def console(self) -> str:
+        self.event("console")
+        return "the console\n"
+
+    @property
+    def running(self) -> bool:
+        return self.on
+
+    def power_off(self) -> None:
+        self.on = False
+        self.event("power_off")
+
+    def wait_booted(self, *, reached: Callable[[str], None] = lambda _: None) -> None:  # noqa: ARG002
+        self.event("booted")
+
+    def did(self, part: str) -> bool:
+        """Whether an event has this in its name."""
+        return any(part in event for event in self.events)
+
+
+class FakeCluster(Cluster):
+    """Three fake nodes, on a stack that can only switch them on.
+
+    Attributes:
+        converged: how many times `wait_converged` was called.
+    """
+
+    def __init__(self) -> None:
+        self.members: Sequence[FakeNode] = [FakeNode(self, f"node-{n}", f"192.0.2.{n}") for n in (1, 2, 3)]
+        self.nodes = list(self.members)
+        self.stack = cast(Stack, SimpleNamespace(power_on=self._power_on, logs=list))
+        self.converged = 0
+
+    def _power_on(self, name: str) -> None:
+        node = next(node for node in self.members if node.name == name)
+        node.event("power_on")
+        node.on = True
+
+    def wait_converged(self, *, timeout: float = 60) -> None:  # noqa: ARG002
+        self.converged += 1
