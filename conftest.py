@@ -15,5 +15,5 @@ pytest_plugins = (
     "fixtures.registrator",
     "fixtures.services",
     "fixtures.commands",
-    "fixtures.report",
+    "fixtures.failure_logs",
 )
