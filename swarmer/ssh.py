@@ -1,12 +1,14 @@
-"""The one way to nodes, on every stack: OpenSSH with the cluster's own keys and one shared connection per node."""
+"""How commands reach nodes, on every stack: OpenSSH with the cluster's own keys and one shared connection per node."""
 
 import os
 import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from swarmer.errors import NodeError
 from swarmer.files import write_private
@@ -15,10 +17,16 @@ from swarmer.spec import Spec
 from swarmer.state import ClusterHome
 from swarmer.wait import patient
 
+#: Seconds that a command may run on the node after the host has given it up: only the host reports time-outs.
+_OVERTIME: Final = 1.0
+
+#: Seconds after SIGTERM until a command on a node gets SIGKILL.
+_KILL_AFTER: Final = 1.0
+
 
 @dataclass(frozen=True)
 class Result:
-    """What a command on a node did."""
+    """The exit status and the output of a command on a node."""
 
     command: str
     status: int
@@ -26,15 +34,27 @@ class Result:
     stderr: str
 
 
+class CommandTimeout(NodeError):
+    """A command on a node did not end in time.
+
+    Attributes:
+        output: the whole lines that it printed until then.
+    """
+
+    def __init__(self, message: str, output: str) -> None:
+        super().__init__(message)
+        self.output = output
+
+
 class Ssh:
-    """Connections to the nodes of one cluster; `config` is a plain ssh_config that a person can use too."""
+    """Connections to the nodes of one cluster; `config` is a plain ssh_config: `ssh -F CONFIG NODE` works as well."""
 
     def __init__(self, home: ClusterHome) -> None:
         self.home = home
         self.config = home.ssh / "config"
 
     def prepare(self, spec: Spec) -> None:
-        """Make the keys, and write `ssh_config` and `known_hosts` for the nodes of the spec."""
+        """Create the keys, and write `config` and `known_hosts` for the nodes of the spec."""
         self.home.ssh.mkdir(mode=0o700, exist_ok=True)
         self.make_sockets_folder()
         self.client_key()
@@ -63,19 +83,19 @@ class Ssh:
         )
 
     def make_sockets_folder(self) -> None:
-        """Make the folder of the shared connections. It lies where a reboot, or the user's last logout, removes it."""
+        """Create the folder of the shared connections. It is where a reboot, or the user's last logout, removes it."""
         self.home.control_sockets.mkdir(mode=0o700, exist_ok=True)
 
     def client_key(self) -> KeyPair:
-        """The key that opens every node of the cluster."""
+        """The key that every node of the cluster accepts."""
         return KeyPair.open(self.home.ssh / "id_ed25519")
 
     def host_key(self, node: str) -> KeyPair:
-        """The key by which a node proves itself; it travels in the seed data."""
+        """The key by which a node proves its identity; the seed data contains it."""
         return KeyPair.open(self.home.ssh / f"host-{node}")
 
     def forget(self, node: str) -> None:
-        """Drop the host key of a node, so that the next one of that name gets another."""
+        """Delete the host key of a node, so that its successor of the same name gets another."""
         for file in self.home.ssh.glob(f"host-{node}*"):
             if file.name in (f"host-{node}", f"host-{node}.pub"):
                 file.unlink()
@@ -87,21 +107,28 @@ class Ssh:
     def run(self, node: str, command: str, *, timeout: float = 60, input: str | None = None) -> Result:
         """Run a shell command on a node to its end.
 
+        Args:
+            timeout: seconds, multiplied by the stack's slowness; afterwards the command is ended on the node as well,
+                with the processes that it started, unless they left its process group.
+            input: what the command reads from its standard input; nothing by default.
+
         Raises:
-            NodeError: the node can't be reached, or the command outlasted `timeout` seconds.
+            CommandTimeout: the command did not end within `timeout` seconds.
+            NodeError: the node can't be reached.
         """
+        limit = patient(timeout)
         try:
             done = subprocess.run(
-                self.command(node, "--", command),
+                self.command(node, "--", _limited(command, limit + _OVERTIME)),
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=patient(timeout),
+                timeout=limit,
                 input=input,
                 stdin=subprocess.DEVNULL if input is None else None,
             )
-        except subprocess.TimeoutExpired:
-            raise NodeError(f"{node}: `{command}` did not end within {patient(timeout):.0f} s") from None
+        except subprocess.TimeoutExpired as expired:
+            raise CommandTimeout(f"{node}: `{command}` did not end within {limit:.0f} s", _lines(expired)) from None
         if done.returncode == 255:
             raise NodeError(f"{node} can't be reached: {done.stderr.strip() or 'the connection broke'}")
         return Result(command, done.returncode, done.stdout, done.stderr)
@@ -110,15 +137,33 @@ class Ssh:
         """End the shared connection to a node, if there is one."""
         socket = self.home.control_sockets / node
         if socket.exists():
-            subprocess.run(["ssh", "-o", f"ControlPath={socket}", "-O", "exit", node], capture_output=True, timeout=10)
-            socket.unlink(missing_ok=True)
+            _end_connection(socket)
 
 
 def end_connections(folder: Path) -> None:
     """End every shared connection whose socket is in `folder`, and remove the folder."""
     for socket in folder.glob("*") if folder.is_dir() else ():
-        subprocess.run(["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "node"], capture_output=True, timeout=10)
+        _end_connection(socket)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_connection(socket: Path) -> None:
+    """End a shared connection, or at least stop using it: one that hangs ends itself, by ServerAliveCountMax."""
+    with suppress(subprocess.TimeoutExpired):
+        command = ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "node"]
+        subprocess.run(command, capture_output=True, timeout=patient(10))
+    socket.unlink(missing_ok=True)
+
+
+def _limited(command: str, seconds: float) -> str:
+    """The shell command, run by the login shell as sshd would, and ended after so many seconds."""
+    return f'exec timeout --kill-after={_KILL_AFTER} {seconds:.1f} "$SHELL" -c {shlex.quote(command)}'
+
+
+def _lines(expired: subprocess.TimeoutExpired) -> str:
+    """The whole lines that a command printed until it was given up; a secret that is cut in two can't be masked."""
+    printed: Sequence[bytes] = (expired.stdout or b"", expired.stderr or b"")  # bytes, in text mode as well
+    return "".join(part[: part.rfind(b"\n") + 1].decode(errors="replace") for part in printed)
 
 
 def quoted(*words: str | os.PathLike[str]) -> str:
