@@ -1,19 +1,21 @@
-"""What the nodes said, gathered into a folder after a failure."""
+"""The logs and the state of all nodes, gathered into a folder after a failure."""
 
 import json
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from swarmer.clients import consul_api
-from swarmer.errors import SwarmerError
+from swarmer.ssh import CommandTimeout
 
 if TYPE_CHECKING:
     from swarmer.cluster import Cluster
     from swarmer.cluster_node import Node
 
 #: File name to the command on the node that fills it.
-_COMMANDS = {
+_COMMANDS: Final = {
     "journal.log": "journalctl --no-pager --output=short-iso-precise",
     "cloud-init-output.log": "cat /var/log/cloud-init-output.log",
     "cloud-init.log": "cat /var/log/cloud-init.log",
@@ -22,50 +24,76 @@ _COMMANDS = {
     "processes.txt": "ps -eo pid,ppid,stat,rss,etime,args",
 }
 
+#: Seconds for one command, multiplied by the stack's slowness.
+_COMMAND_TIMEOUT: Final = 10.0
+
+#: Files of each node that are obtained at the same time: few, as the node may be slow.
+_AT_A_TIME: Final = 3
+
 
 def collect(cluster: "Cluster", folder: Path) -> Path:
-    """Gather what every node can still tell; a node that can't be reached leaves its console.
+    """Write the logs and the state of a cluster into a folder.
 
-    Secrets of the cluster are masked in all of it.
+    Each file is obtained on its own. One that can't be obtained has the reason instead, one that takes too long has
+    what there was until then, and neither affects the others. Secrets of the cluster are masked in all files.
 
     Returns:
-        The folder: one subfolder per node, `consul.json`, and the logs of the tools under the stack.
+        The folder: one subfolder per node with its console and the output of some commands; `consul.json`; the logs of
+        the tools under the stack.
+
+    Raises:
+        SwarmerError: the secrets can't be read, so they can't be masked.
+        OSError: files can't be written; those that can are.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(len(cluster.nodes)) as pool:
-        list(pool.map(lambda node: _collect_node(node, folder / node.name), cluster.nodes))
-    for log in cluster.stack.logs():
-        (folder / log.name).write_text(cluster.credentials.mask(log.read_text(errors="replace")))
-    (folder / "consul.json").write_text(json.dumps(_consul_view(cluster), indent=1))
+    mask = cluster.credentials.mask
+    with ThreadPoolExecutor(_AT_A_TIME * len(cluster.nodes)) as pool:
+        written = [pool.submit(_write, folder / name, content, mask) for name, content in _files(cluster)]
+    for file in written:
+        file.result()
     return folder
 
 
-def _collect_node(node: "Node", folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    mask = node.cluster.credentials.mask
-    (folder / "console.log").write_text(mask(node.console()))
-    for name, command in _COMMANDS.items() if node.running else ():
-        try:
-            result = node.execute(command, timeout=10)
-            text = result.stdout + result.stderr
-        except SwarmerError as error:
-            (folder / "unreachable.txt").write_text(f"{error}\n")
-            return
-        (folder / name).write_text(mask(text))
+def _files(cluster: "Cluster") -> Iterator[tuple[str, Callable[[], str]]]:
+    """Names of files, each with the function that obtains the content."""
+    for node in cluster.nodes:
+        yield f"{node.name}/console.log", node.console
+    yield "consul.json", partial(_consul_view, cluster)
+    for name, command in _COMMANDS.items():
+        for node in cluster.nodes:
+            yield f"{node.name}/{name}", partial(_output, node, command)
+    for log in cluster.stack.logs():
+        yield log.name, partial(log.read_text, errors="replace")
 
 
-def _consul_view(cluster: "Cluster") -> dict[str, object]:
-    """The members and the raft peers, as each server sees them: a split brain shows here."""
-    view: dict[str, object] = {}
+def _write(file: Path, content: Callable[[], str], mask: Callable[[str], str]) -> None:
+    try:
+        text = content()
+    except Exception as error:  # of any kind: when something is broken, anything may be
+        text = f"{type(error).__name__}: {error}\n"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(mask(text))
+
+
+def _output(node: "Node", command: str) -> str:
+    if not node.running:
+        return f"{node.name} is switched off\n"
+    try:
+        result = node.execute(command, timeout=_COMMAND_TIMEOUT)
+    except CommandTimeout as error:
+        return f"{error.output}{error}\n"
+    return result.stdout + result.stderr
+
+
+def _consul_view(cluster: "Cluster") -> str:
+    """JSON of the members, the leader and the raft peers, as each server sees them: it shows a split brain."""
+    view: dict[str, dict[str, object]] = {}
     for node in cluster.consul_servers:
+        seen = view[node.name] = {}
         try:
-            members = {m["Name"]: m["Status"] for m in node.consul.agent.members()}
-            view[node.name] = {"members": members, "leader": node.consul.status.leader()}
-            view[node.name] = {
-                "members": members,
-                "leader": node.consul.status.leader(),
-                "peers": [vars(peer) for peer in consul_api.raft_peers(node.consul)],
-            }
-        except consul_api.Unavailable as error:
-            view.setdefault(node.name, f"{type(error).__name__}: {error}")
-    return view
+            seen["members"] = {member["Name"]: member["Status"] for member in node.consul.agent.members()}
+            seen["leader"] = node.consul.status.leader()
+            seen["peers"] = [vars(peer) for peer in consul_api.raft_peers(node.consul)]
+        except (*consul_api.Unavailable, OSError) as error:  # OSError: the client's certificate is missing
+            seen["error"] = f"{type(error).__name__}: {error}"
+    return json.dumps(view, indent=1)

@@ -7,6 +7,7 @@ from typing import cast
 
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
+from swarmer.secrets.credentials import Credentials
 from swarmer.spec import Server
 from swarmer.ssh import Result
 from swarmer.stacks import Stack
@@ -67,6 +68,7 @@ class FakeCluster(Cluster):
 
     Attributes:
         converged: how many times `wait_converged` was called.
+        locked: the error that reading the credentials raises.
     """
 
     def __init__(self) -> None:
@@ -74,6 +76,17 @@ class FakeCluster(Cluster):
         self.nodes = list(self.members)
         self.stack = cast(Stack, SimpleNamespace(power_on=self._power_on, logs=list))
         self.converged = 0
+        self.locked: Exception | None = None
+
+    @property
+    def credentials(self) -> Credentials:
+        if self.locked:
+            raise self.locked
+        return Credentials(gossip_key="the-gossip-key", management_token="secret", tokens={})
+
+    @property
+    def consul_servers(self) -> list[Node]:
+        return []
 
     def _power_on(self, name: str) -> None:
         node = next(node for node in self.members if node.name == name)

@@ -206,7 +206,7 @@ def test_the_scenario_that_broke_the_cluster_is_blamed_and_the_next_gets_a_fresh
 
 
 def _look_at_what_is_told_of_a_failure(harness: Harness, output: str) -> None:
-    shown = re.search(r"what they said: (\S+/test_that_fails_and_mentions_secrets)", output)
+    shown = re.search(r"node logs: (\S+/test_that_fails_and_mentions_secrets/call)", output)
     assert shown
     folder = harness.folder / shown[1]
     assert {file.name for file in (folder / "node-1").iterdir()} >= {
