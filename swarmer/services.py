@@ -1,13 +1,15 @@
-"""Swarm services from outside: make them, look at their tasks, wait for these, and leave nothing behind."""
+"""Swarm services, controlled from the host: create them, read and await their tasks, and remove all of them."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from swarmer.clients import docker_api
 from swarmer.errors import NodeError
 from swarmer.ssh import quoted
+from swarmer.undo import UndoStack
 from swarmer.wait import NotYet, until
 
 if TYPE_CHECKING:
@@ -21,11 +23,11 @@ class Task:
 
     Attributes:
         node: the name of its node; empty while it has none.
-        state: what docker calls it, `running`, `pending`, `failed` and so on.
-        wanted: whether it is to run; the others are history.
+        state: as docker names it, such as `running`, `pending` or `failed`.
+        wanted: whether it should run; docker keeps former tasks for a while.
         container: the id of its container; empty while it has none.
-        problem: why it doesn't run, in docker's words.
-        addresses: in the networks that it is attached to.
+        problem: docker's reason why it doesn't run.
+        addresses: its addresses in the networks that it is attached to.
     """
 
     id: str
@@ -38,30 +40,34 @@ class Task:
 
     @property
     def running(self) -> bool:
-        """Whether it runs, and is to."""
+        """Whether it runs, as it should."""
         return self.wanted and self.state == "running"
 
 
 class Services:
-    """The services of one scenario; whatever it makes is gone after `remove_all`."""
+    """The services of one scenario, and what else it creates in the swarm; `remove_all` removes all of it."""
 
     def __init__(self, cluster: "Cluster") -> None:
         self.cluster = cluster
         self._made: list[tuple[str, str]] = []
 
     def docker(self, *words: str, input: str | None = None) -> str:
-        """What the docker client prints on the node that leads the swarm; it must succeed."""
+        """The output of the docker client on the node that leads the swarm.
+
+        Raises:
+            PromiseBroken: the command failed.
+        """
         return self.cluster.swarm_leader().succeed(quoted("docker", *words), input=input)
 
     def create(self, name: str, *words: str) -> None:
-        """Make a service; doesn't wait for its tasks.
+        """Create a service; doesn't wait for its tasks.
 
         Args:
-            words: what `docker service create` takes: options, image, command.
+            words: the arguments of `docker service create`: options, image, command.
         """
         self._made.append(("service", name))
-        # Images of the nodes are in no registry, so there is no digest to ask for. A shell as the first process of a
-        # container doesn't handle SIGTERM: nobody is to wait for it.
+        # The images are not in a registry, so their digests can't be resolved. A shell as the first process of a
+        # container ignores SIGTERM: without the short grace period, each removal would take ten seconds.
         always = ("--detach", "--quiet", "--no-resolve-image", "--stop-grace-period=1s", "--restart-delay=500ms")
         self.docker("service", "create", *always, "--name", name, *words)
 
@@ -70,12 +76,12 @@ class Services:
         self.docker("service", "update", "--detach", "--quiet", "--no-resolve-image", *words, name)
 
     def make(self, kind: str, name: str, *words: str, input: str | None = None) -> None:
-        """Make something else, such as a `network`, a `secret` or a `config`."""
+        """Create something else, such as a `network`, a `secret` or a `config`."""
         self._made.append((kind, name))
         self.docker(kind, "create", *words, input=input)
 
     def tasks(self, name: str) -> list[Task]:
-        """All tasks of a service, the former ones too.
+        """All tasks of a service, including former ones.
 
         Raises:
             Unavailable: no manager answers.
@@ -85,12 +91,12 @@ class Services:
         return [_task(row, names) for row in api.tasks(filters={"service": name})]
 
     def inspect(self, name: str) -> dict[str, Any]:
-        """A service, in docker's words."""
+        """A service, as of `docker service inspect`."""
         found: dict[str, Any] = self.cluster.swarm_leader().docker.api.inspect_service(name)
         return found
 
     def running(self, name: str) -> dict[str, int]:
-        """How many tasks of a service run, by node name."""
+        """The number of running tasks of a service, by node name."""
         counted: dict[str, int] = {}
         for task in self.tasks(name):
             if task.running:
@@ -98,17 +104,21 @@ class Services:
         return counted
 
     def containers(self, node: "Node", name: str, *, ended: bool = False) -> list[str]:
-        """The containers of a service that run on a node, as the node itself knows them.
+        """The ids of a service's running containers on a node, as the node's own engine lists them.
 
         Args:
-            ended: those as well that run no more.
+            ended: include containers that have exited.
         """
         which = ("--all",) if ended else ()
         label = f"label=com.docker.swarm.service.name={name}"
         return node.succeed(quoted("docker", "ps", *which, "--quiet", "--filter", label)).split()
 
     def wait_running(self, name: str, fits: int | Callable[[dict[str, int]], bool], *, timeout: float = 60) -> float:
-        """Wait until as many tasks run as expected, or where they run fits; seconds that it took."""
+        """Wait until a number of tasks run, or until `fits` accepts how many run on which node.
+
+        Returns:
+            Seconds that it took.
+        """
         start = time.monotonic()
 
         def probe() -> None:
@@ -121,11 +131,19 @@ class Services:
         return round(time.monotonic() - start, 2)
 
     def remove_all(self) -> None:
-        """Remove all that was made, newest first, and wait until no container of it is left on any node."""
-        for kind, name in reversed(self._made):
-            self._remove(kind, name)
-        until("the end of the last container", self._check_gone, timeout=60)
+        """Remove all that was created, newest first, and wait until no node has a container of it.
+
+        Raises:
+            ExceptionGroup: something could not be removed; all the rest is.
+        """
+        with UndoStack() as undo:
+            undo.add("containers", self._wait_gone)
+            for kind, name in self._made:
+                undo.add(f"{kind} {name}", partial(self._remove, kind, name))
         self._made.clear()
+
+    def _wait_gone(self) -> None:
+        until("all containers to be gone", self._check_gone, timeout=60, pardon=(NodeError,))
 
     def _check_gone(self) -> None:
         names = [name for kind, name in self._made if kind == "service"]
@@ -135,14 +153,14 @@ class Services:
                     raise NotYet(f"{len(left)} containers of {name} on {node.name}")
 
     def _remove(self, kind: str, name: str) -> None:
-        """A network may be in use by tasks that are just ending."""
+        """Remove one thing, trying again: tasks that are about to end may still use a network."""
 
         def probe() -> None:
             result = self.cluster.swarm_leader().execute(quoted("docker", kind, "rm", name))
             if result.status and "not found" not in result.stderr.lower() and "no such" not in result.stderr.lower():
                 raise NotYet(result.stderr.strip())
 
-        until(f"the end of the {kind} {name}", probe, timeout=30, pardon=(NodeError,))
+        until(f"the {kind} {name} to be removed", probe, timeout=30, pardon=(NodeError,))
 
 
 def _task(row: dict[str, Any], names: dict[str, str]) -> Task:

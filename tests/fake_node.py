@@ -7,10 +7,14 @@ from typing import cast
 
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
+from swarmer.errors import SwarmerError
+from swarmer.ledger import Ledger
+from swarmer.secrets.authority import Authority
 from swarmer.secrets.credentials import Credentials
 from swarmer.spec import Server
-from swarmer.ssh import Result
+from swarmer.ssh import Result, Ssh
 from swarmer.stacks import Stack
+from swarmer.state import ClusterHome
 
 
 class FakeNode(Node):
@@ -23,7 +27,8 @@ class FakeNode(Node):
     """
 
     def __init__(self, cluster: "FakeCluster", name: str, ip: str) -> None:
-        super().__init__(cluster, cast(Server, SimpleNamespace(name=name, ip=IPv4Address(ip))))
+        server = SimpleNamespace(name=name, ip=IPv4Address(ip), consul="server", swarm="both")
+        super().__init__(cluster, cast(Server, server))
         self.on = True
         self.events: list[str] = []
         self.answers: list[tuple[str, Callable[[], str]]] = []
@@ -74,9 +79,24 @@ class FakeCluster(Cluster):
     def __init__(self) -> None:
         self.members: Sequence[FakeNode] = [FakeNode(self, f"node-{n}", f"192.0.2.{n}") for n in (1, 2, 3)]
         self.nodes = list(self.members)
-        self.stack = cast(Stack, SimpleNamespace(power_on=self._power_on, logs=list))
+        self.stack = cast(Stack, SimpleNamespace(power_on=self._power_on, logs=list, memory=lambda _: None))
         self.converged = 0
         self.locked: Exception | None = None
+        self.listeners = []
+
+    def manage(self) -> None:
+        """Give the cluster a ledger, under the current SWARMER_HOME."""
+        self.home = ClusterHome("nspawn", "fake")
+        self.ssh = Ssh(self.home)
+        fields = {"home": self.home, "image": "0123456789ab", "layers": ["layer"], "kept": True, "broken": ""}
+        self.ledger = cast(Ledger, SimpleNamespace(**fields))
+
+    def swarm_leader(self, *, among: list[Node] | None = None, timeout: float = 30) -> Node:  # noqa: ARG002
+        return self.nodes[0]
+
+    @property
+    def authority(self) -> Authority:
+        raise SwarmerError("the CAs are missing")
 
     @property
     def credentials(self) -> Credentials:
