@@ -1,6 +1,6 @@
-"""The consul client of the image, and plain requests, against a consul server that answers.
+"""The consul client of the image, and plain HTTP requests, for a consul server that answers.
 
-The token travels in the environment, never on a command line: those can be read by everybody.
+The token is passed in the environment, never on a command line: every user of a machine can read command lines.
 """
 
 import os
@@ -19,7 +19,10 @@ from swarmer.ports import CONSUL_HTTPS
 from swarmer.ssh import quoted
 from swarmer.wait import NotYet, until
 
-#: Where a node has what its own consul client needs.
+#: Seconds in which the client must print its version; otherwise it does not run on this host.
+_VERSION_TIMEOUT = 10.0
+
+#: The environment of the consul client on a node.
 _ON_NODE = {
     "CONSUL_HTTP_ADDR": f"https://127.0.0.1:{CONSUL_HTTPS.number}",
     "CONSUL_CACERT": "/etc/swarmer/consul/ca-chain.pem",
@@ -39,8 +42,8 @@ class Command:
 def command(cluster: Cluster, arguments: Sequence[str]) -> Command:
     """`consul ARGUMENT…` for a server that answers, with the management token.
 
-    The program comes from the layers of the cluster's image. Where they aren't at hand, or it doesn't run on this
-    host, the node's own is run over SSH.
+    The program comes from the layers of the cluster's image. If this host doesn't have them, or can't run it, the
+    client of the node is run over SSH.
 
     Raises:
         GaveUp: no server answers.
@@ -64,19 +67,19 @@ def command(cluster: Cluster, arguments: Sequence[str]) -> Command:
 
 
 def request(cluster: Cluster, method: str, path: str, body: bytes | None = None) -> requests.Response:
-    """What a server that answers says to an HTTP request, with the management token.
+    """The response of a server that answers to an HTTP request, with the management token.
 
     Args:
-        path: with its query, as in `/v1/kv/name?raw`.
+        path: including the query, as in `/v1/kv/name?raw`.
 
     Raises:
         GaveUp: no server answers.
-        requests.RequestException: it stopped answering.
+        requests.RequestException: the server stopped answering.
     """
     node = answering(cluster)
     folder = cluster.home.folder
     with requests.Session() as session:
-        session.trust_env = False  # nodes are never behind a proxy of this host's
+        session.trust_env = False  # no proxy of this host leads to a node
         return session.request(
             method,
             f"https://{node.ip}:{CONSUL_HTTPS.number}/{path.lstrip('/')}",
@@ -92,7 +95,7 @@ def answering(cluster: Cluster) -> Node:
     """The first consul server that answers and knows a leader, waiting for one.
 
     Raises:
-        GaveUp: there is none.
+        GaveUp: none answered within 15 seconds.
     """
 
     def probe() -> Node:
@@ -113,7 +116,8 @@ def _program(cluster: Cluster) -> Path | None:
         program = store() / layer / "root/usr/bin/consul"
         if program.exists():
             try:
-                return program if subprocess.run([program, "version"], capture_output=True).returncode == 0 else None
-            except OSError:
+                done = subprocess.run([program, "version"], capture_output=True, timeout=_VERSION_TIMEOUT)
+            except (OSError, subprocess.TimeoutExpired):
                 return None
+            return program if done.returncode == 0 else None
     return None
