@@ -1,4 +1,4 @@
-"""What state clusters are in, as plain values: for the tables and the JSON of the command line."""
+"""The state of clusters, as plain values: for the tables and the JSON of the command line."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,18 +19,18 @@ from swarmer.wait import NotYet
 #: The numbers of serf's member states, as consul's API gives them.
 _MEMBER: Final = {1: "alive", 2: "leaving", 3: "left", 4: "failed"}
 
-#: What looking at a cluster that is booting, broken or half gone may raise. OSError: its certificates are missing.
+#: What a cluster that is booting, broken or partly removed may raise. OSError: its certificates are missing.
 _NOT_WELL = (PromiseBroken, NotYet, SwarmerError, *consul_api.Unavailable, *docker_api.Unavailable, OSError)
 
 
 class State(StrEnum):
-    """Who cares for a cluster.
+    """Whether a cluster is in use.
 
     Attributes:
-        RUNNING: a living process runs it.
-        KEPT: nobody runs it, but it was to be kept.
+        RUNNING: a living process owns it.
+        KEPT: no process owns it, but it was to be kept.
         BROKEN: a scenario broke it.
-        DEAD_OWNER: the process that ran it is dead; `swarmer gc` removes it.
+        DEAD_OWNER: the process that owned it is dead; `swarmer gc` removes it.
         UNREADABLE: its ledger can't be read.
     """
 
@@ -43,15 +43,16 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class ClusterSummary:
-    """A cluster of this machine, without looking into it.
+    """A cluster of this machine, as its ledger and the host describe it; no node is asked.
 
     Attributes:
         cluster: `STACK:DC`.
         nodes: the names of its nodes, in the order of the spec.
         running: how many of them are switched on.
-        image: the id of the image that they run.
-        owner_pid: the living process that runs it.
-        problem: what broke it, or why its ledger can't be read.
+        admin_network: as in `192.168.112.0/24`.
+        image: the id of the image that its nodes run.
+        owner_pid: the living process that owns it.
+        problem: which scenario broke it, or why its ledger can't be read.
     """
 
     cluster: str
@@ -66,7 +67,7 @@ class ClusterSummary:
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """A node, as it is now; None is what can't be told.
+    """A node, as it is now; None stands for unknown.
 
     Attributes:
         consul: its role, `server` or `agent`.
@@ -76,7 +77,7 @@ class NodeStatus:
         member: its state in consul's gossip, `alive`, `leaving`, `left` or `failed`.
         leader: whether it leads consul.
         voter: whether it votes in consul.
-        memory_bytes: what it uses.
+        memory_bytes: the memory that it uses.
     """
 
     name: str
@@ -97,8 +98,8 @@ class ClusterStatus:
 
     Attributes:
         healthy: it has converged.
-        problem: what is missing, one sentence; empty when healthy.
-        certificates_end: the time, as of ISO 8601, at which all certificates have ended; None is what can't be told.
+        problem: why it has not converged, one sentence; empty if it is healthy.
+        certificates_end: the time at which all certificates have expired, as of ISO 8601; None stands for unknown.
     """
 
     cluster: str
@@ -119,7 +120,7 @@ def listing() -> Iterator[ClusterSummary]:
             names = tuple(server.name for server in ledger.spec.servers)
             running = sum(map(stack_of(ledger).running, names))
         except SwarmerError as error:
-            if home.ledger.exists():  # else it was removed just now
+            if home.ledger.exists():  # if not, the cluster was removed meanwhile
                 yield ClusterSummary(home.name, State.UNREADABLE, problem=error.message)
             continue
         state, owner = _state(ledger)
@@ -136,12 +137,12 @@ def listing() -> Iterator[ClusterSummary]:
 
 
 def look(cluster: Cluster) -> ClusterStatus:
-    """How a cluster is, in whatever state."""
+    """The current state of a cluster, whatever it is."""
     problem = ""
     try:
         convergence.check_converged(cluster)
     except _NOT_WELL as error:
-        problem = str(error)
+        problem = str(error) or type(error).__name__  # some have no text, such as socket.timeout
     members, peers = _consul(cluster)
 
     def node_status(node: Node) -> NodeStatus:
@@ -166,7 +167,7 @@ def look(cluster: Cluster) -> ClusterStatus:
 
 
 def living() -> list[ClusterHome]:
-    """The clusters that somebody runs or wanted kept."""
+    """The clusters that a living process owns, that were kept, or that a scenario broke."""
     dead = (State.DEAD_OWNER, State.UNREADABLE)
     return [ClusterHome(*row.cluster.split(":")) for row in listing() if row.state not in dead]
 
@@ -196,7 +197,7 @@ def _cloud_init(node: Node) -> str | None:
 
 
 def _consul(cluster: Cluster) -> tuple[dict[str, str], list[consul_api.Peer]]:
-    """The members' states by name, and the raft peers, as a server with a leader sees them; else nothing."""
+    """The members' states by name, and the raft peers, as a server with a leader sees them; empty without one."""
     try:
         api = convergence.reachable_server(cluster)
         members = {row["Name"]: _MEMBER.get(row["Status"], "unknown") for row in api.agent.members()}
