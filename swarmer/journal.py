@@ -1,4 +1,4 @@
-"""The journals of all nodes, written to files of this host while they happen: a dead node's last words are there."""
+"""Copies the journals of all nodes to files on this host as they are written, so a dead node's last lines are kept."""
 
 import subprocess
 import threading
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from swarmer.cluster import Cluster
     from swarmer.cluster_node import Node
 
-#: Characters that a private key has at most; more lines than that are not held back for its end.
+#: The length of the longest private key, in characters; no more is held back to wait for its end.
 _LONGEST_KEY: Final = 16_000
 
 
 class JournalStreams:
-    """One `journalctl --follow` per node, over the node's shared connection; follows a node through its boots.
+    """One `journalctl --follow` per node, over the node's shared connection; a new one for each boot of the node.
 
-    Secrets of the cluster are masked in all that is written.
+    Secrets of the cluster are masked in the files.
     """
 
     def __init__(self, cluster: "Cluster", folder: Path) -> None:
@@ -41,7 +41,7 @@ class JournalStreams:
             self._end(name)
 
     def follow(self, node: "Node") -> None:
-        """Write this boot's journal of a node from its beginning, behind what its earlier boots said."""
+        """Append the journal of a node's current boot, from its beginning, to the node's file."""
         self._end(node.name)
         command = "journalctl --boot --follow --no-tail --quiet --output=short-iso-precise"
         process = subprocess.Popen(
@@ -60,11 +60,11 @@ class JournalStreams:
         self._streams[node.name] = (process, copier)
 
     def file(self, node: str) -> Path:
-        """Where the journal of a node goes, over all its boots."""
+        """The file with the journal of a node, of all its boots."""
         return self.folder / f"{node}.log"
 
     def files(self) -> Iterator[Path]:
-        """The journals that were written so far."""
+        """The files that exist so far."""
         yield from sorted(self.folder.glob("*.log"))
 
     def _end(self, name: str) -> None:
@@ -76,7 +76,7 @@ class JournalStreams:
 
 
 def _copy(lines: IO[str], file: Path, mask: Callable[[str], str]) -> None:
-    """Append lines to a file as they come, masked."""
+    """Append lines to a file as they arrive, masked."""
     with lines, file.open("a", encoding="utf-8") as copy:
         for text in _whole(lines):
             copy.write(mask(text))
@@ -84,7 +84,7 @@ def _copy(lines: IO[str], file: Path, mask: Callable[[str], str]) -> None:
 
 
 def _whole(lines: Iterable[str]) -> Iterator[str]:
-    """The lines, but those of a private key in one piece: line by line, nobody could tell what they are."""
+    """The lines, but those of a private key as one text: a single line of it could not be recognised as a secret."""
     held = ""
     for line in lines:
         held += line
