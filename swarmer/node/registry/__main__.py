@@ -13,6 +13,7 @@ from swarmer.node.consul_agent import Agent, Refused, own_token
 from swarmer.node.patience import patient
 from swarmer.node.registry import health
 from swarmer.node.registry.copies import Copies
+from swarmer.node.registry.forwarder import Forwarder
 from swarmer.node.registry.front import Front
 from swarmer.node.registry.gate import Gate
 from swarmer.node.registry.health import Health
@@ -38,7 +39,10 @@ def main() -> int:
     agents = Agents()
     peers = Peers(settings)
     copies = None if settings.shared else Copies(settings, peers)
-    leadership = Leadership(settings, agents, lambda: bool(copies and copies.complete)) if copies else None
+    forwarder = Forwarder()
+    leadership = None
+    if copies:
+        leadership = Leadership(settings, agents, lambda: bool(copies and copies.complete), forwarder.end_requests)
     look = Health(settings, copies, agents)
     front = Front(settings, Truth(agents), leadership, copies, peers)
     Path(FRONT_SOCKET).unlink(missing_ok=True)
@@ -53,6 +57,7 @@ def main() -> int:
     _start(look.watch)
     if copies and leadership:
         _start(copies.follow)
+        _start(forwarder.run)
         _start(leadership.watch)
         _start(leadership.run)
     ended.wait()

@@ -14,7 +14,7 @@ from swarmer.node.registry.access import Shown
 from swarmer.node.registry.calls import Call, Kind, parse
 from swarmer.node.registry.copies import Copies
 from swarmer.node.registry.leadership import Leadership
-from swarmer.node.registry.peers import Peers
+from swarmer.node.registry.peers import QUICK, Peers
 from swarmer.node.registry.refusal import Refusal, unavailable
 from swarmer.node.registry.settings import Settings
 from swarmer.node.registry.truth import Fenced, Manifest, Truth
@@ -112,7 +112,8 @@ class Front:
             pass
         for peer in self._settings.peers:
             try:
-                with self._peers.content(peer, f"{manifest.repository}/manifests/{manifest.digest}") as answer:
+                path = f"{manifest.repository}/manifests/{manifest.digest}"
+                with self._peers.content(peer, path, timeout=QUICK) as answer:
                     content = answer.read()
                 if manifests.digest_of(content) == manifest.digest:
                     return content

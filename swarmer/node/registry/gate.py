@@ -9,7 +9,7 @@ from swarmer.node.registry import access, store
 from swarmer.node.registry.access import Right, Shown
 from swarmer.node.registry.calls import Call, Kind, is_digest, parse
 from swarmer.node.registry.leadership import Leadership
-from swarmer.node.registry.peers import Peers
+from swarmer.node.registry.peers import QUICK, Peers
 from swarmer.node.registry.refusal import Refusal, unavailable
 from swarmer.node.registry.settings import Settings
 from swarmer.ports import REGISTRY
@@ -48,15 +48,18 @@ class Way:
         target: the address that nginx passes it to.
         authorization: the header that goes with it.
         digest: of a blob on this node's disk, which nginx can send by itself.
+        forwarded: it goes by way of the forwarder, and so ends when the leadership does.
     """
 
     target: str
     authorization: str = ""
     digest: str = ""
+    forwarded: bool = False
 
     @property
     def headers(self) -> Mapping[str, str]:
-        headers = {"X-Target": self.target, "X-Bearer": self.authorization}
+        passing = "@forwarded" if self.forwarded else "@direct"
+        headers = {"X-Target": self.target, "X-Bearer": self.authorization, "X-Passing": passing}
         if self.digest:
             headers |= {"X-File": f"/{store.place(self.digest)}", "X-Digest": self.digest}
         return headers
@@ -91,28 +94,31 @@ class Gate:
                 raise Refusal(401, "UNAUTHORIZED", "ask for a token, with the certificate or credentials", headers)
             return Way(_FRONT + call.uri)
         if self._leadership is None:
-            return Way(_STORE + call.uri)
+            return Way(_STORE + call.uri, forwarded=call.writes)
         # Who pushes asks whether a blob is there in order to use it, and only the leader can.
-        if call.writes or (call.kind is Kind.BLOB and call.method == "HEAD" and right is Right.PUSH):
+        for_leader = call.writes or (call.kind is Kind.BLOB and call.method == "HEAD" and right is Right.PUSH)
+        if for_leader:
             node = self._leader(request)
         elif call.kind is Kind.BLOB:
             node = self._holder(request, call)
         else:
             node = settings.name
         if node != settings.name:
-            return Way(self._at(node) + call.uri, f"Bearer {access.token(right, settings, now)}")
+            token = access.token(right, settings, now)
+            return Way(self._at(node) + call.uri, f"Bearer {token}", forwarded=for_leader)
         if right is Right.PUSH:
             self._prepare(request, call)
         if call.kind is Kind.BLOB and call.method == "GET" and store.has_blob(call.repository, call.reference):
             return Way(_STORE + call.uri, digest=call.reference)
-        return Way((_STORE if call.kind in (Kind.BLOB, Kind.UPLOADS, Kind.UPLOAD) else _FRONT) + call.uri)
+        target = _STORE if call.kind in (Kind.BLOB, Kind.UPLOADS, Kind.UPLOAD) else _FRONT
+        return Way(target + call.uri, forwarded=for_leader)
 
     def _of_peer(self, call: Call, shown: Shown) -> Way:
         """Between registry nodes: the content of this node's disk, whatever it means."""
         if access.node_of(shown, self._settings) not in self._settings.nodes:
             raise Refusal(403, "DENIED", "only the registry's own nodes may ask this")
         if call.kind is Kind.PEER_COPY:
-            return Way(_FRONT + call.uri)
+            return Way(_FRONT + call.uri, forwarded=True)
         return Way(_STORE + call.uri.removeprefix("/peer"))
 
     def _leader(self, request: Request) -> str:
@@ -129,7 +135,8 @@ class Gate:
             return own
         for peer in self._settings.peers:
             try:
-                with self._peers.content(peer, f"{call.repository}/blobs/{call.reference}", method="HEAD"):
+                path = f"{call.repository}/blobs/{call.reference}"
+                with self._peers.content(peer, path, method="HEAD", timeout=QUICK):
                     return peer
             except (Refusal, OSError):
                 continue

@@ -15,8 +15,8 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
 from swarmer.node.patience import patient
@@ -58,13 +58,17 @@ class Leadership:
     Args:
         agents: are told when consul last answered what only a quorum can.
         fit: whether this node has everything that was acknowledged, and can serve it.
+        ended: is called when a leadership has ended, this node's or another's. It must not take long.
     """
 
-    def __init__(self, settings: Settings, agents: Agents, fit: Callable[[], bool]) -> None:
+    def __init__(
+        self, settings: Settings, agents: Agents, fit: Callable[[], bool], ended: Callable[[], None] = lambda: None
+    ) -> None:
         self.lease = Lease()
         self._settings = settings
         self._agents = agents
         self._fit = fit
+        self._ended = ended
         self._proof = Agent(own_token("registry"), timeout=_PROOF_TIMEOUT)
         self._watch = Agent(own_token("registry"), timeout=20)
         self._session = ""
@@ -72,6 +76,7 @@ class Leadership:
         self._fit_at = 0.0
         self._free_at: float | None = None
         self._seen: str | None = None
+        self._seen_session = ""
         self._known = threading.Condition()
         self._freed = threading.Event()
 
@@ -112,7 +117,16 @@ class Leadership:
                 time.sleep(_RETRY)
                 continue
             index = answer.index
-            self._learn(holder_of(answer))
+            self._learn_from(answer)
+
+    def _learn_from(self, answer: Answer) -> None:
+        """Consul said who holds the lock, or that nobody does; not, that it can't tell."""
+        session = session_of(answer)
+        with self._known:
+            former, self._seen_session = self._seen_session, session
+        self._learn(holder_of(answer))
+        if former and session != former:
+            self._ended()
 
     def _learn(self, holder: str | None) -> None:
         with self._known:
@@ -155,9 +169,8 @@ class Leadership:
             raise Refused(f"{answer.status} {answer.text.decode(errors='replace')}")
         self._agents.contact = time.monotonic()
         # A question that waits for news hangs for ten seconds when consul loses its leader; this one doesn't.
-        self._learn(holder_of(answer))
-        entry: Mapping[str, Any] = answer.json()[0] if answer.status == 200 else {}
-        session = str(entry.get("Session", ""))
+        self._learn_from(answer)
+        session = session_of(answer)
         if session:
             self._free_at = None
         if session and session == self._session:
@@ -222,11 +235,13 @@ class Leadership:
         return json.dumps({"name": self._settings.name}).encode()
 
 
+def session_of(answer: Answer) -> str:
+    """The session that holds the lock, in consul's answer on it; empty when none does."""
+    return str(answer.json()[0].get("Session", "")) if answer.status == 200 else ""
+
+
 def holder_of(answer: Answer) -> str | None:
     """The name of the node that holds the lock, in consul's answer on it."""
-    if answer.status != 200:
+    if not session_of(answer):
         return None
-    entry = answer.json()[0]
-    if not entry.get("Session"):
-        return None
-    return str(json.loads(base64.b64decode(entry["Value"]))["name"])
+    return str(json.loads(base64.b64decode(answer.json()[0]["Value"]))["name"])

@@ -17,6 +17,9 @@ from swarmer.ports import REGISTRY
 #: Seconds until a peer that says nothing is passed over.
 CONNECT_TIMEOUT: Final = patient(2.0)
 _READ_TIMEOUT: Final = patient(30.0)
+
+#: The same while a client waits, and another peer may be asked.
+QUICK: Final = patient(3.0)
 _COPY_TIMEOUT: Final = 600.0
 
 
@@ -29,14 +32,19 @@ class Peers:
         self._context.load_cert_chain(FOLDER / "client.pem", FOLDER / "client-key.pem")
 
     @contextmanager
-    def content(self, peer: str, path: str, *, method: str = "GET") -> Iterator[http.client.HTTPResponse]:
+    def content(
+        self, peer: str, path: str, *, method: str = "GET", timeout: float = _READ_TIMEOUT
+    ) -> Iterator[http.client.HTTPResponse]:
         """What a peer has on its own disk: `NAME/blobs/DIGEST` or `NAME/manifests/DIGEST`.
+
+        Args:
+            timeout: seconds without a byte until the peer is passed over.
 
         Raises:
             Refusal: it doesn't have that.
             OSError: it doesn't answer, or can't tell.
         """
-        with self._asked(peer, method, f"/peer/v2/{path}", None, _READ_TIMEOUT) as answer:
+        with self._asked(peer, method, f"/peer/v2/{path}", None, timeout) as answer:
             if answer.status == 404:
                 raise Refusal(404, "BLOB_UNKNOWN", f"{peer} has no {path}")
             if answer.status != 200:
