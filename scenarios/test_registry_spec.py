@@ -83,14 +83,15 @@ def test_an_unknown_upload_and_an_unknown_blob_are_told(client: RegistryClient) 
     [
         (b"no json", (400, ["MANIFEST_INVALID"])),
         (b"{}", (400, ["MANIFEST_INVALID"])),
-        (b" " * 4_200_000, (400, ["MANIFEST_INVALID"])),
-        (b" " * 5_000_000, (413, ["SIZE_INVALID"])),
+        (b" " * (4 << 20), (400, ["MANIFEST_INVALID"])),
+        (b" " * ((4 << 20) + 1), (413, ["SIZE_INVALID"])),
     ],
+    ids=["not JSON", "an empty object", "4 MiB", "one byte more"],
 )
 def test_what_is_no_manifest_is_refused(client: RegistryClient, content: bytes, error: tuple[int, list[str]]) -> None:
     headers = {"Content-Type": registry_client.MANIFEST}
     answer = client.ask("PUT", "/v2/errors/manifests/1", data=content, headers=headers)
-    assert error_of(answer) in (error, (413, ["SIZE_INVALID"]))
+    assert error_of(answer) == error
 
 
 def test_a_manifest_under_another_digest_is_refused(client: RegistryClient) -> None:
