@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from swarmer.node.consul_agent import Answer, Refused
 from swarmer.node.registry.refusal import Refusal
-from swarmer.node.registry.truth import LOCK, Agents, Fenced, Manifest, Truth
+from swarmer.node.registry.truth import LOCK, Agents, Fenced, Manifest, Truth, next_index
 
 TAGS = ("one", "two")
 DIGESTS = [f"sha256:{letter * 64}" for letter in "abc"]
@@ -24,10 +24,12 @@ class Consul:
 
     Attributes:
         slow: hold the next transaction back; who sent it gets no answer.
+        lose_lock_after: the lock goes to another session after so many more transactions.
     """
 
     holder: str = "session"
     slow: bool = False
+    lose_lock_after: int | None = None
     index: int = 1
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     held_back: list[list[dict[str, Any]]] = field(default_factory=list)
@@ -46,6 +48,10 @@ class Consul:
 
     def carry_out(self, steps: list[dict[str, Any]]) -> bool:
         """All of it or nothing."""
+        if self.lose_lock_after is not None:
+            self.lose_lock_after -= 1
+            if self.lose_lock_after < 0:
+                return False
         entries = dict(self.entries)
         for step in (each["KV"] for each in steps):
             key, verb = step["Key"], step["Verb"]
@@ -146,3 +152,31 @@ def test_who_lost_the_lock_changes_nothing() -> None:
         with pytest.raises(Fenced):
             change()
     assert not consul.entries
+
+
+def test_a_manifest_of_very_many_tags_that_was_removed_in_part_is_removed_by_the_next_try() -> None:
+    consul = Consul()
+    truth = truth_of(consul)
+    tags = [f"tag-{number:03}" for number in range(150)]
+    for tag in tags:
+        truth.acknowledge("session", manifest(DIGESTS[0]), tag)
+    consul.lose_lock_after = 2
+    with pytest.raises(Fenced):
+        truth.forget("session", "app", DIGESTS[0])
+    left = truth.tags("app")
+    assert 0 < len(left) < len(tags)
+    # What a tag stands for is there.
+    assert set(left.values()) == {DIGESTS[0]}
+    assert truth.manifest("app", DIGESTS[0])
+    consul.lose_lock_after = None
+    truth.forget("session", "app", DIGESTS[0])
+    assert not truth.tags("app")
+    assert not truth.manifest("app", DIGESTS[0])
+
+
+def test_the_question_after_a_restored_snapshot_does_not_wait() -> None:
+    def answer(index: int) -> Answer:
+        return Answer(200, {"X-Consul-Index": str(index)}, b"[]")
+
+    assert [next_index(answer(12), before) for before in (0, 11, 12)] == [12, 12, 12]
+    assert next_index(answer(12), 13) == 0

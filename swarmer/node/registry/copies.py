@@ -15,7 +15,7 @@ from swarmer.node.registry import manifests, store
 from swarmer.node.registry.peers import Peers
 from swarmer.node.registry.refusal import Refusal, unavailable
 from swarmer.node.registry.settings import Settings
-from swarmer.node.registry.truth import Manifest
+from swarmer.node.registry.truth import Manifest, next_index
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +81,9 @@ class Copies:
                 index = 0
                 time.sleep(_PAUSE)
                 continue
-            index = answer.index if self.get(_acknowledged(answer)) else 0
-            if not index:
+            got_all = self.get(_acknowledged(answer))
+            index = next_index(answer, index) if got_all else 0
+            if not got_all:
                 time.sleep(_PAUSE)
 
     def get(self, wanted: Iterable[Manifest]) -> bool:

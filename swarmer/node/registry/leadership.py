@@ -23,7 +23,7 @@ from swarmer.node.patience import patient
 from swarmer.node.registry.health import CHECK
 from swarmer.node.registry.lease import LOCK_DELAY, Lease
 from swarmer.node.registry.settings import Settings
-from swarmer.node.registry.truth import LOCK, Agents
+from swarmer.node.registry.truth import LOCK, Agents, next_index
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Leadership:
                 index = 0
                 time.sleep(_RETRY)
                 continue
-            index = answer.index
+            index = next_index(answer, index)
             self._learn_from(answer)
 
     def _learn_from(self, answer: Answer) -> None:

@@ -48,7 +48,11 @@ _STEPS: Final = 60
 
 
 class Fenced(Exception):
-    """The lock isn't held by the session that the change was made for, or another change came between."""
+    """The lock isn't held by the session that the change was made for, or another change came between.
+
+    Consul carries out a transaction as a whole or not at all, and nothing of this one. A change of more than `_STEPS`
+    steps takes several: those before this one stay.
+    """
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,8 @@ class Truth:
         """Make a manifest known, and let a tag stand for it.
 
         Raises:
-            Fenced: the session doesn't hold the lock any more, or an earlier change came late; nothing has changed.
+            Fenced: the session doesn't hold the lock any more, or an earlier change came late; nothing has changed,
+                since this is always one transaction.
             Refusal: consul doesn't answer; whether anything has changed isn't known.
         """
         steps = [_set(manifest.key, {**asdict(manifest)})]
@@ -188,7 +193,9 @@ class Truth:
         """Remove a manifest, and before it every tag that stands for it.
 
         Raises:
-            Fenced, Refusal: as `acknowledge`.
+            Fenced: as `acknowledge`; but of very many tags, some may be gone. The manifest and the other tags are still
+                there, and the same call again removes them.
+            Refusal: as `acknowledge`.
         """
         tags = [tag for tag, found in self.tags(repository).items() if found == digest]
         steps = [_delete(f"{_TAGS}{repository}:{tag}") for tag in tags]
@@ -224,6 +231,15 @@ class Truth:
             if time.monotonic() >= deadline:
                 raise unavailable(f"this node can't ask the cluster what is acknowledged: {last}")
             time.sleep(_PAUSE)
+
+
+def next_index(answer: Answer, index: int) -> int:
+    """The index for the next question that waits for news, after one with `index`.
+
+    It is 0, to which consul answers without waiting, when the index went back: a snapshot was restored.
+    Source: consul's page on blocking queries.
+    """
+    return answer.index if answer.index >= index else 0
 
 
 def _value(entry: dict[str, Any]) -> Any:
