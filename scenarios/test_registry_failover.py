@@ -201,7 +201,7 @@ def test_a_node_that_answers_too_late_says_try_again(
     registry_leader: Node, registry_at: At, faults: Faults, repository: str
 ) -> None:
     path = f"/v2/{repository}/tags/list"
-    given_up = f"journalctl --boot --unit=nginx | grep 'timed out.*{path}.*subrequest: \"/gate\"'"
+    given_up = f"journalctl --boot --unit=nginx | grep 'timed out.*{path}.*subrequest: \"/route\"'"
     with ThreadPoolExecutor(1) as pool, faults.stop(registry_leader, unit="swarmer-registry"):
         asked = pool.submit(registry_at(registry_leader).get, path, timeout=20)
         # Now nginx asks why, and gets an answer again.

@@ -94,3 +94,13 @@ def test_nginx_knows_every_status_and_header_by_which_the_gate_refuses() -> None
     assert used == set(re.findall(r"= (\d+)\) \{ return \1 \$refusal_body", configuration))
     for name in ("www_authenticate", "allow", "retry_after"):
         assert f"$upstream_http_x_refusal_{name};" in request
+
+
+def test_the_program_knows_every_path_that_nginx_itself_asks_for() -> None:
+    configuration = (RECIPE / "rootfs/etc/nginx/nginx.conf").read_text()
+    request = (RECIPE / "rootfs/etc/nginx/registry-request.conf").read_text()
+    asked = re.findall(r"auth_request (/[a-z]+);", request) + re.findall(r"rewrite \^ (/[a-z]+)\?", configuration)
+    assert len(asked) == 3
+    known = re.findall(r'case "(/[a-z]+)"', Path(server.__file__).read_text())
+    assert {*asked, "/health"} == set(known)
+    assert all(f"location = {path} {{" in configuration for path in ("/health", *asked[:1]))

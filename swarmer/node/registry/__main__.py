@@ -15,10 +15,10 @@ from swarmer.node.registry import health
 from swarmer.node.registry.copies import Copies
 from swarmer.node.registry.forwarder import Forwarder
 from swarmer.node.registry.front import Front
-from swarmer.node.registry.gate import Gate
 from swarmer.node.registry.health import Health
 from swarmer.node.registry.leadership import Leadership
 from swarmer.node.registry.peers import Peers
+from swarmer.node.registry.routing import Router
 from swarmer.node.registry.server import serve
 from swarmer.node.registry.settings import FRONT_SOCKET, Settings
 from swarmer.node.registry.truth import Agents, Truth
@@ -46,7 +46,7 @@ def main() -> int:
     look = Health(settings, copies, agents)
     front = Front(settings, Truth(agents), leadership, copies, peers)
     Path(FRONT_SOCKET).unlink(missing_ok=True)
-    serve(FRONT_SOCKET, grp.getgrnam(_GROUP).gr_gid, Gate(settings, leadership, peers), front, look)
+    serve(FRONT_SOCKET, grp.getgrnam(_GROUP).gr_gid, Router(settings, leadership, peers), front, look)
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     signal.signal(signal.SIGINT, lambda *_: ended.set())

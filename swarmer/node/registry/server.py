@@ -13,9 +13,9 @@ from swarmer.node.registry import manifests, store
 from swarmer.node.registry.access import Shown
 from swarmer.node.registry.calls import Kind, parse
 from swarmer.node.registry.front import Front, Response
-from swarmer.node.registry.gate import Gate, Request
 from swarmer.node.registry.health import Health
 from swarmer.node.registry.refusal import Refusal, unavailable
+from swarmer.node.registry.routing import Request, Router
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ class Server(socketserver.ThreadingUnixStreamServer):
             super().handle_error(request, client_address)
 
 
-def serve(socket: str, group: int, gate: Gate, front: Front, health: Health) -> Server:
+def serve(socket: str, group: int, router: Router, front: Front, health: Health) -> Server:
     """Begin to answer on a socket that only `group` may use."""
-    handler = type("Handler", (_Handler,), {"gate": gate, "front": front, "health": health})
+    handler = type("Handler", (_Handler,), {"router": router, "front": front, "health": health})
     server = Server(socket, handler)
     os.chown(socket, 0, group)
     os.chmod(socket, 0o660)  # noqa: PTH101
@@ -46,7 +46,7 @@ def serve(socket: str, group: int, gate: Gate, front: Front, health: Health) -> 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    gate: ClassVar[Gate]
+    router: ClassVar[Router]
     front: ClassVar[Front]
     health: ClassVar[Health]
 
@@ -93,8 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _response(self, body: bytes | None) -> Response:
         headers = self.headers
         match self.path:
-            case "/gate":
-                return self._gate()
+            case "/route":
+                return self._route()
             case "/health":
                 problem = self.health.problem()
                 text = {"Content-Type": "text/plain; charset=utf-8"}
@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
             store.drop_upload(call.repository, call.reference)
         raise store.full("the upload did not fit")
 
-    def _gate(self) -> Response:
+    def _route(self) -> Response:
         """For nginx: headers that say where to pass a request, or 403 and what to tell the client instead."""
         headers = self.headers
         length = headers.get("X-Length", "")
@@ -138,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
             forwarded=bool(headers.get("X-Forwarded-By-Node")),
         )
         try:
-            return Response(204, b"", self.gate.way(request).headers)
+            return Response(204, b"", self.router.route(request).headers)
         except Refusal as refusal:
             return Response(403, b"", refusal.for_nginx)
         except OSError as error:

@@ -41,7 +41,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Way:
+class Route:
     """Where a request goes.
 
     Attributes:
@@ -65,7 +65,7 @@ class Way:
         return headers
 
 
-class Gate:
+class Router:
     """Decides by what is allowed, who leads, what is on this node's disk, and how much room there is."""
 
     def __init__(self, settings: Settings, leadership: Leadership | None, peers: Peers) -> None:
@@ -73,7 +73,7 @@ class Gate:
         self._leadership = leadership
         self._peers = peers
 
-    def way(self, request: Request) -> Way:
+    def route(self, request: Request) -> Route:
         """Where this request goes.
 
         Raises:
@@ -85,16 +85,16 @@ class Gate:
             return self._of_peer(call, shown)
         if call.kind is Kind.TOKEN:
             access.check_for_token(shown, settings, now, request.host)
-            return Way(_FRONT + call.uri)
+            return Route(_FRONT + call.uri)
         right = access.check(Right.PUSH if call.writes else Right.PULL, shown, settings, now, request.host)
         if call.kind is Kind.PING:
             # Else `docker` would never send credentials, which may allow more than its certificate.
             if right is not Right.PUSH and not shown.authorization:
                 headers = access.challenge(request.host, settings)
                 raise Refusal(401, "UNAUTHORIZED", "ask for a token, with the certificate or credentials", headers)
-            return Way(_FRONT + call.uri)
+            return Route(_FRONT + call.uri)
         if self._leadership is None:
-            return Way(_STORE + call.uri, forwarded=call.writes)
+            return Route(_STORE + call.uri, forwarded=call.writes)
         # Who pushes asks whether a blob is there in order to use it, and only the leader can.
         for_leader = call.writes or (call.kind is Kind.BLOB and call.method == "HEAD" and right is Right.PUSH)
         if for_leader:
@@ -105,21 +105,21 @@ class Gate:
             node = settings.name
         if node != settings.name:
             token = access.token(right, settings, now)
-            return Way(self._at(node) + call.uri, f"Bearer {token}", forwarded=for_leader)
+            return Route(self._at(node) + call.uri, f"Bearer {token}", forwarded=for_leader)
         if right is Right.PUSH:
             self._prepare(request, call)
         if call.kind is Kind.BLOB and call.method == "GET" and store.has_blob(call.repository, call.reference):
-            return Way(_STORE + call.uri, digest=call.reference)
+            return Route(_STORE + call.uri, digest=call.reference)
         target = _STORE if call.kind in (Kind.BLOB, Kind.UPLOADS, Kind.UPLOAD) else _FRONT
-        return Way(target + call.uri, forwarded=for_leader)
+        return Route(target + call.uri, forwarded=for_leader)
 
-    def _of_peer(self, call: Call, shown: Shown) -> Way:
+    def _of_peer(self, call: Call, shown: Shown) -> Route:
         """Between registry nodes: the content of this node's disk, whatever it means."""
         if access.node_of(shown, self._settings) not in self._settings.nodes:
             raise Refusal(403, "DENIED", "only the registry's own nodes may ask this")
         if call.kind is Kind.PEER_COPY:
-            return Way(_FRONT + call.uri, forwarded=True)
-        return Way(_STORE + call.uri.removeprefix("/peer"))
+            return Route(_FRONT + call.uri, forwarded=True)
+        return Route(_STORE + call.uri.removeprefix("/peer"))
 
     def _leader(self, request: Request) -> str:
         assert self._leadership
