@@ -10,7 +10,7 @@ import pytest
 
 from swarmer.image.recipe import RECIPE
 from swarmer.node.registry import manifests, server, store
-from swarmer.node.registry.front import Response
+from swarmer.node.registry.api import Response
 
 HIDDEN = b"DELETE /v2/app/manifests/1 HTTP/1.1\r\nHost: any\r\nContent-Length: 0\r\n\r\n"
 CHUNKED = b"%x\r\n%s\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN)

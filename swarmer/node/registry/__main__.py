@@ -12,9 +12,9 @@ from pathlib import Path
 from swarmer.node.consul_agent import Agent, Refused, own_token
 from swarmer.node.patience import patient
 from swarmer.node.registry import health
+from swarmer.node.registry.api import Api
 from swarmer.node.registry.copies import Copies
 from swarmer.node.registry.forwarder import Forwarder
-from swarmer.node.registry.front import Front
 from swarmer.node.registry.health import Health
 from swarmer.node.registry.leadership import Leadership
 from swarmer.node.registry.peers import Peers
@@ -44,9 +44,9 @@ def main() -> int:
     if copies:
         leadership = Leadership(settings, agents, lambda: bool(copies and copies.complete), forwarder.end_requests)
     look = Health(settings, copies, agents)
-    front = Front(settings, Truth(agents), leadership, copies, peers)
+    api = Api(settings, Truth(agents), leadership, copies, peers)
     Path(FRONT_SOCKET).unlink(missing_ok=True)
-    serve(FRONT_SOCKET, grp.getgrnam(_GROUP).gr_gid, Router(settings, leadership, peers), front, look)
+    serve(FRONT_SOCKET, grp.getgrnam(_GROUP).gr_gid, Router(settings, leadership, peers), api, look)
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     signal.signal(signal.SIGINT, lambda *_: ended.set())

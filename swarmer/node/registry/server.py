@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 from swarmer.node.registry import manifests, store
 from swarmer.node.registry.access import Shown
+from swarmer.node.registry.api import Api, Response
 from swarmer.node.registry.calls import Kind, parse
-from swarmer.node.registry.front import Front, Response
 from swarmer.node.registry.health import Health
 from swarmer.node.registry.refusal import Refusal, unavailable
 from swarmer.node.registry.routing import Request, Router
@@ -34,9 +34,9 @@ class Server(socketserver.ThreadingUnixStreamServer):
             super().handle_error(request, client_address)
 
 
-def serve(socket: str, group: int, router: Router, front: Front, health: Health) -> Server:
+def serve(socket: str, group: int, router: Router, api: Api, health: Health) -> Server:
     """Begin to answer on a socket that only `group` may use."""
-    handler = type("Handler", (_Handler,), {"router": router, "front": front, "health": health})
+    handler = type("Handler", (_Handler,), {"router": router, "api": api, "health": health})
     server = Server(socket, handler)
     os.chown(socket, 0, group)
     os.chmod(socket, 0o660)  # noqa: PTH101
@@ -47,7 +47,7 @@ def serve(socket: str, group: int, router: Router, front: Front, health: Health)
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     router: ClassVar[Router]
-    front: ClassVar[Front]
+    api: ClassVar[Api]
     health: ClassVar[Health]
 
     def _answer(self) -> None:
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
                 raise Refusal(411, "SIZE_INVALID", f"send it whole, with its size in Content-Length: {limit}")
             case _:
                 type_ = headers.get("Content-Type", "")
-                return self.front.answer(self.command, self.path, self._shown(), headers["Host"], type_, body)
+                return self.api.answer(self.command, self.path, self._shown(), headers["Host"], type_, body)
 
     def _make_room(self) -> None:
         """After an error: if it is because the disk is full, what came of that upload must not keep it full.

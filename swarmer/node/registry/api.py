@@ -37,7 +37,7 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Front:
+class Api:
     """Answers what isn't the transport of a blob."""
 
     def __init__(
