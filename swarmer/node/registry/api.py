@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from swarmer.node.registry import access, manifests, store
 from swarmer.node.registry.access import Shown
-from swarmer.node.registry.calls import Call, Kind, parse
+from swarmer.node.registry.api_call import ApiCall, Kind, parse
 from swarmer.node.registry.copies import Copies
 from swarmer.node.registry.leadership import Leadership
 from swarmer.node.registry.peers import QUICK, Peers
@@ -86,13 +86,13 @@ class Api:
         token = access.token(right, self._settings, now)
         return _json({"token": token, "access_token": token, "expires_in": access.TOKEN_LIFETIME})
 
-    def _tags(self, call: Call) -> Response:
+    def _tags(self, call: ApiCall) -> Response:
         tags = sorted(self._truth.tags(call.repository))
         if not tags and call.repository not in self._truth.repositories():
             raise Refusal(404, "NAME_UNKNOWN", f"there is no repository {call.repository}")
         return _page("tags", tags, call, {"name": call.repository})
 
-    def _manifest(self, call: Call) -> Response:
+    def _manifest(self, call: ApiCall) -> Response:
         digest = call.reference if call.by_digest else self._truth.digest_of(call.repository, call.reference)
         known = self._truth.manifest(call.repository, digest) if digest else None
         if not known:
@@ -123,7 +123,7 @@ class Api:
 
     # -- changing ------------------------------------------------------------------------------------------
 
-    def _put(self, call: Call, type_: str, body: bytes) -> Response:
+    def _put(self, call: ApiCall, type_: str, body: bytes) -> Response:
         session, copies = self._session(), self._copies
         assert copies
         manifest = manifests.understood(call.repository, call.reference, type_, body)
@@ -138,7 +138,7 @@ class Api:
         where = f"/v2/{manifest.repository}/manifests/{manifest.digest}"
         return Response(201, b"", {"Location": where, "Docker-Content-Digest": manifest.digest})
 
-    def _delete(self, call: Call) -> Response:
+    def _delete(self, call: ApiCall) -> Response:
         session = self._session()
         if call.by_digest:
             if not self._truth.manifest(call.repository, call.reference):
@@ -196,7 +196,7 @@ def _json(value: object, headers: Mapping[str, str] | None = None) -> Response:
     return Response(200, body, {"Content-Type": "application/json", **(headers or {})})
 
 
-def _page(key: str, entries: Sequence[str], call: Call, rest: Mapping[str, str]) -> Response:
+def _page(key: str, entries: Sequence[str], call: ApiCall, rest: Mapping[str, str]) -> Response:
     """A list, or as much of it as the client asks for, and then where the rest is."""
     try:
         count = int(call.query.get("n") or _PAGE)

@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any, Final
 
-from swarmer.node.registry.calls import is_digest
+from swarmer.node.registry.api_call import is_digest
 from swarmer.node.registry.refusal import Refusal
 from swarmer.node.registry.truth import Manifest
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from swarmer.node.registry import access, store
 from swarmer.node.registry.access import Right, Shown
-from swarmer.node.registry.calls import Call, Kind, is_digest, parse
+from swarmer.node.registry.api_call import ApiCall, Kind, is_digest, parse
 from swarmer.node.registry.leadership import Leadership
 from swarmer.node.registry.peers import QUICK, Peers
 from swarmer.node.registry.refusal import Refusal, unavailable
@@ -113,7 +113,7 @@ class Router:
         target = _STORE if call.kind in (Kind.BLOB, Kind.UPLOADS, Kind.UPLOAD) else _FRONT
         return Route(target + call.uri, forwarded=for_leader)
 
-    def _of_peer(self, call: Call, shown: Shown) -> Route:
+    def _of_peer(self, call: ApiCall, shown: Shown) -> Route:
         """Between registry nodes: the content of this node's disk, whatever it means."""
         if access.node_of(shown, self._settings) not in self._settings.nodes:
             raise Refusal(403, "DENIED", "only the registry's own nodes may ask this")
@@ -128,7 +128,7 @@ class Router:
             raise unavailable("no node leads the registry just now: it can't be changed, only read; try again")
         return leader
 
-    def _holder(self, request: Request, call: Call) -> str:
+    def _holder(self, request: Request, call: ApiCall) -> str:
         """A node that has a blob on its disk: this one, if nobody has it."""
         own = self._settings.name
         if request.forwarded or store.has_blob(call.repository, call.reference):
@@ -142,7 +142,7 @@ class Router:
                 continue
         return own
 
-    def _prepare(self, request: Request, call: Call) -> None:
+    def _prepare(self, request: Request, call: ApiCall) -> None:
         """Before a push goes on here: that there is room, and that garbage collection leaves what it counts on.
 
         Raises:

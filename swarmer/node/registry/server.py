@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from swarmer.node.registry import manifests, store
 from swarmer.node.registry.access import Shown
 from swarmer.node.registry.api import Api, Response
-from swarmer.node.registry.calls import Kind, parse
+from swarmer.node.registry.api_call import Kind, parse
 from swarmer.node.registry.health import Health
 from swarmer.node.registry.refusal import Refusal, unavailable
 from swarmer.node.registry.routing import Request, Router

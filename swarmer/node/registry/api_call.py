@@ -48,7 +48,7 @@ METHODS: Final[Mapping[Kind, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True)
-class Call:
+class ApiCall:
     """One request.
 
     Attributes:
@@ -86,7 +86,7 @@ def is_name(text: str) -> bool:
     return len(text) <= _NAME_LENGTH and _NAME.fullmatch(text) is not None
 
 
-def parse(method: str, uri: str) -> Call:
+def parse(method: str, uri: str) -> ApiCall:
     """What a request asks for.
 
     Raises:
@@ -100,20 +100,20 @@ def parse(method: str, uri: str) -> Call:
     return call
 
 
-def _parse_path(method: str, uri: str, path: str, query: Mapping[str, str]) -> Call:
+def _parse_path(method: str, uri: str, path: str, query: Mapping[str, str]) -> ApiCall:
     match path:
         case "/v2" | "/v2/":
-            return Call(method, Kind.PING, uri)
+            return ApiCall(method, Kind.PING, uri)
         case "/v2/_catalog":
-            return Call(method, Kind.CATALOG, uri, query=query)
+            return ApiCall(method, Kind.CATALOG, uri, query=query)
         case "/token":
-            return Call(method, Kind.TOKEN, uri, query=query)
+            return ApiCall(method, Kind.TOKEN, uri, query=query)
         case "/peer/copy":
-            return Call(method, Kind.PEER_COPY, uri)
+            return ApiCall(method, Kind.PEER_COPY, uri)
     if path.startswith("/peer/v2/"):
         inner = _parse_path(method, uri, path.removeprefix("/peer"), query)
         if inner.kind in (Kind.MANIFEST, Kind.BLOB):
-            return Call(method, Kind.PEER_CONTENT, uri, inner.repository, inner.reference, query)
+            return ApiCall(method, Kind.PEER_CONTENT, uri, inner.repository, inner.reference, query)
     if not path.startswith("/v2/"):
         raise Refusal(404, "UNSUPPORTED", f"there is no {path[:80]} here: a registry begins with /v2/")
     name, kind, reference = _split(path.removeprefix("/v2/"))
@@ -126,7 +126,7 @@ def _parse_path(method: str, uri: str, path: str, query: Mapping[str, str]) -> C
             raise Refusal(400, "DIGEST_INVALID", f"{reference[:80]!r} is no digest")
         if not _TAG.fullmatch(reference):
             raise Refusal(400, "MANIFEST_INVALID", f"{reference[:80]!r} can't be a tag")
-    return Call(method, kind, uri, name, reference, query)
+    return ApiCall(method, kind, uri, name, reference, query)
 
 
 def _split(rest: str) -> tuple[str, Kind, str]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmer.node.registry import manifests
-from swarmer.node.registry.calls import Kind, is_digest, is_name, parse
+from swarmer.node.registry.api_call import Kind, is_digest, is_name, parse
 from swarmer.node.registry.refusal import Refusal
 
 PART = st.from_regex(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*", fullmatch=True)
