@@ -9,9 +9,9 @@ import pytest
 from swarmer.node.registry import store
 from swarmer.node.registry.copies import Copies
 from swarmer.node.registry.peers import Peers
+from swarmer.node.registry.records import Manifest
 from swarmer.node.registry.refusal import Refusal
 from swarmer.node.registry.settings import Settings
-from swarmer.node.registry.truth import Manifest
 
 LOST = Manifest("library/one", "sha256:" + "0" * 64, "application/json", 2)
 

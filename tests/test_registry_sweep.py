@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from swarmer.node.registry.records import Manifest
 from swarmer.node.registry.refusal import Refusal
 from swarmer.node.registry.sweep import check_plausible, live, sweep
-from swarmer.node.registry.truth import Manifest
 
 DIGESTS = [f"sha256:{number:064x}" for number in range(1, 7)]
 REPOSITORIES = ["app", "team/app", "team"]

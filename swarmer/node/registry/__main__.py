@@ -18,10 +18,10 @@ from swarmer.node.registry.forwarder import Forwarder
 from swarmer.node.registry.health import Health
 from swarmer.node.registry.leadership import Leadership
 from swarmer.node.registry.peers import Peers
+from swarmer.node.registry.records import Agents, Records
 from swarmer.node.registry.routing import Router
 from swarmer.node.registry.server import serve
 from swarmer.node.registry.settings import FRONT_SOCKET, Settings
-from swarmer.node.registry.truth import Agents, Truth
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def main() -> int:
     if copies:
         leadership = Leadership(settings, agents, lambda: bool(copies and copies.complete), forwarder.end_requests)
     look = Health(settings, copies, agents)
-    api = Api(settings, Truth(agents), leadership, copies, peers)
+    api = Api(settings, Records(agents), leadership, copies, peers)
     Path(FRONT_SOCKET).unlink(missing_ok=True)
     serve(FRONT_SOCKET, grp.getgrnam(_GROUP).gr_gid, Router(settings, leadership, peers), api, look)
     ended = threading.Event()

@@ -15,9 +15,9 @@ from swarmer.node.registry.api_call import ApiCall, Kind, parse
 from swarmer.node.registry.copies import Copies
 from swarmer.node.registry.leadership import Leadership
 from swarmer.node.registry.peers import QUICK, Peers
+from swarmer.node.registry.records import Fenced, Manifest, Records
 from swarmer.node.registry.refusal import Refusal, unavailable
 from swarmer.node.registry.settings import Settings
-from swarmer.node.registry.truth import Fenced, Manifest, Truth
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +41,10 @@ class Api:
     """Answers what isn't the transport of a blob."""
 
     def __init__(
-        self, settings: Settings, truth: Truth, leadership: Leadership | None, copies: Copies | None, peers: Peers
+        self, settings: Settings, records: Records, leadership: Leadership | None, copies: Copies | None, peers: Peers
     ) -> None:
         self._settings = settings
-        self._truth = truth
+        self._records = records
         self._leadership = leadership
         self._copies = copies
         self._peers = peers
@@ -64,7 +64,7 @@ class Api:
             case Kind.TOKEN, _:
                 return self._token(shown, host)
             case Kind.CATALOG, _:
-                return _page("repositories", self._truth.repositories(), call, {})
+                return _page("repositories", self._records.repositories(), call, {})
             case Kind.TAGS, _:
                 return self._tags(call)
             case Kind.MANIFEST, "GET" | "HEAD":
@@ -87,14 +87,14 @@ class Api:
         return _json({"token": token, "access_token": token, "expires_in": access.TOKEN_LIFETIME})
 
     def _tags(self, call: ApiCall) -> Response:
-        tags = sorted(self._truth.tags(call.repository))
-        if not tags and call.repository not in self._truth.repositories():
+        tags = sorted(self._records.tags(call.repository))
+        if not tags and call.repository not in self._records.repositories():
             raise Refusal(404, "NAME_UNKNOWN", f"there is no repository {call.repository}")
         return _page("tags", tags, call, {"name": call.repository})
 
     def _manifest(self, call: ApiCall) -> Response:
-        digest = call.reference if call.by_digest else self._truth.digest_of(call.repository, call.reference)
-        known = self._truth.manifest(call.repository, digest) if digest else None
+        digest = call.reference if call.by_digest else self._records.digest_of(call.repository, call.reference)
+        known = self._records.manifest(call.repository, digest) if digest else None
         if not known:
             raise Refusal(404, "MANIFEST_UNKNOWN", f"{call.repository} has no manifest {call.reference}")
         content = self._content(known)
@@ -130,24 +130,24 @@ class Api:
         store.touch((manifest.digest, *manifest.blobs))
         store.put_manifest(manifest.repository, manifest.digest, manifest.type, body)
         for child in manifest.manifests:
-            if not self._truth.manifest(manifest.repository, child):
+            if not self._records.manifest(manifest.repository, child):
                 raise Refusal(404, "MANIFEST_BLOB_UNKNOWN", f"{child}, which the index lists, is not there")
         copies.spread(manifest, self._leads)
         tag = None if call.by_digest else call.reference
-        self._change(session, lambda: self._truth.acknowledge(session, manifest, tag))
+        self._change(session, lambda: self._records.acknowledge(session, manifest, tag))
         where = f"/v2/{manifest.repository}/manifests/{manifest.digest}"
         return Response(201, b"", {"Location": where, "Docker-Content-Digest": manifest.digest})
 
     def _delete(self, call: ApiCall) -> Response:
         session = self._session()
         if call.by_digest:
-            if not self._truth.manifest(call.repository, call.reference):
+            if not self._records.manifest(call.repository, call.reference):
                 raise Refusal(404, "MANIFEST_UNKNOWN", f"{call.repository} has no manifest {call.reference}")
-            self._change(session, lambda: self._truth.forget(session, call.repository, call.reference))
+            self._change(session, lambda: self._records.forget(session, call.repository, call.reference))
         else:
-            if not self._truth.digest_of(call.repository, call.reference):
+            if not self._records.digest_of(call.repository, call.reference):
                 raise Refusal(404, "MANIFEST_UNKNOWN", f"{call.repository} has no tag {call.reference}")
-            self._change(session, lambda: self._truth.forget_tag(session, call.repository, call.reference))
+            self._change(session, lambda: self._records.forget_tag(session, call.repository, call.reference))
         return Response(202)
 
     def _leads(self) -> bool:

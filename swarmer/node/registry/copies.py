@@ -13,9 +13,9 @@ from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
 from swarmer.node.patience import patient
 from swarmer.node.registry import manifests, store
 from swarmer.node.registry.peers import Peers
+from swarmer.node.registry.records import Manifest, next_index
 from swarmer.node.registry.refusal import Refusal, unavailable
 from swarmer.node.registry.settings import Settings
-from swarmer.node.registry.truth import Manifest, next_index
 
 logger = logging.getLogger(__name__)
 

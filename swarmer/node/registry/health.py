@@ -9,8 +9,8 @@ from swarmer.node.patience import patient
 from swarmer.node.registry import store
 from swarmer.node.registry.bucket import Bucket
 from swarmer.node.registry.copies import Copies
+from swarmer.node.registry.records import Agents
 from swarmer.node.registry.settings import Settings
-from swarmer.node.registry.truth import Agents
 from swarmer.ports import REGISTRY
 
 logger = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
 from swarmer.node.patience import patient
 from swarmer.node.registry.health import CHECK
 from swarmer.node.registry.lease import LOCK_DELAY, Lease
+from swarmer.node.registry.records import LOCK, Agents, next_index
 from swarmer.node.registry.settings import Settings
-from swarmer.node.registry.truth import LOCK, Agents, next_index
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import json
 from typing import Any, Final
 
 from swarmer.node.registry.api_call import is_digest
+from swarmer.node.registry.records import Manifest
 from swarmer.node.registry.refusal import Refusal
-from swarmer.node.registry.truth import Manifest
 
 _IMAGES: Final = (
     "application/vnd.oci.image.manifest.v1+json",

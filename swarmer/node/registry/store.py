@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from swarmer.node.registry.records import Manifest
 from swarmer.node.registry.refusal import Refusal
 from swarmer.node.registry.settings import FRONT_SOCKET, STORE_ROOT, STORE_SOCKET
-from swarmer.node.registry.truth import Manifest
 
 if TYPE_CHECKING:
     from _typeshed import SupportsRead

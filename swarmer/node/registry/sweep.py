@@ -21,10 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from swarmer.node.registry.records import Agents, Manifest, Records
 from swarmer.node.registry.refusal import Refusal
 from swarmer.node.registry.settings import STORE_ROOT, Settings
 from swarmer.node.registry.store import lock_for_sweep, place
-from swarmer.node.registry.truth import Agents, Manifest, Truth
 
 #: Seconds that something may lie around before it counts as garbage.
 GRACE: Final = 3600
@@ -132,10 +132,10 @@ def main(arguments: list[str]) -> int:
         print("the registry's content is not on this node's disk", file=sys.stderr)
         return 1
     started = time.time()
-    root, truth = STORE_ROOT / "docker/registry/v2", Truth(Agents())
+    root, records = STORE_ROOT / "docker/registry/v2", Records(Agents())
     try:
-        needed = live(truth.manifests())
-        check_plausible(root, changed=truth.has_changed())
+        needed = live(records.manifests())
+        check_plausible(root, changed=records.has_changed())
     except Refusal as refusal:
         print(refusal.message, file=sys.stderr)
         return 1

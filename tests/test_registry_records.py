@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmer.node.consul_agent import Answer, Refused
+from swarmer.node.registry.records import LOCK, Agents, Fenced, Manifest, Records, next_index
 from swarmer.node.registry.refusal import Refusal
-from swarmer.node.registry.truth import LOCK, Agents, Fenced, Manifest, Truth, next_index
 
 TAGS = ("one", "two")
 DIGESTS = [f"sha256:{letter * 64}" for letter in "abc"]
@@ -78,10 +78,10 @@ def manifest(digest: str) -> Manifest:
     return Manifest("app", digest, "type", 1)
 
 
-def truth_of(consul: Consul) -> Truth:
+def records_of(consul: Consul) -> Records:
     agents = Agents()
     setattr(agents, "ask", consul.ask)  # noqa: B010
-    return Truth(agents)
+    return Records(agents)
 
 
 STEPS = st.lists(
@@ -97,7 +97,7 @@ STEPS = st.lists(
 @given(STEPS)
 def test_nothing_sent_before_undoes_what_is_acknowledged(steps: list[tuple[str, str, str]]) -> None:
     consul = Consul()
-    truth = truth_of(consul)
+    records = records_of(consul)
     since: list[Any] = []
     for what, digest, tag in steps:
         if what == "catch up":
@@ -112,14 +112,14 @@ def test_nothing_sent_before_undoes_what_is_acknowledged(steps: list[tuple[str, 
         try:
             match what.removeprefix("late "):
                 case "push":
-                    truth.acknowledge("session", manifest(digest), tag)
-                    assert truth.digest_of("app", tag) == digest
+                    records.acknowledge("session", manifest(digest), tag)
+                    assert records.digest_of("app", tag) == digest
                 case "delete tag":
-                    truth.forget_tag("session", "app", tag)
-                    assert truth.digest_of("app", tag) is None
+                    records.forget_tag("session", "app", tag)
+                    assert records.digest_of("app", tag) is None
                 case _:
-                    truth.forget("session", "app", digest)
-                    assert digest not in truth.tags("app").values()
+                    records.forget("session", "app", digest)
+                    assert digest not in records.tags("app").values()
         except Refusal:
             since.append(consul.held_back[-1])
         else:
@@ -128,25 +128,25 @@ def test_nothing_sent_before_undoes_what_is_acknowledged(steps: list[tuple[str, 
 
 def test_a_tag_that_moved_on_does_not_go_back() -> None:
     consul = Consul()
-    truth = truth_of(consul)
+    records = records_of(consul)
     old, new = map(manifest, DIGESTS[:2])
     consul.slow = True
     with pytest.raises(Refusal, match="isn't known"):
-        truth.acknowledge("session", old, "latest")
+        records.acknowledge("session", old, "latest")
     consul.slow = False
-    truth.acknowledge("session", old, "latest")
-    truth.acknowledge("session", new, "latest")
+    records.acknowledge("session", old, "latest")
+    records.acknowledge("session", new, "latest")
     assert not consul.carry_out(consul.held_back[0])
-    assert truth.digest_of("app", "latest") == new.digest
+    assert records.digest_of("app", "latest") == new.digest
 
 
 def test_who_lost_the_lock_changes_nothing() -> None:
     consul = Consul(holder="another")
-    truth = truth_of(consul)
+    records = records_of(consul)
     changes: tuple[Callable[[], None], ...] = (
-        lambda: truth.acknowledge("session", manifest(DIGESTS[0]), "latest"),
-        lambda: truth.forget_tag("session", "app", "latest"),
-        lambda: truth.forget("session", "app", DIGESTS[0]),
+        lambda: records.acknowledge("session", manifest(DIGESTS[0]), "latest"),
+        lambda: records.forget_tag("session", "app", "latest"),
+        lambda: records.forget("session", "app", DIGESTS[0]),
     )
     for change in changes:
         with pytest.raises(Fenced):
@@ -156,22 +156,22 @@ def test_who_lost_the_lock_changes_nothing() -> None:
 
 def test_a_manifest_of_very_many_tags_that_was_removed_in_part_is_removed_by_the_next_try() -> None:
     consul = Consul()
-    truth = truth_of(consul)
+    records = records_of(consul)
     tags = [f"tag-{number:03}" for number in range(150)]
     for tag in tags:
-        truth.acknowledge("session", manifest(DIGESTS[0]), tag)
+        records.acknowledge("session", manifest(DIGESTS[0]), tag)
     consul.lose_lock_after = 2
     with pytest.raises(Fenced):
-        truth.forget("session", "app", DIGESTS[0])
-    left = truth.tags("app")
+        records.forget("session", "app", DIGESTS[0])
+    left = records.tags("app")
     assert 0 < len(left) < len(tags)
     # What a tag stands for is there.
     assert set(left.values()) == {DIGESTS[0]}
-    assert truth.manifest("app", DIGESTS[0])
+    assert records.manifest("app", DIGESTS[0])
     consul.lose_lock_after = None
-    truth.forget("session", "app", DIGESTS[0])
-    assert not truth.tags("app")
-    assert not truth.manifest("app", DIGESTS[0])
+    records.forget("session", "app", DIGESTS[0])
+    assert not records.tags("app")
+    assert not records.manifest("app", DIGESTS[0])
 
 
 def test_the_question_after_a_restored_snapshot_does_not_wait() -> None:

@@ -115,7 +115,7 @@ class Agents:
             return agent.ask(method, path, body, timeout=timeout)
 
 
-class Truth:
+class Records:
     """Reads and changes of what is acknowledged."""
 
     def __init__(self, agents: Agents) -> None:
