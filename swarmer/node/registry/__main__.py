@@ -13,12 +13,12 @@ from swarmer.node.consul_agent import Agent, Refused, own_token
 from swarmer.node.patience import patient
 from swarmer.node.registry import health
 from swarmer.node.registry.api import Api
-from swarmer.node.registry.copies import Copies
 from swarmer.node.registry.forwarder import Forwarder
 from swarmer.node.registry.health import Health
 from swarmer.node.registry.leadership import Leadership
 from swarmer.node.registry.peers import Peers
 from swarmer.node.registry.records import Agents, Records
+from swarmer.node.registry.replication import Replication
 from swarmer.node.registry.routing import Router
 from swarmer.node.registry.server import serve
 from swarmer.node.registry.settings import FRONT_SOCKET, Settings
@@ -38,13 +38,13 @@ def main() -> int:
     settings = Settings.load()
     agents = Agents()
     peers = Peers(settings)
-    copies = None if settings.shared else Copies(settings, peers)
+    replication = None if settings.shared else Replication(settings, peers)
     forwarder = Forwarder()
     leadership = None
-    if copies:
-        leadership = Leadership(settings, agents, lambda: bool(copies and copies.complete), forwarder.end_requests)
-    look = Health(settings, copies, agents)
-    api = Api(settings, Records(agents), leadership, copies, peers)
+    if replication:
+        leadership = Leadership(settings, agents, lambda: replication.complete, forwarder.end_requests)
+    look = Health(settings, replication, agents)
+    api = Api(settings, Records(agents), leadership, replication, peers)
     Path(FRONT_SOCKET).unlink(missing_ok=True)
     serve(FRONT_SOCKET, grp.getgrnam(_GROUP).gr_gid, Router(settings, leadership, peers), api, look)
     ended = threading.Event()
@@ -55,8 +55,8 @@ def main() -> int:
         if ended.wait(_PAUSE):
             return 0
     _start(look.watch)
-    if copies and leadership:
-        _start(copies.follow)
+    if replication and leadership:
+        _start(replication.follow)
         _start(forwarder.run)
         _start(leadership.watch)
         _start(leadership.run)

@@ -12,11 +12,11 @@ from urllib.parse import urlencode
 from swarmer.node.registry import access, manifests, store
 from swarmer.node.registry.access import Shown
 from swarmer.node.registry.api_call import ApiCall, Kind, parse
-from swarmer.node.registry.copies import Copies
 from swarmer.node.registry.leadership import Leadership
 from swarmer.node.registry.peers import QUICK, Peers
 from swarmer.node.registry.records import Fenced, Manifest, Records
 from swarmer.node.registry.refusal import Refusal, unavailable
+from swarmer.node.registry.replication import Replication
 from swarmer.node.registry.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -41,12 +41,17 @@ class Api:
     """Answers what isn't the transport of a blob."""
 
     def __init__(
-        self, settings: Settings, records: Records, leadership: Leadership | None, copies: Copies | None, peers: Peers
+        self,
+        settings: Settings,
+        records: Records,
+        leadership: Leadership | None,
+        replication: Replication | None,
+        peers: Peers,
     ) -> None:
         self._settings = settings
         self._records = records
         self._leadership = leadership
-        self._copies = copies
+        self._replication = replication
         self._peers = peers
         self._one_change = threading.Lock()
 
@@ -124,15 +129,15 @@ class Api:
     # -- changing ------------------------------------------------------------------------------------------
 
     def _put(self, call: ApiCall, type_: str, body: bytes) -> Response:
-        session, copies = self._session(), self._copies
-        assert copies
+        session, replication = self._session(), self._replication
+        assert replication
         manifest = manifests.understood(call.repository, call.reference, type_, body)
         store.touch((manifest.digest, *manifest.blobs))
         store.put_manifest(manifest.repository, manifest.digest, manifest.type, body)
         for child in manifest.manifests:
             if not self._records.manifest(manifest.repository, child):
                 raise Refusal(404, "MANIFEST_BLOB_UNKNOWN", f"{child}, which the index lists, is not there")
-        copies.spread(manifest, self._leads)
+        replication.spread(manifest, self._leads)
         tag = None if call.by_digest else call.reference
         self._change(session, lambda: self._records.acknowledge(session, manifest, tag))
         where = f"/v2/{manifest.repository}/manifests/{manifest.digest}"
@@ -184,9 +189,9 @@ class Api:
             call = parse("GET", f"/v2/{repository}/manifests/{digest}")
         except (ValueError, LookupError, TypeError):
             raise Refusal(400, "MANIFEST_INVALID", "this doesn't say what to copy") from None
-        if source not in self._settings.peers or not call.by_digest or not self._copies:
+        if source not in self._settings.peers or not call.by_digest or not self._replication:
             raise Refusal(400, "MANIFEST_INVALID", f"{source} has nothing to copy from")
-        self._copies.fetch(source, call.repository, call.reference)
+        self._replication.fetch(source, call.repository, call.reference)
         store.settle()
         return _json({})
 

@@ -8,8 +8,8 @@ from swarmer.node.consul_agent import Agent, Refused, own_token
 from swarmer.node.patience import patient
 from swarmer.node.registry import store
 from swarmer.node.registry.bucket import Bucket
-from swarmer.node.registry.copies import Copies
 from swarmer.node.registry.records import Agents
+from swarmer.node.registry.replication import Replication
 from swarmer.node.registry.settings import Settings
 from swarmer.ports import REGISTRY
 
@@ -31,19 +31,19 @@ _REGISTER: Final = patient(5.0)
 class Health:
     """What the check of consul asks."""
 
-    def __init__(self, settings: Settings, copies: Copies | None, agents: Agents) -> None:
+    def __init__(self, settings: Settings, replication: Replication | None, agents: Agents) -> None:
         self._settings = settings
-        self._copies = copies
+        self._replication = replication
         self._agents = agents
         self._bucket = Bucket()
 
     def problem(self) -> str:
         """Why this node can't answer; empty when it can."""
-        if self._copies is None:
+        if self._replication is None:
             return self._bucket.problem()
         if problem := store.answers():
             return problem
-        if not self._copies.joined:
+        if not self._replication.joined:
             return "this node does not have everything yet that was acknowledged"
         if time.monotonic() - self._agents.contact > _CUT_OFF:
             return "this node can't ask the cluster what is acknowledged: consul has no quorum here"

@@ -33,7 +33,7 @@ _LOOK: Final = 0.2
 _HEDGE: Final = patient(1.0)
 
 
-class Copies:
+class Replication:
     """What this node has on its disk, and getting the rest from the others."""
 
     def __init__(self, settings: Settings, peers: Peers) -> None:

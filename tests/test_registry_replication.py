@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from swarmer.node.registry import store
-from swarmer.node.registry.copies import Copies
 from swarmer.node.registry.peers import Peers
 from swarmer.node.registry.records import Manifest
 from swarmer.node.registry.refusal import Refusal
+from swarmer.node.registry.replication import Replication
 from swarmer.node.registry.settings import Settings
 
 LOST = Manifest("library/one", "sha256:" + "0" * 64, "application/json", 2)
@@ -26,9 +26,9 @@ class Others(Peers):
         raise self.answer
 
 
-def copies(nodes: Mapping[str, str], answer: Exception) -> Copies:
+def copies(nodes: Mapping[str, str], answer: Exception) -> Replication:
     settings = Settings("one", nodes, "dev.nspawn", "filesystem", "nspawn:dev", "swarmer", "", "")
-    return Copies(settings, Others(answer))
+    return Replication(settings, Others(answer))
 
 
 @pytest.fixture(autouse=True)
