@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from swarmer.node.registry import manifests
 from swarmer.node.registry.api_call import Kind, is_digest, is_name, parse
-from swarmer.node.registry.refusal import Refusal
+from swarmer.node.registry.errors import RegistryError
 
 PART = st.from_regex(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*", fullmatch=True)
 NAMES = st.lists(PART, min_size=1, max_size=4).map("/".join).filter(lambda name: len(name) <= 255)
@@ -24,7 +24,7 @@ A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
 
 
 def refusal(method: str, uri: str) -> tuple[int, str]:
-    with pytest.raises(Refusal) as raised:
+    with pytest.raises(RegistryError) as raised:
         parse(method, uri)
     return raised.value.status, raised.value.code
 
@@ -48,7 +48,7 @@ def test_whatever_is_asked_is_understood_or_refused_in_the_words_of_the_spec(tex
     for uri in (text, f"/v2/{text}", f"/v2/{text}/manifests/1", f"/v2/a/manifests/{text}", f"/v2/a/blobs/{text}"):
         try:
             call = parse("GET", uri)
-        except Refusal as refused:
+        except RegistryError as refused:
             error = json.loads(refused.body)["errors"][0]
             assert refused.status in (400, 404, 405)
             assert error["code"] == refused.code
@@ -117,12 +117,12 @@ def test_names_may_hold_the_words_of_the_spec(uri: str, name: str, kind: Kind) -
 def test_a_refusal_survives_its_way_through_headers(
     status: int, code: str, message: str, headers: dict[str, str]
 ) -> None:
-    told = Refusal(status, code, message, headers).for_nginx
-    assert told["X-Refusal-Body"].isascii()
-    assert told["X-Refusal-Body"].isprintable()
-    assert json.loads(told["X-Refusal-Body"]) == {"errors": [{"code": code, "message": message}]}
-    assert int(told["X-Refusal-Status"]) == status
-    assert {name.removeprefix("X-Refusal-"): value for name, value in told.items()}.items() >= headers.items()
+    told = RegistryError(status, code, message, headers).for_nginx
+    assert told["X-Error-Body"].isascii()
+    assert told["X-Error-Body"].isprintable()
+    assert json.loads(told["X-Error-Body"]) == {"errors": [{"code": code, "message": message}]}
+    assert int(told["X-Error-Status"]) == status
+    assert {name.removeprefix("X-Error-"): value for name, value in told.items()}.items() >= headers.items()
 
 
 # -- manifests -------------------------------------------------------------------------------------------------
@@ -162,12 +162,12 @@ def test_a_layer_that_is_kept_elsewhere_is_not_a_part() -> None:
     ],
 )
 def test_what_is_no_manifest_is_refused(document: Any, type_: str) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(RegistryError) as refused:
         described(document, type_)
     assert (refused.value.status, refused.value.code) == (400, "MANIFEST_INVALID")
 
 
 @given(st.binary(max_size=200))
 def test_no_content_makes_it_stumble(content: bytes) -> None:
-    with pytest.raises(Refusal):
+    with pytest.raises(RegistryError):
         manifests.understood("app", "1", IMAGE, content)

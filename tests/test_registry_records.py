@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmer.node.consul_agent import Answer, Refused
+from swarmer.node.registry.errors import RegistryError
 from swarmer.node.registry.records import LOCK, Agents, Fenced, Manifest, Records, next_index
-from swarmer.node.registry.refusal import Refusal
 
 TAGS = ("one", "two")
 DIGESTS = [f"sha256:{letter * 64}" for letter in "abc"]
@@ -120,7 +120,7 @@ def test_nothing_sent_before_undoes_what_is_acknowledged(steps: list[tuple[str, 
                 case _:
                     records.forget("session", "app", digest)
                     assert digest not in records.tags("app").values()
-        except Refusal:
+        except RegistryError:
             since.append(consul.held_back[-1])
         else:
             since.clear()
@@ -131,7 +131,7 @@ def test_a_tag_that_moved_on_does_not_go_back() -> None:
     records = records_of(consul)
     old, new = map(manifest, DIGESTS[:2])
     consul.slow = True
-    with pytest.raises(Refusal, match="isn't known"):
+    with pytest.raises(RegistryError, match="isn't known"):
         records.acknowledge("session", old, "latest")
     consul.slow = False
     records.acknowledge("session", old, "latest")

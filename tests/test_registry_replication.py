@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from swarmer.node.registry import store
+from swarmer.node.registry.errors import RegistryError
 from swarmer.node.registry.peers import Peers
 from swarmer.node.registry.records import Manifest
-from swarmer.node.registry.refusal import Refusal
 from swarmer.node.registry.replication import Replication
 from swarmer.node.registry.settings import Settings
 
@@ -41,7 +41,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("nodes", [{"one": "10.0.0.1"}, {"one": "10.0.0.1", "two": "10.0.0.2"}], ids=["alone", "two"])
 def test_what_nobody_has_is_lost_and_the_node_serves_the_rest(nodes: Mapping[str, str]) -> None:
-    has_none = copies(nodes, Refusal(404, "MANIFEST_UNKNOWN", "not here"))
+    has_none = copies(nodes, RegistryError(404, "MANIFEST_UNKNOWN", "not here"))
     assert has_none.get([LOST])
     assert has_none.complete
     assert has_none.joined

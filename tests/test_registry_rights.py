@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from swarmer.node.registry import access
 from swarmer.node.registry.access import Right, Shown
-from swarmer.node.registry.refusal import Refusal
+from swarmer.node.registry.errors import RegistryError
 from swarmer.node.registry.settings import Settings
 
 SETTINGS = Settings(
@@ -72,7 +72,7 @@ def test_what_certificates_and_passwords_allow(shown: Shown, right: Right) -> No
     ],
 )
 def test_wrong_credentials_are_an_error_not_nothing(shown: Shown) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(RegistryError) as refused:
         access.right_of(shown, SETTINGS, NOW)
     assert refused.value.status == 401
 
@@ -83,7 +83,7 @@ def test_a_token_is_good_for_its_time_and_on_all_nodes(right: Right) -> None:
     end = access.TOKEN_LIFETIME + access.CLOCKS_DIFFER
     for later in (-access.CLOCKS_DIFFER, 0, end - 1):
         assert access.right_of(bearer(token), SETTINGS, NOW + later) is right
-    with pytest.raises(Refusal, match="too old"):
+    with pytest.raises(RegistryError, match="too old"):
         access.right_of(bearer(token), SETTINGS, NOW + end)
 
 
@@ -94,7 +94,7 @@ def test_a_token_that_was_changed_is_refused(data: st.DataObject) -> None:
     letter = data.draw(st.sampled_from("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.="))
     changed = token[:at] + letter + token[at + 1 :]
     if changed != token:
-        with pytest.raises(Refusal):
+        with pytest.raises(RegistryError):
             access.right_of(bearer(changed), SETTINGS, NOW)
 
 
@@ -107,13 +107,13 @@ def test_the_better_of_certificate_and_credentials_counts() -> None:
 
 
 def test_the_unknown_get_401_with_a_challenge_and_the_known_403() -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(RegistryError) as refused:
         access.check(Right.PULL, Shown(), SETTINGS, NOW, "host:5000")
     assert refused.value.status == 401
     assert refused.value.headers["WWW-Authenticate"] == (
         'Bearer realm="https://host:5000/token",service="registry.service.dev.nspawn"'
     )
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(RegistryError) as refused:
         access.check(Right.PUSH, certificate("swarm-01."), SETTINGS, NOW, "host:5000")
     assert (refused.value.status, refused.value.code) == (403, "DENIED")
 

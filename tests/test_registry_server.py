@@ -88,12 +88,12 @@ def test_nginx_knows_every_status_and_header_by_which_the_gate_refuses() -> None
     sources = "".join(file.read_text() for file in Path(server.__file__).parent.glob("*.py"))
     configuration = (RECIPE / "rootfs/etc/nginx/nginx.conf").read_text()
     request = (RECIPE / "rootfs/etc/nginx/registry-request.conf").read_text()
-    used = set(re.findall(r"Refusal\((\d+)", sources))
+    used = set(re.findall(r"RegistryError\(\s*(\d+)", sources))
     # Of the front and of peers alone: the size of a manifest, an error of docker-registry, a copy that failed.
     used -= {"411", "500", "502"}
-    assert used == set(re.findall(r"= (\d+)\) \{ return \1 \$refusal_body", configuration))
+    assert used == set(re.findall(r"= (\d+)\) \{ return \1 \$error_body", configuration))
     for name in ("www_authenticate", "allow", "retry_after"):
-        assert f"$upstream_http_x_refusal_{name};" in request
+        assert f"$upstream_http_x_error_{name};" in request
 
 
 def test_the_program_knows_every_path_that_nginx_itself_asks_for() -> None:

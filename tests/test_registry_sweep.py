@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from swarmer.node.registry.errors import RegistryError
 from swarmer.node.registry.records import Manifest
-from swarmer.node.registry.refusal import Refusal
 from swarmer.node.registry.sweep import check_plausible, live, sweep
 
 DIGESTS = [f"sha256:{number:064x}" for number in range(1, 7)]
@@ -44,7 +44,7 @@ def test_a_consul_that_has_lost_everything_makes_no_garbage_of_it(tmp_path: Path
     check_plausible(tmp_path, changed=False)  # of an upload that nobody ended
     link(tmp_path, "app", "_manifests/revisions", DIGESTS[0])
     check_plausible(tmp_path, changed=True)
-    with pytest.raises(Refusal, match="consul knows of no push"):
+    with pytest.raises(RegistryError, match="consul knows of no push"):
         check_plausible(tmp_path, changed=False)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
-from swarmer.node.registry.refusal import Refusal
+from swarmer.node.registry.errors import RegistryError
 from swarmer.node.registry.settings import Settings
 
 #: Seconds that a token is good for; clients get another one when it is over.
@@ -64,7 +64,7 @@ def right_of(shown: Shown, settings: Settings, now: float) -> Right:
     """What the certificate and the credentials together allow.
 
     Raises:
-        Refusal: the credentials are wrong. That is told, also to who has a good certificate.
+        RegistryError: the credentials are wrong. That is told, also to who has a good certificate.
     """
     return max(_by_certificate(shown, settings), _by_authorization(shown.authorization, settings, now))
 
@@ -86,24 +86,25 @@ def check(needed: Right, shown: Shown, settings: Settings, now: float, host: str
     """What this client may do, which is at least what it needs.
 
     Raises:
-        Refusal: it isn't: 401 to who can't be told from anybody, 403 to who is known.
+        RegistryError: it isn't: 401 to who can't be told from anybody, 403 to who is known.
     """
     try:
         right = right_of(shown, settings, now)
-    except Refusal as refusal:
-        raise Refusal(401, refusal.code, refusal.message, challenge(host, settings, "invalid_token")) from None
+    except RegistryError as refusal:
+        raise RegistryError(401, refusal.code, refusal.message, challenge(host, settings, "invalid_token")) from None
     if right >= needed:
         return right
     if right is Right.NONE:
-        raise Refusal(401, "UNAUTHORIZED", "authentication is required", challenge(host, settings))
-    raise Refusal(403, "DENIED", "a node's certificate may pull; push with the client certificate or `docker login`")
+        raise RegistryError(401, "UNAUTHORIZED", "authentication is required", challenge(host, settings))
+    message = "a node's certificate may only pull; to push, use the client certificate or `docker login`"
+    raise RegistryError(403, "DENIED", message)
 
 
 def check_for_token(shown: Shown, settings: Settings, now: float, host: str) -> Right:
     """What a new token is good for: what this client may do without one. Tokens that get tokens would never end.
 
     Raises:
-        Refusal: as `check`.
+        RegistryError: as `check`.
     """
     if shown.authorization.lower().startswith("bearer "):
         shown = replace(shown, authorization="")
@@ -137,17 +138,17 @@ def _by_authorization(header: str, settings: Settings, now: float) -> Right:
         case "bearer":
             return _by_token(value.strip(), settings, now)
         case _:
-            raise Refusal(401, "UNAUTHORIZED", f"unknown way to authenticate: {scheme[:20]}")
+            raise RegistryError(401, "UNAUTHORIZED", f"unknown way to authenticate: {scheme[:20]}")
 
 
 def _by_password(value: str, settings: Settings) -> Right:
     try:
         user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
     except ValueError:
-        raise Refusal(401, "UNAUTHORIZED", "these credentials can't be read") from None
+        raise RegistryError(401, "UNAUTHORIZED", "these credentials can't be read") from None
     digest = hashlib.sha256(password.encode()).hexdigest()
     if not (hmac.compare_digest(digest, settings.password_sha256) and user == settings.user):
-        raise Refusal(401, "UNAUTHORIZED", "wrong user or password")
+        raise RegistryError(401, "UNAUTHORIZED", "wrong user or password")
     return Right.PUSH
 
 
@@ -155,12 +156,12 @@ def _by_token(value: str, settings: Settings, now: float) -> Right:
     try:
         payload, signature = map(_decoded, value.split("."))
     except ValueError:
-        raise Refusal(401, "UNAUTHORIZED", "this token can't be read") from None
+        raise RegistryError(401, "UNAUTHORIZED", "this token can't be read") from None
     if not hmac.compare_digest(signature, _signature(payload, settings)):
-        raise Refusal(401, "UNAUTHORIZED", "this token is not ours")
+        raise RegistryError(401, "UNAUTHORIZED", "this token is not ours")
     content = json.loads(payload)
     if now >= content["until"] + CLOCKS_DIFFER:
-        raise Refusal(401, "UNAUTHORIZED", "this token is too old")
+        raise RegistryError(401, "UNAUTHORIZED", "this token is too old")
     return Right(content["right"])
 
 

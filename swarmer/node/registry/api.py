@@ -12,10 +12,10 @@ from urllib.parse import urlencode
 from swarmer.node.registry import access, manifests, store
 from swarmer.node.registry.access import Shown
 from swarmer.node.registry.api_call import ApiCall, Kind, parse
+from swarmer.node.registry.errors import RegistryError, unavailable
 from swarmer.node.registry.leadership import Leadership
 from swarmer.node.registry.peers import QUICK, Peers
 from swarmer.node.registry.records import Fenced, Manifest, Records
-from swarmer.node.registry.refusal import Refusal, unavailable
 from swarmer.node.registry.replication import Replication
 from swarmer.node.registry.settings import Settings
 
@@ -59,7 +59,7 @@ class Api:
         """The answer to a request that the gate let through.
 
         Raises:
-            Refusal: what a client is told.
+            RegistryError: what a client is told.
             OSError: this node's `docker-registry` doesn't answer.
         """
         call = parse(method, uri)
@@ -81,7 +81,7 @@ class Api:
             case Kind.PEER_COPY, _:
                 return self._copy(body)
             case _:
-                raise Refusal(404, "UNSUPPORTED", "this is not answered here")
+                raise RegistryError(404, "UNSUPPORTED", "this is not answered here")
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -94,14 +94,14 @@ class Api:
     def _tags(self, call: ApiCall) -> Response:
         tags = sorted(self._records.tags(call.repository))
         if not tags and call.repository not in self._records.repositories():
-            raise Refusal(404, "NAME_UNKNOWN", f"there is no repository {call.repository}")
+            raise RegistryError(404, "NAME_UNKNOWN", f"there is no repository {call.repository}")
         return _page("tags", tags, call, {"name": call.repository})
 
     def _manifest(self, call: ApiCall) -> Response:
         digest = call.reference if call.by_digest else self._records.digest_of(call.repository, call.reference)
         known = self._records.manifest(call.repository, digest) if digest else None
         if not known:
-            raise Refusal(404, "MANIFEST_UNKNOWN", f"{call.repository} has no manifest {call.reference}")
+            raise RegistryError(404, "MANIFEST_UNKNOWN", f"{call.repository} has no manifest {call.reference}")
         content = self._content(known)
         headers = {"Content-Type": known.type, "Docker-Content-Digest": known.digest, "Etag": f'"{known.digest}"'}
         return Response(200, content, {**headers, "Docker-Distribution-Api-Version": "registry/2.0"})
@@ -122,7 +122,7 @@ class Api:
                     content = answer.read()
                 if manifests.digest_of(content) == manifest.digest:
                     return content
-            except (Refusal, OSError):
+            except (RegistryError, OSError):
                 continue
         raise unavailable(f"no node that has {manifest.digest} answers")
 
@@ -136,7 +136,7 @@ class Api:
         store.put_manifest(manifest.repository, manifest.digest, manifest.type, body)
         for child in manifest.manifests:
             if not self._records.manifest(manifest.repository, child):
-                raise Refusal(404, "MANIFEST_BLOB_UNKNOWN", f"{child}, which the index lists, is not there")
+                raise RegistryError(404, "MANIFEST_BLOB_UNKNOWN", f"{child}, which the index lists, is not there")
         replication.spread(manifest, self._leads)
         tag = None if call.by_digest else call.reference
         self._change(session, lambda: self._records.acknowledge(session, manifest, tag))
@@ -147,11 +147,11 @@ class Api:
         session = self._session()
         if call.by_digest:
             if not self._records.manifest(call.repository, call.reference):
-                raise Refusal(404, "MANIFEST_UNKNOWN", f"{call.repository} has no manifest {call.reference}")
+                raise RegistryError(404, "MANIFEST_UNKNOWN", f"{call.repository} has no manifest {call.reference}")
             self._change(session, lambda: self._records.forget(session, call.repository, call.reference))
         else:
             if not self._records.digest_of(call.repository, call.reference):
-                raise Refusal(404, "MANIFEST_UNKNOWN", f"{call.repository} has no tag {call.reference}")
+                raise RegistryError(404, "MANIFEST_UNKNOWN", f"{call.repository} has no tag {call.reference}")
             self._change(session, lambda: self._records.forget_tag(session, call.repository, call.reference))
         return Response(202)
 
@@ -169,7 +169,7 @@ class Api:
         """Make a change, if this node still leads now; consul looks whether it does then.
 
         Raises:
-            Refusal: it doesn't, or another change came between.
+            RegistryError: it doesn't, or another change came between.
         """
         with self._one_change:
             if self._session() != session:
@@ -188,9 +188,9 @@ class Api:
             source, repository, digest = wanted["source"], wanted["repository"], wanted["digest"]
             call = parse("GET", f"/v2/{repository}/manifests/{digest}")
         except (ValueError, LookupError, TypeError):
-            raise Refusal(400, "MANIFEST_INVALID", "this doesn't say what to copy") from None
+            raise RegistryError(400, "MANIFEST_INVALID", "this doesn't say what to copy") from None
         if source not in self._settings.peers or not call.by_digest or not self._replication:
-            raise Refusal(400, "MANIFEST_INVALID", f"{source} has nothing to copy from")
+            raise RegistryError(400, "MANIFEST_INVALID", f"{source} has nothing to copy from")
         self._replication.fetch(source, call.repository, call.reference)
         store.settle()
         return _json({})
@@ -208,7 +208,7 @@ def _page(key: str, entries: Sequence[str], call: ApiCall, rest: Mapping[str, st
     except ValueError:
         count = -1
     if count < 0:
-        raise Refusal(400, "PAGINATION_NUMBER_INVALID", f"{call.query['n'][:20]!r} is no number of entries")
+        raise RegistryError(400, "PAGINATION_NUMBER_INVALID", f"{call.query['n'][:20]!r} is no number of entries")
     last = call.query.get("last", "")
     left = [entry for entry in entries if entry > last]
     page = left[:count]

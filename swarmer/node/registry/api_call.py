@@ -7,7 +7,7 @@ from enum import Enum, auto
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from swarmer.node.registry.refusal import Refusal
+from swarmer.node.registry.errors import RegistryError
 
 _PART: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME: Final = re.compile(rf"{_PART}(?:/{_PART})*")
@@ -90,13 +90,13 @@ def parse(method: str, uri: str) -> ApiCall:
     """What a request asks for.
 
     Raises:
-        Refusal: nothing that a registry has, or not in the spec's grammar.
+        RegistryError: nothing that a registry has, or not in the spec's grammar.
     """
     split = urlsplit(uri)
     call = _parse_path(method, uri, unquote(split.path), dict(parse_qsl(split.query, keep_blank_values=True)))
     if method not in METHODS[call.kind]:
         allow = {"Allow": ", ".join(METHODS[call.kind])}
-        raise Refusal(405, "UNSUPPORTED", f"{method} is not supported here", allow)
+        raise RegistryError(405, "UNSUPPORTED", f"{method} is not supported here", allow)
     return call
 
 
@@ -115,17 +115,17 @@ def _parse_path(method: str, uri: str, path: str, query: Mapping[str, str]) -> A
         if inner.kind in (Kind.MANIFEST, Kind.BLOB):
             return ApiCall(method, Kind.PEER_CONTENT, uri, inner.repository, inner.reference, query)
     if not path.startswith("/v2/"):
-        raise Refusal(404, "UNSUPPORTED", f"there is no {path[:80]} here: a registry begins with /v2/")
+        raise RegistryError(404, "UNSUPPORTED", f"there is no {path[:80]} here: a registry begins with /v2/")
     name, kind, reference = _split(path.removeprefix("/v2/"))
     if not is_name(name):
-        raise Refusal(400, "NAME_INVALID", f"{name[:80]!r} can't be the name of a repository")
+        raise RegistryError(400, "NAME_INVALID", f"{name[:80]!r} can't be the name of a repository")
     if kind is Kind.BLOB and not is_digest(reference):
-        raise Refusal(400, "DIGEST_INVALID", f"{reference[:80]!r} is no digest")
+        raise RegistryError(400, "DIGEST_INVALID", f"{reference[:80]!r} is no digest")
     if kind is Kind.MANIFEST and not is_digest(reference):
         if ":" in reference:
-            raise Refusal(400, "DIGEST_INVALID", f"{reference[:80]!r} is no digest")
+            raise RegistryError(400, "DIGEST_INVALID", f"{reference[:80]!r} is no digest")
         if not _TAG.fullmatch(reference):
-            raise Refusal(400, "MANIFEST_INVALID", f"{reference[:80]!r} can't be a tag")
+            raise RegistryError(400, "MANIFEST_INVALID", f"{reference[:80]!r} can't be a tag")
     return ApiCall(method, kind, uri, name, reference, query)
 
 
@@ -142,4 +142,4 @@ def _split(rest: str) -> tuple[str, Kind, str]:
         name, found, reference = rest.rpartition(word)
         if found and "/" not in reference:
             return name, kind, reference
-    raise Refusal(404, "UNSUPPORTED", "a registry has manifests, blobs, tags and _catalog, nothing of that name")
+    raise RegistryError(404, "UNSUPPORTED", "a registry has manifests, blobs, tags and _catalog, nothing of that name")

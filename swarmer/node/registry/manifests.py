@@ -8,8 +8,8 @@ import json
 from typing import Any, Final
 
 from swarmer.node.registry.api_call import is_digest
+from swarmer.node.registry.errors import RegistryError
 from swarmer.node.registry.records import Manifest
-from swarmer.node.registry.refusal import Refusal
 
 _IMAGES: Final = (
     "application/vnd.oci.image.manifest.v1+json",
@@ -36,11 +36,11 @@ def understood(repository: str, reference: str, type_: str, content: bytes) -> M
     """What a client pushed.
 
     Raises:
-        Refusal: it is no manifest, or not the one of that digest.
+        RegistryError: it is no manifest, or not the one of that digest.
     """
     digest = digest_of(content)
     if ":" in reference and reference != digest:
-        raise Refusal(400, "DIGEST_INVALID", f"the manifest has the digest {digest}, not {reference}")
+        raise RegistryError(400, "DIGEST_INVALID", f"the manifest has the digest {digest}, not {reference}")
     return described(repository, digest, type_, content)
 
 
@@ -48,7 +48,7 @@ def described(repository: str, digest: str, type_: str, content: bytes) -> Manif
     """The parts of a manifest.
 
     Raises:
-        Refusal: it is none, or of a kind that isn't taken.
+        RegistryError: it is none, or of a kind that isn't taken.
     """
     try:
         document: dict[str, Any] = json.loads(content)
@@ -60,11 +60,11 @@ def described(repository: str, digest: str, type_: str, content: bytes) -> Manif
             layers = [layer for layer in document["layers"] if not layer.get("urls")]
             blobs, manifests = [str(entry["digest"]) for entry in (document["config"], *layers)], []
         else:
-            raise Refusal(400, "MANIFEST_INVALID", f"manifests of type {kind[:80]!r} are not taken")
+            raise RegistryError(400, "MANIFEST_INVALID", f"manifests of type {kind[:80]!r} are not taken")
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise Refusal(400, "MANIFEST_INVALID", f"this is no manifest of type {type_[:80]!r}") from None
+        raise RegistryError(400, "MANIFEST_INVALID", f"this is no manifest of type {type_[:80]!r}") from None
     if wrong := [part for part in (*blobs, *manifests) if not is_digest(part)]:
-        raise Refusal(400, "MANIFEST_INVALID", f"it refers to {wrong[0][:80]!r}, which is no digest")
+        raise RegistryError(400, "MANIFEST_INVALID", f"it refers to {wrong[0][:80]!r}, which is no digest")
     return Manifest(
         repository, digest, kind, len(content), tuple(dict.fromkeys(blobs)), tuple(dict.fromkeys(manifests))
     )

@@ -10,7 +10,7 @@ from typing import Final
 
 from swarmer.node.patience import patient
 from swarmer.node.registry import manifests
-from swarmer.node.registry.refusal import Refusal
+from swarmer.node.registry.errors import RegistryError
 from swarmer.node.registry.settings import FOLDER, Settings
 from swarmer.ports import REGISTRY
 
@@ -41,12 +41,12 @@ class Peers:
             timeout: seconds without a byte until the peer is passed over.
 
         Raises:
-            Refusal: it doesn't have that.
+            RegistryError: it doesn't have that.
             OSError: it doesn't answer, or can't tell.
         """
         with self._asked(peer, method, f"/peer/v2/{path}", None, timeout) as answer:
             if answer.status == 404:
-                raise Refusal(404, "BLOB_UNKNOWN", f"{peer} has no {path}")
+                raise RegistryError(404, "BLOB_UNKNOWN", f"{peer} has no {path}")
             if answer.status != 200:
                 raise OSError(f"{peer} answered {answer.status} for {path}")
             yield answer
@@ -55,7 +55,7 @@ class Peers:
         """Let a peer fetch a manifest and its blobs from this node; returns when they are on its disk.
 
         Raises:
-            Refusal: it couldn't, with the reason.
+            RegistryError: it couldn't, with the reason.
             OSError: it doesn't answer.
         """
         body = json.dumps({"source": self._settings.name, "repository": repository, "digest": digest}).encode()
@@ -64,7 +64,7 @@ class Peers:
         if answer.status != 200:
             try:
                 error = json.loads(said)["errors"][0]
-                raise Refusal(answer.status, error["code"], error["message"])
+                raise RegistryError(answer.status, error["code"], error["message"])
             except (ValueError, LookupError, TypeError):
                 raise OSError(f"{peer} answered {answer.status}") from None
 

@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
 from swarmer.node.patience import patient
-from swarmer.node.registry.refusal import unavailable
+from swarmer.node.registry.errors import unavailable
 
 LOCK: Final = "registry/leader"
 _MANIFESTS: Final = "registry/manifests/"
@@ -151,7 +151,7 @@ class Records:
         """Entries, waiting out an election.
 
         Raises:
-            Refusal: consul has no quorum that this node could ask.
+            RegistryError: consul has no quorum that this node could ask.
         """
         path = f"kv/{quote(key, safe='/')}?consistent{options}"
         answer = self._patiently(lambda: self._agents.ask("GET", path, timeout=_READ_TIMEOUT))
@@ -161,7 +161,7 @@ class Records:
         """Whether anything was ever changed: if not, nothing was pushed, or consul has lost what it knew.
 
         Raises:
-            Refusal: consul has no quorum that this node could ask.
+            RegistryError: consul has no quorum that this node could ask.
         """
         return bool(self._read(_CHANGED))
 
@@ -173,7 +173,7 @@ class Records:
         Raises:
             Fenced: the session doesn't hold the lock any more, or an earlier change came late; nothing has changed,
                 since this is always one transaction.
-            Refusal: consul doesn't answer; whether anything has changed isn't known.
+            RegistryError: consul doesn't answer; whether anything has changed isn't known.
         """
         steps = [_set(manifest.key, {**asdict(manifest)})]
         if tag:
@@ -185,7 +185,7 @@ class Records:
         """Remove a tag.
 
         Raises:
-            Fenced, Refusal: as `acknowledge`.
+            Fenced, RegistryError: as `acknowledge`.
         """
         self._change(session, [_delete(f"{_TAGS}{repository}:{tag}")])
 
@@ -195,7 +195,7 @@ class Records:
         Raises:
             Fenced: as `acknowledge`; but of very many tags, some may be gone. The manifest and the other tags are still
                 there, and the same call again removes them.
-            Refusal: as `acknowledge`.
+            RegistryError: as `acknowledge`.
         """
         tags = [tag for tag, found in self.tags(repository).items() if found == digest]
         steps = [_delete(f"{_TAGS}{repository}:{tag}") for tag in tags]

@@ -12,9 +12,9 @@ from weakref import WeakValueDictionary
 from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
 from swarmer.node.patience import patient
 from swarmer.node.registry import manifests, store
+from swarmer.node.registry.errors import RegistryError, unavailable
 from swarmer.node.registry.peers import Peers
 from swarmer.node.registry.records import Manifest, next_index
-from swarmer.node.registry.refusal import Refusal, unavailable
 from swarmer.node.registry.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class Replication:
                 self.fetch(peer, manifest.repository, manifest.digest)
                 self._lost.pop(manifest.key, None)
                 return True
-            except Refusal as refusal:
+            except RegistryError as refusal:
                 denied += refusal.status == 404
                 reason = str(refusal)
             except OSError as error:
@@ -147,7 +147,7 @@ class Replication:
         It is on the disk after `store.settle`, also when it was here: who wrote it may have been killed before that.
 
         Raises:
-            Refusal: the peer doesn't have it, or there is no room here.
+            RegistryError: the peer doesn't have it, or there is no room here.
             OSError: the peer, or the own `docker-registry`, doesn't answer.
         """
         with self._mutex:
@@ -172,7 +172,7 @@ class Replication:
         """Get one blob from a peer.
 
         Raises:
-            Refusal, OSError: as `fetch`.
+            RegistryError, OSError: as `fetch`.
         """
         with self._mutex:
             lock = self._one_by_one.setdefault(f"{repository}/{digest}", threading.Lock())
@@ -196,7 +196,7 @@ class Replication:
             leads: whether this node still leads, without which there is no use in going on.
 
         Raises:
-            Refusal: no majority could.
+            RegistryError: no majority could.
         """
         store.settle()
         needed = self._settings.majority - 1

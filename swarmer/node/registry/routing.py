@@ -8,9 +8,9 @@ from typing import Final
 from swarmer.node.registry import access, store
 from swarmer.node.registry.access import Right, Shown
 from swarmer.node.registry.api_call import ApiCall, Kind, is_digest, parse
+from swarmer.node.registry.errors import RegistryError, unavailable
 from swarmer.node.registry.leadership import Leadership
 from swarmer.node.registry.peers import QUICK, Peers
-from swarmer.node.registry.refusal import Refusal, unavailable
 from swarmer.node.registry.settings import Settings
 from swarmer.ports import REGISTRY
 
@@ -77,7 +77,7 @@ class Router:
         """Where this request goes.
 
         Raises:
-            Refusal: nowhere; what the client is told.
+            RegistryError: nowhere; what the client is told.
         """
         shown, settings, now = request.shown, self._settings, time.time()
         call = parse(request.method, request.uri)
@@ -90,8 +90,8 @@ class Router:
         if call.kind is Kind.PING:
             # Else `docker` would never send credentials, which may allow more than its certificate.
             if right is not Right.PUSH and not shown.authorization:
-                headers = access.challenge(request.host, settings)
-                raise Refusal(401, "UNAUTHORIZED", "ask for a token, with the certificate or credentials", headers)
+                message = "ask for a token, with the certificate or credentials"
+                raise RegistryError(401, "UNAUTHORIZED", message, access.challenge(request.host, settings))
             return Route(_FRONT + call.uri)
         if self._leadership is None:
             return Route(_STORE + call.uri, forwarded=call.writes)
@@ -116,7 +116,7 @@ class Router:
     def _of_peer(self, call: ApiCall, shown: Shown) -> Route:
         """Between registry nodes: the content of this node's disk, whatever it means."""
         if access.node_of(shown, self._settings) not in self._settings.nodes:
-            raise Refusal(403, "DENIED", "only the registry's own nodes may ask this")
+            raise RegistryError(403, "DENIED", "only the registry's own nodes may ask this")
         if call.kind is Kind.PEER_COPY:
             return Route(_FRONT + call.uri, forwarded=True)
         return Route(_STORE + call.uri.removeprefix("/peer"))
@@ -138,7 +138,7 @@ class Router:
                 path = f"{call.repository}/blobs/{call.reference}"
                 with self._peers.content(peer, path, method="HEAD", timeout=QUICK):
                     return peer
-            except (Refusal, OSError):
+            except (RegistryError, OSError):
                 continue
         return own
 
@@ -146,7 +146,7 @@ class Router:
         """Before a push goes on here: that there is room, and that garbage collection leaves what it counts on.
 
         Raises:
-            Refusal: there is no room.
+            RegistryError: there is no room.
         """
         if call.method in ("POST", "PATCH", "PUT"):
             store.check_room(request.length)

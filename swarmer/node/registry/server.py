@@ -13,8 +13,8 @@ from swarmer.node.registry import manifests, store
 from swarmer.node.registry.access import Shown
 from swarmer.node.registry.api import Api, Response
 from swarmer.node.registry.api_call import Kind, parse
+from swarmer.node.registry.errors import RegistryError, unavailable
 from swarmer.node.registry.health import Health
-from swarmer.node.registry.refusal import Refusal, unavailable
 from swarmer.node.registry.routing import Request, Router
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         try:
             response = self._response(body)
-        except Refusal as refusal:
+        except RegistryError as refusal:
             response = _refused(refusal)
         except OSError as error:
             logger.warning("%s %s: %s", self.command, self.path, error)
@@ -101,13 +101,13 @@ class _Handler(BaseHTTPRequestHandler):
                 return Response(503 if problem else 200, f"{problem or 'the registry is well'}\n".encode(), text)
             case "/failed":
                 self._make_room()
-                raise Refusal(500, "UNKNOWN", "the node's docker-registry had an error; its journal tells more")
+                raise RegistryError(500, "UNKNOWN", "the node's docker-registry had an error; its journal tells more")
             case "/gone":
                 self._make_room()
                 raise unavailable("a part of the registry is down; try again")
             case _ if body is None:
                 limit = f"{manifests.LARGEST >> 20} MiB at most"
-                raise Refusal(411, "SIZE_INVALID", f"send it whole, with its size in Content-Length: {limit}")
+                raise RegistryError(411, "SIZE_INVALID", f"send it whole, with its size in Content-Length: {limit}")
             case _:
                 type_ = headers.get("Content-Type", "")
                 return self.api.answer(self.command, self.path, self._shown(), headers["Host"], type_, body)
@@ -116,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         """After an error: if it is because the disk is full, what came of that upload must not keep it full.
 
         Raises:
-            Refusal: it is.
+            RegistryError: it is.
         """
         if not store.low():
             return
@@ -139,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
         try:
             return Response(204, b"", self.router.route(request).headers)
-        except Refusal as refusal:
+        except RegistryError as refusal:
             return Response(403, b"", refusal.for_nginx)
         except OSError as error:
             return Response(403, b"", unavailable(str(error)).for_nginx)
@@ -162,5 +162,5 @@ class _Handler(BaseHTTPRequestHandler):
         logger.debug(format, *args)
 
 
-def _refused(refusal: Refusal) -> Response:
+def _refused(refusal: RegistryError) -> Response:
     return Response(refusal.status, refusal.body, {"Content-Type": "application/json", **refusal.headers})

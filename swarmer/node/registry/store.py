@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from swarmer.node.registry.errors import RegistryError
 from swarmer.node.registry.records import Manifest
-from swarmer.node.registry.refusal import Refusal
 from swarmer.node.registry.settings import FRONT_SOCKET, STORE_ROOT, STORE_SOCKET
 
 if TYPE_CHECKING:
@@ -58,14 +58,14 @@ class Reply:
     headers: Mapping[str, str]
     body: bytes
 
-    def refusal(self) -> Refusal:
+    def refusal(self) -> RegistryError:
         """Its error, with the code of the spec."""
         try:
             error: dict[str, Any] = json.loads(self.body)["errors"][0]
             detail = f": {json.dumps(error['detail'])}" if error.get("detail") else ""
-            return Refusal(self.status, str(error["code"]), f"{error['message']}{detail}")
+            return RegistryError(self.status, str(error["code"]), f"{error['message']}{detail}")
         except (ValueError, KeyError, IndexError, TypeError):
-            return Refusal(502, "UNKNOWN", f"the node's docker-registry answered {self.status}")
+            return RegistryError(502, "UNKNOWN", f"the node's docker-registry answered {self.status}")
 
 
 class _Whole:
@@ -116,7 +116,7 @@ def put_manifest(repository: str, digest: str, type_: str, content: bytes) -> No
     """Store a manifest under its digest; `docker-registry` looks whether all that it refers to is there.
 
     Raises:
-        Refusal: it isn't, or the manifest is wrong.
+        RegistryError: it isn't, or the manifest is wrong.
         OSError: no answer.
     """
     with _one_manifest:
@@ -132,7 +132,7 @@ def put_blob(repository: str, digest: str, content: "SupportsRead[bytes]", lengt
     """Store a blob under its digest, which `docker-registry` checks.
 
     Raises:
-        Refusal: it doesn't fit, or there is no room.
+        RegistryError: it doesn't fit, or there is no room.
         OSError: no answer, or `content` ended too early.
     """
     begun = ask("POST", f"/v2/{repository}/blobs/uploads/", b"")
@@ -200,7 +200,7 @@ def check_room(length: int) -> None:
     """Look whether so many more bytes fit, beside what must stay free.
 
     Raises:
-        Refusal: they don't.
+        RegistryError: they don't.
     """
     usage = shutil.disk_usage(STORE_ROOT)
     reserve = min(usage.total // _RESERVE_PART, _RESERVE_MOST)
@@ -220,12 +220,13 @@ def drop_upload(repository: str, upload: str) -> None:
         shutil.rmtree(_TREE / "repositories" / repository / "_uploads" / upload, ignore_errors=True)
 
 
-def full(detail: str) -> Refusal:
+def full(detail: str) -> RegistryError:
     """What a client is told when there is no room.
 
     By 507, which says just that, `docker push` would show no message, and would fill the disk five times more.
     """
-    return Refusal(412, "DENIED", f"the disk of the registry is full: {detail}; `swarmer registry gc` may free some")
+    message = f"the disk of the registry is full: {detail}; `swarmer registry gc` may free some"
+    return RegistryError(412, "DENIED", message)
 
 
 def data(digest: str) -> Path:

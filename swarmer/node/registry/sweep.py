@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from swarmer.node.registry.errors import RegistryError
 from swarmer.node.registry.records import Agents, Manifest, Records
-from swarmer.node.registry.refusal import Refusal
 from swarmer.node.registry.settings import STORE_ROOT, Settings
 from swarmer.node.registry.store import lock_for_sweep, place
 
@@ -66,11 +66,11 @@ def check_plausible(root: Path, *, changed: bool) -> None:
         changed: whether consul holds the record that every change of the registry leaves.
 
     Raises:
-        Refusal: it holds none, but there are manifests on the disk.
+        RegistryError: it holds none, but there are manifests on the disk.
     """
     if not changed and any(link for link in (root / "repositories").glob("**/_manifests/revisions/*/*/link")):
         message = "consul knows of no push, but there are manifests on this disk: nothing is removed"
-        raise Refusal(503, "UNAVAILABLE", message)
+        raise RegistryError(503, "UNAVAILABLE", message)
 
 
 def sweep(root: Path, needed: Collection[tuple[str, str]], before: float, lock: Lock = nullcontext) -> Freed:
@@ -136,7 +136,7 @@ def main(arguments: list[str]) -> int:
     try:
         needed = live(records.manifests())
         check_plausible(root, changed=records.has_changed())
-    except Refusal as refusal:
+    except RegistryError as refusal:
         print(refusal.message, file=sys.stderr)
         return 1
     lock = partial(lock_for_sweep, exclusive=True)

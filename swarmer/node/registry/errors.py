@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(eq=False)
-class Refusal(Exception):
+class RegistryError(Exception):
     """A request is answered with an error.
 
     Attributes:
@@ -32,9 +32,9 @@ class Refusal(Exception):
     def for_nginx(self) -> Mapping[str, str]:
         """The headers by which the gate tells nginx what to answer; see `location @refused` of nginx.conf."""
         told = {"Status": str(self.status), "Body": self.body.decode().strip(), **self.headers}
-        return {f"X-Refusal-{name}": value for name, value in told.items()}
+        return {f"X-Error-{name}": value for name, value in told.items()}
 
 
-def unavailable(message: str) -> Refusal:
+def unavailable(message: str) -> RegistryError:
     """Not now: the client may try again."""
-    return Refusal(503, "UNAVAILABLE", message, {"Retry-After": "1"})
+    return RegistryError(503, "UNAVAILABLE", message, {"Retry-After": "1"})
