@@ -38,7 +38,7 @@ def collect(nodes: Sequence[Node], *, grace: float = GRACE) -> list[GcResult]:
 def _on(node: Node, grace: float) -> GcResult:
     if not node.running:
         return GcResult(node.name, problem="is switched off")
-    command = f"python3 -m swarmer.node.registry.sweep --grace {shlex.quote(str(grace))}"
+    command = f"python3 -m swarmer.node.registry.garbage_collection --grace {shlex.quote(str(grace))}"
     try:
         done = node.execute(command, timeout=_TIMEOUT)
     except NodeError as error:

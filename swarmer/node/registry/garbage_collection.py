@@ -1,6 +1,6 @@
 """Garbage collection on one registry node: what no acknowledged manifest refers to, and nobody counts on, goes.
 
-    python3 -m swarmer.node.registry.sweep --grace 3600     prints what it freed, as JSON
+    python3 -m swarmer.node.registry.garbage_collection --grace 3600     prints what it freed, as JSON
 
 Safe while pushes go on: what a push counts on was written, or is touched (`store.touch`), within the grace period,
 and what is younger than that stays. Under a lock, a blob is either touched before its age is looked at, or gone

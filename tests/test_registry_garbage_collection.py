@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from swarmer.node.registry.errors import RegistryError
+from swarmer.node.registry.garbage_collection import check_plausible, live, sweep
 from swarmer.node.registry.records import Manifest
-from swarmer.node.registry.sweep import check_plausible, live, sweep
 
 DIGESTS = [f"sha256:{number:064x}" for number in range(1, 7)]
 REPOSITORIES = ["app", "team/app", "team"]
