@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from swarmer.node.registry.errors import RegistryError
-from swarmer.node.registry.garbage_collection import check_plausible, live, sweep
+from swarmer.node.registry.garbage_collection import check_plausible, collect, live
 from swarmer.node.registry.records import Manifest
 
 DIGESTS = [f"sha256:{number:064x}" for number in range(1, 7)]
@@ -58,7 +58,7 @@ def test_old_garbage_goes_and_is_counted(tmp_path: Path) -> None:
         link(tmp_path, "team/app", "_layers", needed),
     ]
     kept += [blob(tmp_path, young, YOUNG), link(tmp_path, "app", "_layers", young)]
-    freed = sweep(tmp_path, {("app", needed)}, LIMIT)
+    freed = collect(tmp_path, {("app", needed)}, LIMIT)
     assert all(path.exists() for path in kept)
     # The link of the other repository is old, but its content isn't garbage: it goes alone.
     assert not any(path.exists() for path in gone)
@@ -73,14 +73,14 @@ def test_uploads_go_when_nobody_goes_on_with_them(tmp_path: Path) -> None:
     going_on = written(uploads / "two/data", b"x", YOUNG)
     for folder in ("one", "two"):
         os.utime(uploads / folder, (OLD, OLD))
-    freed = sweep(tmp_path, set(), LIMIT)
+    freed = collect(tmp_path, set(), LIMIT)
     assert not left.parent.exists()
     assert going_on.exists()
     assert freed.uploads == 1
 
 
 def test_an_empty_registry_is_swept(tmp_path: Path) -> None:
-    assert sweep(tmp_path, set(), LIMIT).blobs == 0
+    assert collect(tmp_path, set(), LIMIT).blobs == 0
 
 
 PLACES = st.tuples(st.sampled_from(REPOSITORIES), st.sampled_from(DIGESTS))
@@ -104,7 +104,7 @@ def test_nothing_that_is_needed_or_young_goes_and_a_second_sweep_finds_nothing(
         blob(root, digest, age)
     for (repository, digest), age in links.items():
         link(root, repository, "_layers", digest, age)
-    sweep(root, needed, LIMIT)
+    collect(root, needed, LIMIT)
     for digest, age in blobs.items():
         value = digest.removeprefix("sha256:")
         present = (root / "blobs/sha256" / value[:2] / value / "data").exists()
@@ -113,4 +113,4 @@ def test_nothing_that_is_needed_or_young_goes_and_a_second_sweep_finds_nothing(
         value = digest.removeprefix("sha256:")
         if (repository, digest) in needed or age == YOUNG or blobs.get(digest) == YOUNG:
             assert (root / "repositories" / repository / "_layers/sha256" / value / "link").exists()
-    assert sweep(root, needed, LIMIT).blobs == 0
+    assert collect(root, needed, LIMIT).blobs == 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from swarmer.node.registry import store
+from swarmer.node.registry import disk
 from swarmer.node.registry.errors import RegistryError
 from swarmer.node.registry.peers import Peers
 from swarmer.node.registry.records import Manifest
@@ -32,11 +32,11 @@ def copies(nodes: Mapping[str, str], answer: Exception) -> Replication:
 
 
 @pytest.fixture(autouse=True)
-def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Empty."""
-    monkeypatch.setattr(store, "STORE_ROOT", tmp_path)
-    monkeypatch.setattr(store, "_SWEEP_LOCK", tmp_path / "sweep.lock")
-    monkeypatch.setattr(store, "_TREE", tmp_path / "docker/registry/v2")
+def empty_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is on this node's disk."""
+    monkeypatch.setattr(disk, "STORAGE_ROOT", tmp_path)
+    monkeypatch.setattr(disk, "_COLLECTION_LOCK", tmp_path / "garbage-collection.lock")
+    monkeypatch.setattr(disk, "_TREE", tmp_path / "docker/registry/v2")
 
 
 @pytest.mark.parametrize("nodes", [{"one": "10.0.0.1"}, {"one": "10.0.0.1", "two": "10.0.0.2"}], ids=["alone", "two"])

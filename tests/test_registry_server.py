@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from swarmer.image.recipe import RECIPE
-from swarmer.node.registry import manifests, server, store
+from swarmer.node.registry import disk, manifests, server
 from swarmer.node.registry.api import Response
 
 HIDDEN = b"DELETE /v2/app/manifests/1 HTTP/1.1\r\nHost: any\r\nContent-Length: 0\r\n\r\n"
@@ -78,8 +78,8 @@ def test_what_follows_a_whole_body_is_the_next_request(tmp_path: Path) -> None:
 
 
 def test_an_error_of_docker_registry_is_reported_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "low", lambda: False)
-    said, _ = answers(tmp_path, b"GET /failed HTTP/1.1\r\nHost: any\r\nX-Target: http://store/v2/\r\n\r\n")
+    monkeypatch.setattr(disk, "nearly_full", lambda: False)
+    said, _ = answers(tmp_path, b"GET /failed HTTP/1.1\r\nHost: any\r\nX-Target: http://docker-registry/v2/\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 500")
 
 

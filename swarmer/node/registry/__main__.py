@@ -21,7 +21,7 @@ from swarmer.node.registry.records import Agents, Records
 from swarmer.node.registry.replication import Replication
 from swarmer.node.registry.routing import Router
 from swarmer.node.registry.server import serve
-from swarmer.node.registry.settings import FRONT_SOCKET, Settings
+from swarmer.node.registry.settings import API_SOCKET, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ def main() -> int:
         leadership = Leadership(settings, agents, lambda: replication.complete, forwarder.end_requests)
     look = Health(settings, replication, agents)
     api = Api(settings, Records(agents), leadership, replication, peers)
-    Path(FRONT_SOCKET).unlink(missing_ok=True)
-    serve(FRONT_SOCKET, grp.getgrnam(_GROUP).gr_gid, Router(settings, leadership, peers), api, look)
+    Path(API_SOCKET).unlink(missing_ok=True)
+    serve(API_SOCKET, grp.getgrnam(_GROUP).gr_gid, Router(settings, leadership, peers), api, look)
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     signal.signal(signal.SIGINT, lambda *_: ended.set())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlencode
 
-from swarmer.node.registry import access, manifests, store
+from swarmer.node.registry import access, disk, docker_registry, manifests
 from swarmer.node.registry.access import Shown
 from swarmer.node.registry.api_call import ApiCall, Kind, parse
 from swarmer.node.registry.errors import RegistryError, unavailable
@@ -109,7 +109,7 @@ class Api:
     def _content(self, manifest: Manifest) -> bytes:
         """Of an acknowledged manifest: from this disk, or from a node that has it already."""
         try:
-            content = store.data(manifest.digest).read_bytes()
+            content = disk.data(manifest.digest).read_bytes()
             if manifests.digest_of(content) == manifest.digest:
                 return content
             logger.error("%s is damaged on this disk", manifest.digest)
@@ -132,8 +132,8 @@ class Api:
         session, replication = self._session(), self._replication
         assert replication
         manifest = manifests.understood(call.repository, call.reference, type_, body)
-        store.touch((manifest.digest, *manifest.blobs))
-        store.put_manifest(manifest.repository, manifest.digest, manifest.type, body)
+        disk.touch((manifest.digest, *manifest.blobs))
+        docker_registry.put_manifest(manifest.repository, manifest.digest, manifest.type, body)
         for child in manifest.manifests:
             if not self._records.manifest(manifest.repository, child):
                 raise RegistryError(404, "MANIFEST_BLOB_UNKNOWN", f"{child}, which the index lists, is not there")
@@ -192,7 +192,7 @@ class Api:
         if source not in self._settings.peers or not call.by_digest or not self._replication:
             raise RegistryError(400, "MANIFEST_INVALID", f"{source} has nothing to copy from")
         self._replication.fetch(source, call.repository, call.reference)
-        store.settle()
+        disk.flush_to_disk()
         return _json({})
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Final
 
-from swarmer.node.registry import store
+from swarmer.node.registry import docker_registry
 
 #: Seconds that a look is good for: S3 is asked no more often, whoever asks us.
 _FRESH: Final = 2.0
@@ -38,7 +38,7 @@ class Bucket:
 
 def _look() -> str:
     try:
-        reply = store.ask("GET", "/v2/_catalog?n=1")
+        reply = docker_registry.ask("GET", "/v2/_catalog?n=1")
     except OSError as error:
         return f"docker-registry doesn't answer: {error}"
     if reply.status == 200:

@@ -2,7 +2,7 @@
 
     python3 -m swarmer.node.registry.garbage_collection --grace 3600     prints what it freed, as JSON
 
-Safe while pushes go on: what a push counts on was written, or is touched (`store.touch`), within the grace period,
+Safe while pushes go on: what a push counts on was written, or is touched (`disk.touch`), within the grace period,
 and what is younger than that stays. Under a lock, a blob is either touched before its age is looked at, or gone
 before `docker-registry` looks whether everything is there that a manifest refers to; then that is refused, and the
 client sends the blob again.
@@ -21,10 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from swarmer.node.registry.disk import collection_lock, relative_path
 from swarmer.node.registry.errors import RegistryError
 from swarmer.node.registry.records import Agents, Manifest, Records
-from swarmer.node.registry.settings import STORE_ROOT, Settings
-from swarmer.node.registry.store import lock_for_sweep, place
+from swarmer.node.registry.settings import STORAGE_ROOT, Settings
 
 #: Seconds that something may lie around before it counts as garbage.
 GRACE: Final = 3600
@@ -73,7 +73,7 @@ def check_plausible(root: Path, *, changed: bool) -> None:
         raise RegistryError(503, "UNAVAILABLE", message)
 
 
-def sweep(root: Path, needed: Collection[tuple[str, str]], before: float, lock: Lock = nullcontext) -> Freed:
+def collect(root: Path, needed: Collection[tuple[str, str]], before: float, lock: Lock = nullcontext) -> Freed:
     """Remove what isn't needed and was written before a time.
 
     Args:
@@ -87,7 +87,7 @@ def sweep(root: Path, needed: Collection[tuple[str, str]], before: float, lock: 
     for repository, digest, link in _links(root / "repositories"):
         if (repository, digest) not in needed:
             with lock():
-                if _old(link, before) and _old(root / "blobs" / place(digest), before):
+                if _old(link, before) and _old(root / "blobs" / relative_path(digest), before):
                     shutil.rmtree(link.parent, ignore_errors=True)
     blobs = uploads = freed = kept = 0
     for data in sorted((root / "blobs").glob("*/*/*/data")):
@@ -132,15 +132,15 @@ def main(arguments: list[str]) -> int:
         print("the registry's content is not on this node's disk", file=sys.stderr)
         return 1
     started = time.time()
-    root, records = STORE_ROOT / "docker/registry/v2", Records(Agents())
+    root, records = STORAGE_ROOT / "docker/registry/v2", Records(Agents())
     try:
         needed = live(records.manifests())
         check_plausible(root, changed=records.has_changed())
     except RegistryError as refusal:
         print(refusal.message, file=sys.stderr)
         return 1
-    lock = partial(lock_for_sweep, exclusive=True)
-    freed = sweep(root, needed, started - grace, lock)
+    lock = partial(collection_lock, exclusive=True)
+    freed = collect(root, needed, started - grace, lock)
     os.sync()
     print(json.dumps(asdict(freed)))
     return 0

@@ -6,7 +6,7 @@ from typing import Final
 
 from swarmer.node.consul_agent import Agent, Refused, own_token
 from swarmer.node.patience import patient
-from swarmer.node.registry import store
+from swarmer.node.registry import docker_registry
 from swarmer.node.registry.bucket import Bucket
 from swarmer.node.registry.records import Agents
 from swarmer.node.registry.replication import Replication
@@ -41,7 +41,7 @@ class Health:
         """Why this node can't answer; empty when it can."""
         if self._replication is None:
             return self._bucket.problem()
-        if problem := store.answers():
+        if problem := docker_registry.problem():
             return problem
         if not self._replication.joined:
             return "this node does not have everything yet that was acknowledged"

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
 from swarmer.node.patience import patient
-from swarmer.node.registry import manifests, store
+from swarmer.node.registry import disk, docker_registry, manifests
 from swarmer.node.registry.errors import RegistryError, unavailable
 from swarmer.node.registry.peers import Peers
 from swarmer.node.registry.records import Manifest, next_index
@@ -103,7 +103,7 @@ class Replication:
         got = list(self._getting.map(self._get, new))
         list(self._getting.map(self._get, again))
         if new or again:
-            store.settle()
+            disk.flush_to_disk()
         self._complete = all(got)
         if self._complete and not self._joined:
             self._joined = True
@@ -113,8 +113,8 @@ class Replication:
     def _is_here(self, manifest: Manifest) -> bool:
         if manifest.key not in self._touched:
             # It may be here as garbage, which a collection that began before the push is about to remove.
-            store.touch((manifest.digest, *manifest.blobs))
-        return store.has(manifest)
+            disk.touch((manifest.digest, *manifest.blobs))
+        return disk.has(manifest)
 
     def _get(self, manifest: Manifest) -> bool:
         """Get one manifest from whoever has it; whether it is here now, or lost."""
@@ -144,7 +144,8 @@ class Replication:
     def fetch(self, peer: str, repository: str, digest: str) -> Manifest:
         """Get a manifest and everything that it consists of from a peer.
 
-        It is on the disk after `store.settle`, also when it was here: who wrote it may have been killed before that.
+        It is written through after `disk.flush_to_disk`. Call that also when everything was here already: the process
+        that wrote it may have been killed before it did.
 
         Raises:
             RegistryError: the peer doesn't have it, or there is no room here.
@@ -159,13 +160,13 @@ class Replication:
             if manifests.digest_of(content) != digest:
                 raise OSError(f"{peer} has another content for {digest}")
             manifest = manifests.described(repository, digest, type_, content)
-            store.touch((digest, *manifest.blobs))
-            if not store.has(manifest):
+            disk.touch((digest, *manifest.blobs))
+            if not disk.has(manifest):
                 for child in manifest.manifests:
                     self.fetch(peer, repository, child)
                 # Some side by side: one alone would keep one processor busy, here and at the peer.
                 list(self._fetchers.map(partial(self.fetch_blob, peer, repository), manifest.blobs))
-                store.put_manifest(repository, digest, type_, content)
+                docker_registry.put_manifest(repository, digest, type_, content)
         return manifest
 
     def fetch_blob(self, peer: str, repository: str, digest: str) -> None:
@@ -177,13 +178,13 @@ class Replication:
         with self._mutex:
             lock = self._one_by_one.setdefault(f"{repository}/{digest}", threading.Lock())
         with lock:
-            store.touch([digest])
-            if store.has_blob(repository, digest):
+            disk.touch([digest])
+            if disk.has_blob(repository, digest):
                 return
             with self._peers.content(peer, f"{repository}/blobs/{digest}") as answer:
                 length = int(answer.headers["Content-Length"])
-                store.check_room(length)
-                store.put_blob(repository, digest, answer, length)
+                disk.check_room(length)
+                docker_registry.put_blob(repository, digest, answer, length)
 
     # -- giving --------------------------------------------------------------------------------------------
 
@@ -198,7 +199,7 @@ class Replication:
         Raises:
             RegistryError: no majority could.
         """
-        store.settle()
+        disk.flush_to_disk()
         needed = self._settings.majority - 1
         reasons: dict[str, str] = {}
         waiting = self._troubled_last()
@@ -234,7 +235,7 @@ class Replication:
             told = "; ".join(f"{peer}: {reason}" for peer, reason in reasons.items())
             logger.warning("%s@%s has no majority: %s", manifest.repository, manifest.digest, told)
             if any("is full" in reason for reason in reasons.values()):
-                raise store.full(f"no majority of the nodes has room: {told}")
+                raise disk.full(f"no majority of the nodes has room: {told}")
             raise unavailable(f"only {done + 1} of {len(self._settings.nodes)} registry nodes could take it: {told}")
 
     def _troubled_last(self) -> list[str]:

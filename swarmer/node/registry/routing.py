@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from swarmer.node.registry import access, store
+from swarmer.node.registry import access, disk
 from swarmer.node.registry.access import Right, Shown
 from swarmer.node.registry.api_call import ApiCall, Kind, is_digest, parse
 from swarmer.node.registry.errors import RegistryError, unavailable
@@ -15,8 +15,8 @@ from swarmer.node.registry.settings import Settings
 from swarmer.ports import REGISTRY
 
 #: The names of nginx's upstreams: this program, and this node's `docker-registry`.
-_FRONT: Final = "http://front"
-_STORE: Final = "http://store"
+_API: Final = "http://swarmer-registry"
+_DOCKER_REGISTRY: Final = "http://docker-registry"
 
 #: Seconds that a client waits for a leader, rather than to get an error. Nothing is changed while it waits.
 PATIENCE: Final = 8.0
@@ -61,7 +61,7 @@ class Route:
         passing = "@forwarded" if self.forwarded else "@direct"
         headers = {"X-Target": self.target, "X-Bearer": self.authorization, "X-Passing": passing}
         if self.digest:
-            headers |= {"X-File": f"/{store.place(self.digest)}", "X-Digest": self.digest}
+            headers |= {"X-File": f"/{disk.relative_path(self.digest)}", "X-Digest": self.digest}
         return headers
 
 
@@ -85,16 +85,16 @@ class Router:
             return self._of_peer(call, shown)
         if call.kind is Kind.TOKEN:
             access.check_for_token(shown, settings, now, request.host)
-            return Route(_FRONT + call.uri)
+            return Route(_API + call.uri)
         right = access.check(Right.PUSH if call.writes else Right.PULL, shown, settings, now, request.host)
         if call.kind is Kind.PING:
             # Else `docker` would never send credentials, which may allow more than its certificate.
             if right is not Right.PUSH and not shown.authorization:
                 message = "ask for a token, with the certificate or credentials"
                 raise RegistryError(401, "UNAUTHORIZED", message, access.challenge(request.host, settings))
-            return Route(_FRONT + call.uri)
+            return Route(_API + call.uri)
         if self._leadership is None:
-            return Route(_STORE + call.uri, forwarded=call.writes)
+            return Route(_DOCKER_REGISTRY + call.uri, forwarded=call.writes)
         # Who pushes asks whether a blob is there in order to use it, and only the leader can.
         for_leader = call.writes or (call.kind is Kind.BLOB and call.method == "HEAD" and right is Right.PUSH)
         if for_leader:
@@ -108,9 +108,9 @@ class Router:
             return Route(self._at(node) + call.uri, f"Bearer {token}", forwarded=for_leader)
         if right is Right.PUSH:
             self._prepare(request, call)
-        if call.kind is Kind.BLOB and call.method == "GET" and store.has_blob(call.repository, call.reference):
-            return Route(_STORE + call.uri, digest=call.reference)
-        target = _STORE if call.kind in (Kind.BLOB, Kind.UPLOADS, Kind.UPLOAD) else _FRONT
+        if call.kind is Kind.BLOB and call.method == "GET" and disk.has_blob(call.repository, call.reference):
+            return Route(_DOCKER_REGISTRY + call.uri, digest=call.reference)
+        target = _DOCKER_REGISTRY if call.kind in (Kind.BLOB, Kind.UPLOADS, Kind.UPLOAD) else _API
         return Route(target + call.uri, forwarded=for_leader)
 
     def _of_peer(self, call: ApiCall, shown: Shown) -> Route:
@@ -118,8 +118,8 @@ class Router:
         if access.node_of(shown, self._settings) not in self._settings.nodes:
             raise RegistryError(403, "DENIED", "only the registry's own nodes may ask this")
         if call.kind is Kind.PEER_COPY:
-            return Route(_FRONT + call.uri, forwarded=True)
-        return Route(_STORE + call.uri.removeprefix("/peer"))
+            return Route(_API + call.uri, forwarded=True)
+        return Route(_DOCKER_REGISTRY + call.uri.removeprefix("/peer"))
 
     def _leader(self, request: Request) -> str:
         assert self._leadership
@@ -131,7 +131,7 @@ class Router:
     def _holder(self, request: Request, call: ApiCall) -> str:
         """A node that has a blob on its disk: this one, if nobody has it."""
         own = self._settings.name
-        if request.forwarded or store.has_blob(call.repository, call.reference):
+        if request.forwarded or disk.has_blob(call.repository, call.reference):
             return own
         for peer in self._settings.peers:
             try:
@@ -149,9 +149,9 @@ class Router:
             RegistryError: there is no room.
         """
         if call.method in ("POST", "PATCH", "PUT"):
-            store.check_room(request.length)
+            disk.check_room(request.length)
         digests = [call.reference, call.query.get("mount", "")]
-        store.touch(digest for digest in digests if is_digest(digest))
+        disk.touch(digest for digest in digests if is_digest(digest))
 
     def _at(self, node: str) -> str:
         return f"https://{self._settings.nodes[node]}:{REGISTRY.number}"

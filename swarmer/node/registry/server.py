@@ -9,7 +9,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 
-from swarmer.node.registry import manifests, store
+from swarmer.node.registry import disk, manifests
 from swarmer.node.registry.access import Shown
 from swarmer.node.registry.api import Api, Response
 from swarmer.node.registry.api_call import Kind, parse
@@ -58,8 +58,8 @@ class _Handler(BaseHTTPRequestHandler):
             response = _refused(refusal)
         except OSError as error:
             logger.warning("%s %s: %s", self.command, self.path, error)
-            reason = store.full(str(error)) if store.low() else unavailable(f"a part of the registry is down: {error}")
-            response = _refused(reason)
+            down = unavailable(f"a part of the registry is down: {error}")
+            response = _refused(disk.full(str(error)) if disk.nearly_full() else down)
         self.send_response(response.status)
         for name, value in response.headers.items():
             self.send_header(name, value)
@@ -118,12 +118,12 @@ class _Handler(BaseHTTPRequestHandler):
         Raises:
             RegistryError: it is.
         """
-        if not store.low():
+        if not disk.nearly_full():
             return
         call = parse(self.headers["X-Method"], self.headers["X-Uri"])
         if call.kind is Kind.UPLOAD:
-            store.drop_upload(call.repository, call.reference)
-        raise store.full("the upload did not fit")
+            disk.drop_upload(call.repository, call.reference)
+        raise disk.full("the upload did not fit")
 
     def _route(self) -> Response:
         """For nginx: headers that say where to pass a request, or 403 and what to tell the client instead."""

@@ -10,9 +10,9 @@ from typing import Final
 FOLDER: Final = Path("/etc/swarmer/registry")
 
 #: Where requests come in, and where `docker-registry` listens: sockets, which no container can reach.
-FRONT_SOCKET: Final = "/run/swarmer-registry/front.sock"
-STORE_SOCKET: Final = "/run/docker-registry/registry.sock"
-STORE_ROOT: Final = Path("/var/lib/docker-registry")
+API_SOCKET: Final = "/run/swarmer-registry/api.sock"
+DOCKER_REGISTRY_SOCKET: Final = "/run/docker-registry/registry.sock"
+STORAGE_ROOT: Final = Path("/var/lib/docker-registry")
 
 
 @dataclass(frozen=True)

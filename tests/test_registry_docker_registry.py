@@ -9,7 +9,7 @@ from socketserver import ThreadingUnixStreamServer
 
 import pytest
 
-from swarmer.node.registry import store
+from swarmer.node.registry import docker_registry
 
 
 class _Patient(BaseHTTPRequestHandler):
@@ -40,7 +40,7 @@ class _Patient(BaseHTTPRequestHandler):
 @pytest.fixture
 def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     socket = str(tmp_path / "socket")
-    monkeypatch.setattr(store, "STORE_SOCKET", socket)
+    monkeypatch.setattr(docker_registry, "DOCKER_REGISTRY_SOCKET", socket)
     with ThreadingUnixStreamServer(socket, _Patient) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -52,11 +52,11 @@ def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("length", [0, 1, 3_000_000])
 def test_a_content_is_sent_whole(length: int) -> None:
-    store.put_blob("library/one", "sha256:0", io.BytesIO(bytes(length)), length)
+    docker_registry.put_blob("library/one", "sha256:0", io.BytesIO(bytes(length)), length)
 
 
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("missing", [1, 2_999_999, 3_000_000])
 def test_a_content_that_ends_too_early_is_an_error_and_nobody_waits_for_the_rest(missing: int) -> None:
     with pytest.raises(OSError, match=f"{missing} bytes too early"):
-        store.put_blob("library/one", "sha256:0", io.BytesIO(bytes(3_000_000 - missing)), 3_000_000)
+        docker_registry.put_blob("library/one", "sha256:0", io.BytesIO(bytes(3_000_000 - missing)), 3_000_000)
