@@ -23,14 +23,14 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
 
 
-def refusal(method: str, uri: str) -> tuple[int, str]:
+def error_of(method: str, uri: str) -> tuple[int, str]:
     with pytest.raises(RegistryError) as raised:
         parse(method, uri)
     return raised.value.status, raised.value.code
 
 
 @given(NAMES, TAGS, DIGESTS)
-def test_every_name_tag_and_digest_of_the_spec_is_understood(name: str, tag: str, digest: str) -> None:
+def test_every_name_tag_and_digest_of_the_spec_is_parsed(name: str, tag: str, digest: str) -> None:
     for reference in (tag, digest):
         call = parse("PUT", f"/v2/{name}/manifests/{reference}")
         assert (call.kind, call.repository, call.reference) == (Kind.MANIFEST, name, reference)
@@ -44,7 +44,7 @@ def test_every_name_tag_and_digest_of_the_spec_is_understood(name: str, tag: str
 
 
 @given(st.text(max_size=60))
-def test_whatever_is_asked_is_understood_or_refused_in_the_words_of_the_spec(text: str) -> None:
+def test_whatever_is_asked_is_parsed_or_refused_in_the_words_of_the_spec(text: str) -> None:
     for uri in (text, f"/v2/{text}", f"/v2/{text}/manifests/1", f"/v2/a/manifests/{text}", f"/v2/a/blobs/{text}"):
         try:
             call = parse("GET", uri)
@@ -66,7 +66,7 @@ def test_whatever_is_asked_is_understood_or_refused_in_the_words_of_the_spec(tex
 )
 def test_what_is_no_name_is_refused(name: str) -> None:
     assert not is_name(name)
-    assert refusal("GET", f"/v2/{quote(name)}/manifests/1")[0] in (400, 404)
+    assert error_of("GET", f"/v2/{quote(name)}/manifests/1")[0] in (400, 404)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_what_is_no_digest_is_refused(digest: str) -> None:
     ],
 )
 def test_errors_of_requests(method: str, uri: str, error: tuple[int, str]) -> None:
-    assert refusal(method, uri) == error
+    assert error_of(method, uri) == error
 
 
 @pytest.mark.parametrize(
@@ -114,38 +114,38 @@ def test_names_may_hold_the_words_of_the_spec(uri: str, name: str, kind: Kind) -
     st.text(),
     st.dictionaries(st.sampled_from(["Allow", "Retry-After", "WWW-Authenticate"]), st.text()),
 )
-def test_a_refusal_survives_its_way_through_headers(
+def test_an_error_is_the_same_after_its_way_through_headers(
     status: int, code: str, message: str, headers: dict[str, str]
 ) -> None:
-    told = RegistryError(status, code, message, headers).for_nginx
-    assert told["X-Error-Body"].isascii()
-    assert told["X-Error-Body"].isprintable()
-    assert json.loads(told["X-Error-Body"]) == {"errors": [{"code": code, "message": message}]}
-    assert int(told["X-Error-Status"]) == status
-    assert {name.removeprefix("X-Error-"): value for name, value in told.items()}.items() >= headers.items()
+    sent = RegistryError(status, code, message, headers).for_nginx
+    assert sent["X-Error-Body"].isascii()
+    assert sent["X-Error-Body"].isprintable()
+    assert json.loads(sent["X-Error-Body"]) == {"errors": [{"code": code, "message": message}]}
+    assert int(sent["X-Error-Status"]) == status
+    assert {name.removeprefix("X-Error-"): value for name, value in sent.items()}.items() >= headers.items()
 
 
 # -- manifests -------------------------------------------------------------------------------------------------
 
 
-def described(document: Any, type_: str = IMAGE) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    found = manifests.described("app", A, type_, json.dumps(document).encode())
+def parts(document: Any, type_: str = IMAGE) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    found = manifests.parse("app", "1", type_, json.dumps(document).encode())
     return found.blobs, found.manifests
 
 
 def test_the_parts_of_an_image_and_of_an_index() -> None:
     image = {"config": {"digest": A}, "layers": [{"digest": B}, {"digest": C}, {"digest": B}]}
-    assert described(image) == ((A, B, C), ())
-    assert described({"manifests": [{"digest": A}, {"digest": B}]}, INDEX) == ((), (A, B))
+    assert parts(image) == ((A, B, C), ())
+    assert parts({"manifests": [{"digest": A}, {"digest": B}]}, INDEX) == ((), (A, B))
 
 
 def test_the_type_may_stand_in_the_manifest() -> None:
-    assert described({"mediaType": INDEX, "manifests": []}, "") == ((), ())
+    assert parts({"mediaType": INDEX, "manifests": []}, "") == ((), ())
 
 
 def test_a_layer_that_is_kept_elsewhere_is_not_a_part() -> None:
     layers = [{"digest": B, "urls": ["https://example.org/layer"]}]
-    assert described({"config": {"digest": A}, "layers": layers}) == ((A,), ())
+    assert parts({"config": {"digest": A}, "layers": layers}) == ((A,), ())
 
 
 @pytest.mark.parametrize(
@@ -163,11 +163,11 @@ def test_a_layer_that_is_kept_elsewhere_is_not_a_part() -> None:
 )
 def test_what_is_no_manifest_is_refused(document: Any, type_: str) -> None:
     with pytest.raises(RegistryError) as refused:
-        described(document, type_)
+        parts(document, type_)
     assert (refused.value.status, refused.value.code) == (400, "MANIFEST_INVALID")
 
 
 @given(st.binary(max_size=200))
 def test_no_content_makes_it_stumble(content: bytes) -> None:
     with pytest.raises(RegistryError):
-        manifests.understood("app", "1", IMAGE, content)
+        manifests.parse("app", "1", IMAGE, content)

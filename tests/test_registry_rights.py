@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmer.node.registry import access
-from swarmer.node.registry.access import Right, Shown
+from swarmer.node.registry.access import ClientCredentials, Right
 from swarmer.node.registry.errors import RegistryError
 from swarmer.node.registry.settings import Settings
 
@@ -25,22 +25,24 @@ SETTINGS = Settings(
 NOW = 1_000_000.0
 
 
-def certificate(name: str, plane: str = "registry", verified: str = "SUCCESS", cluster: str = "nspawn:dev") -> Shown:
-    return Shown(verified, f"CN={name},O=swarmer {cluster}", f"CN={plane} CA,O=swarmer nspawn:dev")
+def certificate(
+    name: str, plane: str = "registry", verified: str = "SUCCESS", cluster: str = "nspawn:dev"
+) -> ClientCredentials:
+    return ClientCredentials(verified, f"CN={name},O=swarmer {cluster}", f"CN={plane} CA,O=swarmer nspawn:dev")
 
 
-def basic(user: str, password: str) -> Shown:
-    return Shown(authorization=f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}")
+def basic(user: str, password: str) -> ClientCredentials:
+    return ClientCredentials(authorization=f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}")
 
 
-def bearer(token: str) -> Shown:
-    return Shown(authorization=f"Bearer {token}")
+def bearer(token: str) -> ClientCredentials:
+    return ClientCredentials(authorization=f"Bearer {token}")
 
 
 @pytest.mark.parametrize(
-    ("shown", "right"),
+    ("credentials", "right"),
     [
-        (Shown(), Right.NONE),
+        (ClientCredentials(), Right.NONE),
         (certificate("swarmer-client"), Right.PUSH),
         (certificate("swarm-01."), Right.PULL),
         (certificate("swarm-01"), Right.NONE),
@@ -52,28 +54,28 @@ def bearer(token: str) -> Shown:
         (basic("swarmer", "right"), Right.PUSH),
     ],
 )
-def test_what_certificates_and_passwords_allow(shown: Shown, right: Right) -> None:
-    assert access.right_of(shown, SETTINGS, NOW) is right
+def test_what_certificates_and_passwords_allow(credentials: ClientCredentials, right: Right) -> None:
+    assert access.right_of(credentials, SETTINGS, NOW) is right
 
 
 @pytest.mark.parametrize(
-    "shown",
+    "credentials",
     [
         basic("swarmer", "wrong"),
         basic("someone", "right"),
         basic("", ""),
-        Shown(authorization="Basic ?"),
-        Shown(authorization="Basic"),
-        Shown(authorization="Digest x"),
+        ClientCredentials(authorization="Basic ?"),
+        ClientCredentials(authorization="Basic"),
+        ClientCredentials(authorization="Digest x"),
         bearer(""),
         bearer("a.b"),
         bearer("a.b.c"),
         bearer("ä.ö"),
     ],
 )
-def test_wrong_credentials_are_an_error_not_nothing(shown: Shown) -> None:
+def test_wrong_credentials_are_an_error_not_nothing(credentials: ClientCredentials) -> None:
     with pytest.raises(RegistryError) as refused:
-        access.right_of(shown, SETTINGS, NOW)
+        access.right_of(credentials, SETTINGS, NOW)
     assert refused.value.status == 401
 
 
@@ -100,7 +102,7 @@ def test_a_token_that_was_changed_is_refused(data: st.DataObject) -> None:
 
 def test_the_better_of_certificate_and_credentials_counts() -> None:
     node = certificate("swarm-02.")
-    both = Shown(node.verified, node.subject, node.issuer, basic("swarmer", "right").authorization)
+    both = ClientCredentials(node.verified, node.subject, node.issuer, basic("swarmer", "right").authorization)
     assert access.right_of(both, SETTINGS, NOW) is Right.PUSH
     assert access.node_of(both, SETTINGS) == "swarm-02"
     assert access.node_of(certificate("swarmer-client"), SETTINGS) is None
@@ -108,7 +110,7 @@ def test_the_better_of_certificate_and_credentials_counts() -> None:
 
 def test_the_unknown_get_401_with_a_challenge_and_the_known_403() -> None:
     with pytest.raises(RegistryError) as refused:
-        access.check(Right.PULL, Shown(), SETTINGS, NOW, "host:5000")
+        access.check(Right.PULL, ClientCredentials(), SETTINGS, NOW, "host:5000")
     assert refused.value.status == 401
     assert refused.value.headers["WWW-Authenticate"] == (
         'Bearer realm="https://host:5000/token",service="registry.service.dev.nspawn"'

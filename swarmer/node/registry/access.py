@@ -38,7 +38,7 @@ class Right(IntEnum):
 
 
 @dataclass(frozen=True)
-class Shown:
+class ClientCredentials:
     """What a client shows of itself, as nginx passes it on.
 
     Attributes:
@@ -54,19 +54,19 @@ class Shown:
     authorization: str = ""
 
 
-def node_of(shown: Shown, settings: Settings) -> str | None:
+def node_of(credentials: ClientCredentials, settings: Settings) -> str | None:
     """The node whose certificate is shown; None when it is none of this cluster's registry plane."""
-    name = _common_name(shown, settings)
+    name = _common_name(credentials, settings)
     return name.removesuffix(".") if name and name.endswith(".") else None
 
 
-def right_of(shown: Shown, settings: Settings, now: float) -> Right:
+def right_of(credentials: ClientCredentials, settings: Settings, now: float) -> Right:
     """What the certificate and the credentials together allow.
 
     Raises:
         RegistryError: the credentials are wrong. That is told, also to who has a good certificate.
     """
-    return max(_by_certificate(shown, settings), _by_authorization(shown.authorization, settings, now))
+    return max(_by_certificate(credentials, settings), _by_authorization(credentials.authorization, settings, now))
 
 
 def token(right: Right, settings: Settings, now: float) -> str:
@@ -82,16 +82,16 @@ def challenge(host: str, settings: Settings, error: str = "") -> Mapping[str, st
     return {"WWW-Authenticate": words + (f',error="{error}"' if error else "")}
 
 
-def check(needed: Right, shown: Shown, settings: Settings, now: float, host: str) -> Right:
+def check(needed: Right, credentials: ClientCredentials, settings: Settings, now: float, host: str) -> Right:
     """What this client may do, which is at least what it needs.
 
     Raises:
         RegistryError: it isn't: 401 to who can't be told from anybody, 403 to who is known.
     """
     try:
-        right = right_of(shown, settings, now)
-    except RegistryError as refusal:
-        raise RegistryError(401, refusal.code, refusal.message, challenge(host, settings, "invalid_token")) from None
+        right = right_of(credentials, settings, now)
+    except RegistryError as error:
+        raise RegistryError(401, error.code, error.message, challenge(host, settings, "invalid_token")) from None
     if right >= needed:
         return right
     if right is Right.NONE:
@@ -100,32 +100,42 @@ def check(needed: Right, shown: Shown, settings: Settings, now: float, host: str
     raise RegistryError(403, "DENIED", message)
 
 
-def check_for_token(shown: Shown, settings: Settings, now: float, host: str) -> Right:
+def check_for_token(credentials: ClientCredentials, settings: Settings, now: float, host: str) -> Right:
     """What a new token is good for: what this client may do without one. Tokens that get tokens would never end.
 
     Raises:
         RegistryError: as `check`.
     """
-    if shown.authorization.lower().startswith("bearer "):
-        shown = replace(shown, authorization="")
-    return check(Right.PULL, shown, settings, now, host)
+    if credentials.authorization.lower().startswith("bearer "):
+        credentials = replace(credentials, authorization="")
+    return check(Right.PULL, credentials, settings, now, host)
 
 
-def _by_certificate(shown: Shown, settings: Settings) -> Right:
-    name = _common_name(shown, settings)
+def check_peer(credentials: ClientCredentials, settings: Settings) -> None:
+    """Let only the other nodes of the registry pass.
+
+    Raises:
+        RegistryError: it isn't one.
+    """
+    if node_of(credentials, settings) not in settings.nodes:
+        raise RegistryError(403, "DENIED", "only the registry's own nodes may ask for this")
+
+
+def _by_certificate(credentials: ClientCredentials, settings: Settings) -> Right:
+    name = _common_name(credentials, settings)
     if name == CLIENT_NAME:
         return Right.PUSH
-    return Right.PULL if node_of(shown, settings) else Right.NONE
+    return Right.PULL if node_of(credentials, settings) else Right.NONE
 
 
-def _common_name(shown: Shown, settings: Settings) -> str | None:
+def _common_name(credentials: ClientCredentials, settings: Settings) -> str | None:
     """Of a certificate that the registry's own CA signed: the root vouches for other planes too."""
     organization = f",O={settings.organization}"
-    if shown.verified != "SUCCESS" or shown.issuer != f"CN=registry CA{organization}":
+    if credentials.verified != "SUCCESS" or credentials.issuer != f"CN=registry CA{organization}":
         return None
-    if not (shown.subject.startswith("CN=") and shown.subject.endswith(organization)):
+    if not (credentials.subject.startswith("CN=") and credentials.subject.endswith(organization)):
         return None
-    return shown.subject.removeprefix("CN=").removesuffix(organization)
+    return credentials.subject.removeprefix("CN=").removesuffix(organization)
 
 
 def _by_authorization(header: str, settings: Settings, now: float) -> Right:

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from swarmer.node.registry import access, disk, docker_registry, manifests
-from swarmer.node.registry.access import Shown
+from swarmer.node.registry.access import ClientCredentials
 from swarmer.node.registry.api_call import ApiCall, Kind, parse
 from swarmer.node.registry.errors import RegistryError, unavailable
 from swarmer.node.registry.leadership import Leadership
@@ -55,7 +55,9 @@ class Api:
         self._peers = peers
         self._one_change = threading.Lock()
 
-    def answer(self, method: str, uri: str, shown: Shown, host: str, type_: str, body: bytes) -> Response:
+    def answer(
+        self, method: str, uri: str, credentials: ClientCredentials, host: str, type_: str, body: bytes
+    ) -> Response:
         """The answer to a request that the gate let through.
 
         Raises:
@@ -67,7 +69,7 @@ class Api:
             case Kind.PING, _:
                 return _json({}, {"Docker-Distribution-Api-Version": "registry/2.0"})
             case Kind.TOKEN, _:
-                return self._token(shown, host)
+                return self._token(credentials, host)
             case Kind.CATALOG, _:
                 return _page("repositories", self._records.repositories(), call, {})
             case Kind.TAGS, _:
@@ -85,9 +87,9 @@ class Api:
 
     # -- reading -------------------------------------------------------------------------------------------
 
-    def _token(self, shown: Shown, host: str) -> Response:
+    def _token(self, credentials: ClientCredentials, host: str) -> Response:
         now = time.time()
-        right = access.check_for_token(shown, self._settings, now, host)
+        right = access.check_for_token(credentials, self._settings, now, host)
         token = access.token(right, self._settings, now)
         return _json({"token": token, "access_token": token, "expires_in": access.TOKEN_LIFETIME})
 
@@ -131,7 +133,7 @@ class Api:
     def _put(self, call: ApiCall, type_: str, body: bytes) -> Response:
         session, replication = self._session(), self._replication
         assert replication
-        manifest = manifests.understood(call.repository, call.reference, type_, body)
+        manifest = manifests.parse(call.repository, call.reference, type_, body)
         disk.touch((manifest.digest, *manifest.blobs))
         docker_registry.put_manifest(manifest.repository, manifest.digest, manifest.type, body)
         for child in manifest.manifests:

@@ -45,7 +45,7 @@ def _look() -> str:
         return ""
     command = ["journalctl", "--unit=docker-registry", f"--lines={_LINES}", "--output=cat", "--no-pager"]
     said = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10).stdout
-    return f"the bucket can't be used: {reason(said) or reply.refusal()}"
+    return f"the bucket can't be used: {reason(said) or reply.error()}"
 
 
 def reason(journal: str) -> str:

@@ -20,6 +20,10 @@ _TREE: Final = STORAGE_ROOT / "docker/registry/v2"
 _RESERVE_PART: Final = 20
 _RESERVE_MOST: Final = 1 << 30
 
+#: The status of an error because the disk is full, and of no other. By 507, which means just that, `docker push` would
+#: show no message, and would fill the disk five times more.
+FULL: Final = 412
+
 _UPLOAD: Final = re.compile(r"[0-9a-f-]+")
 
 #: Beside our socket: the same for all programs of this node.
@@ -99,12 +103,9 @@ def drop_upload(repository: str, upload: str) -> None:
 
 
 def full(detail: str) -> RegistryError:
-    """What a client is told when there is no room.
-
-    By 507, which says just that, `docker push` would show no message, and would fill the disk five times more.
-    """
+    """The error when there is no room."""
     message = f"the disk of the registry is full: {detail}; `swarmer registry gc` may free some"
-    return RegistryError(412, "DENIED", message)
+    return RegistryError(FULL, "DENIED", message)
 
 
 def data(digest: str) -> Path:

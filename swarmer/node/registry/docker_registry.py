@@ -31,7 +31,7 @@ class Reply:
     headers: Mapping[str, str]
     body: bytes
 
-    def refusal(self) -> RegistryError:
+    def error(self) -> RegistryError:
         """Its error, with the code of the spec."""
         try:
             error: dict[str, Any] = json.loads(self.body)["errors"][0]
@@ -98,7 +98,7 @@ def put_manifest(repository: str, digest: str, type_: str, content: bytes) -> No
             disk.data(digest).unlink(missing_ok=True)
         reply = ask("PUT", f"/v2/{repository}/manifests/{digest}", content, {"Content-Type": type_})
     if reply.status != 201:
-        raise reply.refusal()
+        raise reply.error()
 
 
 def put_blob(repository: str, digest: str, content: "SupportsRead[bytes]", length: int) -> None:
@@ -110,7 +110,7 @@ def put_blob(repository: str, digest: str, content: "SupportsRead[bytes]", lengt
     """
     begun = ask("POST", f"/v2/{repository}/blobs/uploads/", b"")
     if begun.status != 202:
-        raise begun.refusal()
+        raise begun.error()
     where = begun.headers["Location"]
     where += ("&" if "?" in where else "?") + f"digest={quote(digest)}"
     reply = ask(
@@ -120,4 +120,4 @@ def put_blob(repository: str, digest: str, content: "SupportsRead[bytes]", lengt
         {"Content-Length": str(length), "Content-Type": "application/octet-stream"},
     )
     if reply.status != 201:
-        raise reply.refusal()
+        raise reply.error()

@@ -136,8 +136,8 @@ def main(arguments: list[str]) -> int:
     try:
         needed = live(records.manifests())
         check_plausible(root, changed=records.has_changed())
-    except RegistryError as refusal:
-        print(refusal.message, file=sys.stderr)
+    except RegistryError as error:
+        print(error.message, file=sys.stderr)
         return 1
     lock = partial(collection_lock, exclusive=True)
     freed = collect(root, needed, started - grace, lock)

@@ -32,24 +32,19 @@ def digest_of(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def understood(repository: str, reference: str, type_: str, content: bytes) -> Manifest:
-    """What a client pushed.
+def parse(repository: str, reference: str, type_: str, content: bytes) -> Manifest:
+    """The parts of a manifest.
+
+    Args:
+        reference: the tag or the digest under which it was pushed, or is kept.
+        type_: the header `Content-Type` that came with it; may be empty where the content names its type.
 
     Raises:
-        RegistryError: it is no manifest, or not the one of that digest.
+        RegistryError: it isn't a manifest, is of a type that isn't accepted, or doesn't have that digest.
     """
     digest = digest_of(content)
     if ":" in reference and reference != digest:
         raise RegistryError(400, "DIGEST_INVALID", f"the manifest has the digest {digest}, not {reference}")
-    return described(repository, digest, type_, content)
-
-
-def described(repository: str, digest: str, type_: str, content: bytes) -> Manifest:
-    """The parts of a manifest.
-
-    Raises:
-        RegistryError: it is none, or of a kind that isn't taken.
-    """
     try:
         document: dict[str, Any] = json.loads(content)
         kind = type_.partition(";")[0].strip() or str(document["mediaType"])

@@ -28,7 +28,7 @@ from swarmer.node.patience import patient
 from swarmer.node.registry.errors import unavailable
 
 LOCK: Final = "registry/leader"
-_MANIFESTS: Final = "registry/manifests/"
+MANIFESTS: Final = "registry/manifests/"
 _TAGS: Final = "registry/tags/"
 _CHANGED: Final = "registry/changed"
 
@@ -76,7 +76,7 @@ class Manifest:
 
     @property
     def key(self) -> str:
-        return f"{_MANIFESTS}{self.repository}@{self.digest}"
+        return f"{MANIFESTS}{self.repository}@{self.digest}"
 
     @classmethod
     def from_entry(cls, entry: dict[str, Any]) -> "Manifest":
@@ -130,12 +130,12 @@ class Records:
 
     def manifest(self, repository: str, digest: str) -> Manifest | None:
         """An acknowledged manifest, None when there is none."""
-        entries = self._read(f"{_MANIFESTS}{repository}@{digest}")
+        entries = self._read(f"{MANIFESTS}{repository}@{digest}")
         return Manifest.from_entry(entries[0]) if entries else None
 
     def manifests(self) -> list[Manifest]:
         """All of them."""
-        return [Manifest.from_entry(entry) for entry in self._read(_MANIFESTS, "&recurse")]
+        return [Manifest.from_entry(entry) for entry in self._read(MANIFESTS, "&recurse")]
 
     def tags(self, repository: str) -> dict[str, str]:
         """Tag to digest, in the order of the alphabet."""
@@ -144,8 +144,8 @@ class Records:
 
     def repositories(self) -> list[str]:
         """Those that hold a manifest, in the order of the alphabet."""
-        keys: list[str] = self._read(_MANIFESTS, "&keys")
-        return sorted({key.removeprefix(_MANIFESTS).rpartition("@")[0] for key in keys})
+        keys: list[str] = self._read(MANIFESTS, "&keys")
+        return sorted({key.removeprefix(MANIFESTS).rpartition("@")[0] for key in keys})
 
     def _read(self, key: str, options: str = "") -> list[Any]:
         """Entries, waiting out an election.
@@ -199,7 +199,7 @@ class Records:
         """
         tags = [tag for tag, found in self.tags(repository).items() if found == digest]
         steps = [_delete(f"{_TAGS}{repository}:{tag}") for tag in tags]
-        self._change(session, [*steps, _delete(f"{_MANIFESTS}{repository}@{digest}")])
+        self._change(session, [*steps, _delete(f"{MANIFESTS}{repository}@{digest}")])
 
     def _change(self, session: str, steps: Sequence[dict[str, Any]]) -> None:
         held = {"KV": {"Verb": "check-session", "Key": LOCK, "Session": session}}

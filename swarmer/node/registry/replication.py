@@ -14,7 +14,7 @@ from swarmer.node.patience import patient
 from swarmer.node.registry import disk, docker_registry, manifests
 from swarmer.node.registry.errors import RegistryError, unavailable
 from swarmer.node.registry.peers import Peers
-from swarmer.node.registry.records import Manifest, next_index
+from swarmer.node.registry.records import MANIFESTS, Manifest, next_index
 from swarmer.node.registry.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Replication:
             try:
                 # The first question is a consistent one; those that wait can't be, and only bring news.
                 how = f"index={index}&wait=20s" if index else "consistent"
-                answer = agent.ask("GET", f"kv/registry/manifests/?recurse&{how}")
+                answer = agent.ask("GET", f"kv/{MANIFESTS}?recurse&{how}")
             except Refused:
                 index = 0
                 time.sleep(_PAUSE)
@@ -125,9 +125,9 @@ class Replication:
                 self.fetch(peer, manifest.repository, manifest.digest)
                 self._lost.pop(manifest.key, None)
                 return True
-            except RegistryError as refusal:
-                denied += refusal.status == 404
-                reason = str(refusal)
+            except RegistryError as error:
+                denied += error.status == 404
+                reason = str(error)
             except OSError as error:
                 reason = f"{peer}: {error}"
                 self._trouble[peer] = time.monotonic()
@@ -159,7 +159,7 @@ class Replication:
                 type_ = answer.headers.get("Content-Type", "")
             if manifests.digest_of(content) != digest:
                 raise OSError(f"{peer} has another content for {digest}")
-            manifest = manifests.described(repository, digest, type_, content)
+            manifest = manifests.parse(repository, digest, type_, content)
             disk.touch((digest, *manifest.blobs))
             if not disk.has(manifest):
                 for child in manifest.manifests:
@@ -202,6 +202,7 @@ class Replication:
         disk.flush_to_disk()
         needed = self._settings.majority - 1
         reasons: dict[str, str] = {}
+        full = False
         waiting = self._troubled_last()
         running: dict[Future[None], str] = {}
         done = 0
@@ -224,6 +225,7 @@ class Replication:
                     self._trouble.pop(peer, None)
                 else:
                     reasons[peer] = str(error)
+                    full |= isinstance(error, RegistryError) and error.status == disk.FULL
             if waiting and (reasons or time.monotonic() > hedge):
                 self._trouble |= dict.fromkeys([*running.values(), *reasons], time.monotonic())
                 ask(len(waiting))
@@ -234,7 +236,7 @@ class Replication:
         if done < needed:
             told = "; ".join(f"{peer}: {reason}" for peer, reason in reasons.items())
             logger.warning("%s@%s has no majority: %s", manifest.repository, manifest.digest, told)
-            if any("is full" in reason for reason in reasons.values()):
+            if full:
                 raise disk.full(f"no majority of the nodes has room: {told}")
             raise unavailable(f"only {done + 1} of {len(self._settings.nodes)} registry nodes could take it: {told}")
 

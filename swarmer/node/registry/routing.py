@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from swarmer.node.registry import access, disk
-from swarmer.node.registry.access import Right, Shown
+from swarmer.node.registry.access import ClientCredentials, Right
 from swarmer.node.registry.api_call import ApiCall, Kind, is_digest, parse
 from swarmer.node.registry.errors import RegistryError, unavailable
 from swarmer.node.registry.leadership import Leadership
@@ -35,7 +35,7 @@ class Request:
     method: str
     uri: str
     host: str
-    shown: Shown
+    credentials: ClientCredentials
     length: int = 0
     forwarded: bool = False
 
@@ -79,17 +79,18 @@ class Router:
         Raises:
             RegistryError: nowhere; what the client is told.
         """
-        shown, settings, now = request.shown, self._settings, time.time()
+        credentials, settings, now = request.credentials, self._settings, time.time()
         call = parse(request.method, request.uri)
         if call.kind in (Kind.PEER_COPY, Kind.PEER_CONTENT):
-            return self._of_peer(call, shown)
+            access.check_peer(credentials, settings)
+            return self._for_peer(call)
         if call.kind is Kind.TOKEN:
-            access.check_for_token(shown, settings, now, request.host)
+            access.check_for_token(credentials, settings, now, request.host)
             return Route(_API + call.uri)
-        right = access.check(Right.PUSH if call.writes else Right.PULL, shown, settings, now, request.host)
+        right = access.check(Right.PUSH if call.writes else Right.PULL, credentials, settings, now, request.host)
         if call.kind is Kind.PING:
             # Else `docker` would never send credentials, which may allow more than its certificate.
-            if right is not Right.PUSH and not shown.authorization:
+            if right is not Right.PUSH and not credentials.authorization:
                 message = "ask for a token, with the certificate or credentials"
                 raise RegistryError(401, "UNAUTHORIZED", message, access.challenge(request.host, settings))
             return Route(_API + call.uri)
@@ -113,10 +114,8 @@ class Router:
         target = _DOCKER_REGISTRY if call.kind in (Kind.BLOB, Kind.UPLOADS, Kind.UPLOAD) else _API
         return Route(target + call.uri, forwarded=for_leader)
 
-    def _of_peer(self, call: ApiCall, shown: Shown) -> Route:
+    def _for_peer(self, call: ApiCall) -> Route:
         """Between registry nodes: the content of this node's disk, whatever it means."""
-        if access.node_of(shown, self._settings) not in self._settings.nodes:
-            raise RegistryError(403, "DENIED", "only the registry's own nodes may ask this")
         if call.kind is Kind.PEER_COPY:
             return Route(_API + call.uri, forwarded=True)
         return Route(_DOCKER_REGISTRY + call.uri.removeprefix("/peer"))

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 
 from swarmer.node.registry import disk, manifests
-from swarmer.node.registry.access import Shown
+from swarmer.node.registry.access import ClientCredentials
 from swarmer.node.registry.api import Api, Response
 from swarmer.node.registry.api_call import Kind, parse
 from swarmer.node.registry.errors import RegistryError, unavailable
@@ -54,12 +54,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         try:
             response = self._response(body)
-        except RegistryError as refusal:
-            response = _refused(refusal)
+        except RegistryError as error:
+            response = _error_response(error)
         except OSError as error:
             logger.warning("%s %s: %s", self.command, self.path, error)
             down = unavailable(f"a part of the registry is down: {error}")
-            response = _refused(disk.full(str(error)) if disk.nearly_full() else down)
+            response = _error_response(disk.full(str(error)) if disk.nearly_full() else down)
         self.send_response(response.status)
         for name, value in response.headers.items():
             self.send_header(name, value)
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
                 raise RegistryError(411, "SIZE_INVALID", f"send it whole, with its size in Content-Length: {limit}")
             case _:
                 type_ = headers.get("Content-Type", "")
-                return self.api.answer(self.command, self.path, self._shown(), headers["Host"], type_, body)
+                return self.api.answer(self.command, self.path, self._credentials(), headers["Host"], type_, body)
 
     def _make_room(self) -> None:
         """After an error: if it is because the disk is full, what came of that upload must not keep it full.
@@ -133,20 +133,20 @@ class _Handler(BaseHTTPRequestHandler):
             headers["X-Method"],
             headers["X-Uri"],
             headers["Host"],
-            self._shown(),
+            self._credentials(),
             length=int(length) if length.isdigit() else 0,
             forwarded=bool(headers.get("X-Forwarded-By-Node")),
         )
         try:
             return Response(204, b"", self.router.route(request).headers)
-        except RegistryError as refusal:
-            return Response(403, b"", refusal.for_nginx)
+        except RegistryError as error:
+            return Response(403, b"", error.for_nginx)
         except OSError as error:
             return Response(403, b"", unavailable(str(error)).for_nginx)
 
-    def _shown(self) -> Shown:
+    def _credentials(self) -> ClientCredentials:
         headers = self.headers
-        return Shown(
+        return ClientCredentials(
             headers.get("X-Client-Verify", ""),
             headers.get("X-Client-Subject", ""),
             headers.get("X-Client-Issuer", ""),
@@ -162,5 +162,5 @@ class _Handler(BaseHTTPRequestHandler):
         logger.debug(format, *args)
 
 
-def _refused(refusal: RegistryError) -> Response:
-    return Response(refusal.status, refusal.body, {"Content-Type": "application/json", **refusal.headers})
+def _error_response(error: RegistryError) -> Response:
+    return Response(error.status, error.body, {"Content-Type": "application/json", **error.headers})
