@@ -11,6 +11,7 @@ import consul
 from swarmer.clients import consul_api, docker_api
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError
+from swarmer.node.registry.records import LOCK
 from swarmer.spec import Server, Spec, SwarmRole
 from swarmer.wait import Hopeless, NotYet, patient, until
 
@@ -221,7 +222,7 @@ def registry_leader(cluster: Cluster) -> str:
     Raises:
         NotYet: nobody leads it.
     """
-    _, lock = reachable_server(cluster).kv.get("registry/leader", consistency="consistent")
+    _, lock = reachable_server(cluster).kv.get(LOCK, consistency="consistent")
     if not (lock and lock.get("Session")):
         raise NotYet("the registry has no leader")
     return str(json.loads(lock["Value"])["name"])

@@ -17,6 +17,7 @@ from swarmer.commands import registry_gc
 from swarmer.errors import NodeError, SwarmerError
 from swarmer.host import trust as host_trust
 from swarmer.host.trust import HostTrust
+from swarmer.node.registry.garbage_collection import GRACE
 from swarmer.secrets.credentials import REGISTRY_PASSWORD
 from swarmer.state import ClusterHome
 
@@ -36,7 +37,7 @@ def registry() -> None:
 @click.option(
     "--grace",
     type=click.FloatRange(min=0),
-    default=registry_gc.GRACE,
+    default=GRACE,
     show_default=True,
     metavar="SECONDS",
     help="Leave what is younger. While pushes go on, this must be longer than a push takes.",

@@ -9,23 +9,17 @@ from typing import Final
 
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError
-
-#: Seconds that something may lie around before it counts as garbage: longer than a push takes.
-GRACE: Final = 3600.0
+from swarmer.node.registry.garbage_collection import GRACE, Freed
 
 #: Seconds that a collection may take on one node.
 _TIMEOUT: Final = 600.0
 
 
 @dataclass(frozen=True)
-class GcResult:
-    """What was freed on one node; `problem` tells why it wasn't looked at."""
+class GcResult(Freed):
+    """What was freed on one node; `problem` is why nothing was looked at."""
 
-    node: str
-    blobs: int = 0
-    uploads: int = 0
-    bytes: int = 0
-    kept: int = 0
+    node: str = ""
     problem: str = ""
 
 
@@ -37,12 +31,13 @@ def collect(nodes: Sequence[Node], *, grace: float = GRACE) -> list[GcResult]:
 
 def _on(node: Node, grace: float) -> GcResult:
     if not node.running:
-        return GcResult(node.name, problem="is switched off")
+        return GcResult(node=node.name, problem="is switched off")
     command = f"python3 -m swarmer.node.registry.garbage_collection --grace {shlex.quote(str(grace))}"
     try:
         done = node.execute(command, timeout=_TIMEOUT)
     except NodeError as error:
-        return GcResult(node.name, problem=error.message)
+        return GcResult(node=node.name, problem=error.message)
     if done.status:
-        return GcResult(node.name, problem=done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "failed")
-    return GcResult(node.name, **json.loads(done.stdout))
+        reported = done.stderr.strip().splitlines()
+        return GcResult(node=node.name, problem=reported[-1] if reported else "failed")
+    return GcResult(node=node.name, **json.loads(done.stdout))

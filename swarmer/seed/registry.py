@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
+from swarmer.node.registry.settings import FOLDER
 from swarmer.ports import REGISTRY
 from swarmer.secrets.authority import Authority, Plane
 from swarmer.secrets.credentials import REGISTRY_PASSWORD, REGISTRY_SECRET, Credentials
@@ -17,9 +18,6 @@ from swarmer.secrets.identities import registry_client, registry_identity
 from swarmer.secrets.issuer import organization
 from swarmer.seed import registry_s3
 from swarmer.spec import Server, Spec
-
-#: Where the seed data puts it on a registry node.
-FOLDER: Final = "/etc/swarmer/registry"
 
 _CONFIGURATION: Final = f"{FOLDER}/config.yml"
 

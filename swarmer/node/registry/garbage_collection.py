@@ -26,9 +26,8 @@ from swarmer.node.registry.errors import RegistryError
 from swarmer.node.registry.records import Agents, Manifest, Records
 from swarmer.node.registry.settings import STORAGE_ROOT, Settings
 
-#: Seconds that something may lie around before it counts as garbage.
-GRACE: Final = 3600
-
+#: Seconds for which unneeded content is kept: longer than a push takes.
+GRACE: Final = 3600.0
 
 Lock = Callable[[], AbstractContextManager[None]]
 
@@ -39,15 +38,15 @@ class Freed:
 
     Attributes:
         blobs: contents removed, of layers, configurations and manifests.
-        uploads: uploads removed that nobody went on with.
+        uploads: abandoned uploads removed.
         bytes: that these took.
         kept: contents that stay.
     """
 
-    blobs: int
-    uploads: int
-    bytes: int
-    kept: int
+    blobs: int = 0
+    uploads: int = 0
+    bytes: int = 0
+    kept: int = 0
 
 
 def live(manifests: Iterable[Manifest]) -> set[tuple[str, str]]:

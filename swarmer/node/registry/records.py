@@ -29,7 +29,7 @@ from swarmer.node.registry.errors import unavailable
 
 LOCK: Final = "registry/leader"
 MANIFESTS: Final = "registry/manifests/"
-_TAGS: Final = "registry/tags/"
+TAGS: Final = "registry/tags/"
 _CHANGED: Final = "registry/changed"
 
 #: Seconds that a client waits while consul elects its leader, rather than to get an error.
@@ -125,7 +125,7 @@ class Records:
 
     def digest_of(self, repository: str, tag: str) -> str | None:
         """The digest that a tag stands for, None when there is no such tag."""
-        entries = self._read(f"{_TAGS}{repository}:{tag}")
+        entries = self._read(f"{TAGS}{repository}:{tag}")
         return _value(entries[0])["digest"] if entries else None
 
     def manifest(self, repository: str, digest: str) -> Manifest | None:
@@ -139,7 +139,7 @@ class Records:
 
     def tags(self, repository: str) -> dict[str, str]:
         """Tag to digest, in the order of the alphabet."""
-        entries = self._read(f"{_TAGS}{repository}:", "&recurse")
+        entries = self._read(f"{TAGS}{repository}:", "&recurse")
         return {str(entry["Key"]).rpartition(":")[2]: _value(entry)["digest"] for entry in entries}
 
     def repositories(self) -> list[str]:
@@ -177,7 +177,7 @@ class Records:
         """
         steps = [_set(manifest.key, {**asdict(manifest)})]
         if tag:
-            key = f"{_TAGS}{manifest.repository}:{tag}"
+            key = f"{TAGS}{manifest.repository}:{tag}"
             steps.append(_set(key, {"digest": manifest.digest, "type": manifest.type, "size": manifest.size}))
         self._change(session, steps)
 
@@ -187,7 +187,7 @@ class Records:
         Raises:
             Fenced, RegistryError: as `acknowledge`.
         """
-        self._change(session, [_delete(f"{_TAGS}{repository}:{tag}")])
+        self._change(session, [_delete(f"{TAGS}{repository}:{tag}")])
 
     def forget(self, session: str, repository: str, digest: str) -> None:
         """Remove a manifest, and before it every tag that stands for it.
@@ -198,7 +198,7 @@ class Records:
             RegistryError: as `acknowledge`.
         """
         tags = [tag for tag, found in self.tags(repository).items() if found == digest]
-        steps = [_delete(f"{_TAGS}{repository}:{tag}") for tag in tags]
+        steps = [_delete(f"{TAGS}{repository}:{tag}") for tag in tags]
         self._change(session, [*steps, _delete(f"{MANIFESTS}{repository}@{digest}")])
 
     def _change(self, session: str, steps: Sequence[dict[str, Any]]) -> None:
