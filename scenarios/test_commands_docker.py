@@ -157,7 +157,7 @@ def test_with_a_manager_down_another_is_asked(
         shown = run_here("./bin/swarm $CLUSTER images")
         assert shown.returncode == 0
         assert {node.name for node in cluster.nodes if node.name in shown.stdout} == names - {managers[0].name}
-        assert shown.stderr == f"{managers[0].name} does not answer; what it has is not shown\n"
+        assert shown.stderr == f"{managers[0].name} did not answer; its entries are missing\n"
         assert f"tcp://{managers[0].ip}:" not in succeed_here(".venv/bin/swarmer env $CLUSTER")
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from harness import HEEDING
@@ -65,9 +66,20 @@ def made(spec: Spec, dc: str, *, kept: bool = True, layers: tuple[str, ...] = ()
     return ledger
 
 
-def test_every_command_teaches_by_an_example(swarmer: Swarmer) -> None:
-    commands = [[name] for name in cli.commands if name != "image"] + [["image", "build"], ["image", "prune"]]
-    for words in [*commands, ["image", "show"], ["dns", "up"], ["dns", "down"]]:
+def leaves(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+    """The words of every command that is not a group."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command, name
+        if isinstance(command, click.Group):
+            yield from leaves(command, *path, name)
+        else:
+            yield (*path, name)
+
+
+def test_the_help_of_every_command_has_an_example(swarmer: Swarmer) -> None:
+    for words in leaves(cli):
         shown = swarmer(*words, "--help")
         assert shown.exit_code == 0
         assert f"\n    swarmer {' '.join(words)}" in shown.output
@@ -153,26 +165,22 @@ def test_wrong_number_of_words_exits_with_2(swarmer: Swarmer, spec: Spec, words:
     ],
 )
 def test_without_a_cluster_the_hint_is_up(swarmer: Swarmer, words: list[str]) -> None:
-    told = swarmer(*words)
-    assert told.exit_code == 1
-    assert told.stderr == (
-        "error: no cluster is running\n  hint: `swarmer up` boots the one that servers.yml describes\n"
-    )
+    result = swarmer(*words)
+    assert result.exit_code == 1
+    assert result.stderr == ("error: no cluster is running\n  hint: `swarmer up` boots the cluster of servers.yml\n")
 
 
-def test_of_several_clusters_one_is_to_be_named(swarmer: Swarmer, spec: Spec) -> None:
+def test_among_several_clusters_one_must_be_named(swarmer: Swarmer, spec: Spec) -> None:
     made(spec, "left")
     made(spec, "right")
     for words in (["status"], ["down"]):
-        told = swarmer(*words)
-        assert told.exit_code == 1
-        assert told.stderr == (
-            "error: there are 2 clusters\n  hint: name the one you mean: nspawn:left, nspawn:right\n"
-        )
+        result = swarmer(*words)
+        assert result.exit_code == 1
+        assert result.stderr == ("error: there are 2 clusters\n  hint: name one of them: nspawn:left, nspawn:right\n")
     assert swarmer("down", "nspawn:left").stdout == "removed nspawn:left: one, two, 192.168.117.0/24\n"
 
 
-def test_an_unknown_cluster_or_node_is_told(swarmer: Swarmer, spec: Spec) -> None:
+def test_an_unknown_cluster_or_node_is_reported(swarmer: Swarmer, spec: Spec) -> None:
     assert swarmer("status", "nspawn:nowhere").stderr.startswith("error: there is no cluster nspawn:nowhere\n")
     made(spec, "dev")
     assert "has no node three\n  hint: it has: one, two" in swarmer("logs", "three").stderr
@@ -180,14 +188,14 @@ def test_an_unknown_cluster_or_node_is_told(swarmer: Swarmer, spec: Spec) -> Non
     assert (off.exit_code, off.stderr.splitlines()[0]) == (1, "error: one is switched off")
 
 
-def test_a_flawed_file_is_told_by_line(swarmer: Swarmer, folder: Path) -> None:
+def test_a_mistake_in_the_file_is_reported_with_its_line(swarmer: Swarmer, folder: Path) -> None:
     (folder / "servers.yml").write_text(SERVERS.replace("117.102", "117.101"))
-    told = swarmer("up")
-    assert told.exit_code == 1
-    assert told.stderr.startswith("error: servers.yml:7: two has the address of one")
+    result = swarmer("up")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: servers.yml:7: two has the address of one")
 
 
-def test_ls_tells_who_cares_for_a_cluster(swarmer: Swarmer, spec: Spec) -> None:
+def test_ls_shows_the_state_and_the_owner_of_each_cluster(swarmer: Swarmer, spec: Spec) -> None:
     made(spec, "broken").mark_broken("test_something broke the cluster")
     made(spec, "dead", kept=False)
     made(spec, "kept")
@@ -212,7 +220,7 @@ def test_ls_tells_who_cares_for_a_cluster(swarmer: Swarmer, spec: Spec) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a moment")
 @pytest.mark.parametrize("words", [["ls"], ["status", CLUSTER], ["gc"]])
-def test_what_another_person_made_is_told_with_a_way_out(
+def test_files_of_another_user_are_reported_with_a_hint(
     swarmer: Swarmer, spec: Spec, folder: Path, words: list[str]
 ) -> None:
     made(spec, "cli-test")
@@ -239,7 +247,7 @@ def test_gc_and_down_remove_once(swarmer: Swarmer, spec: Spec) -> None:
     assert json.loads(swarmer("ls", "--json").stdout) == []
 
 
-def test_what_gc_removes_of_a_slow_cluster_makes_no_other_one_patient(swarmer: Swarmer, spec: Spec) -> None:
+def test_gc_of_a_slow_cluster_does_not_scale_other_deadlines(swarmer: Swarmer, spec: Spec) -> None:
     ledger = made(spec.model_copy(update={"stack": "vagrant"}), "slow", kept=False)
     ledger.record("path", str(ledger.home.folder / "vagrant"))
     (ledger.home.folder / "vagrant").mkdir()
@@ -260,14 +268,14 @@ def test_a_plan_that_is_damaged_hides_no_other_cluster(swarmer: Swarmer, spec: S
     assert swarmer("gc").stdout == "removed the leftovers of vagrant:damaged\n"
 
 
-def test_gc_goes_on_behind_what_it_can_not_remove(swarmer: Swarmer, spec: Spec) -> None:
+def test_gc_continues_after_a_cluster_that_it_cannot_remove(swarmer: Swarmer, spec: Spec) -> None:
     made(spec, "a-unreadable").home.ledger.write_text("{}")
     made(spec, "b-dead", kept=False)
-    told = swarmer("gc")
-    assert told.exit_code == 1
-    assert told.stdout == "removed the leftovers of nspawn:b-dead\n"
-    assert told.stderr.startswith("error: the leftovers of nspawn:a-unreadable can't be removed: the ledger ")
-    assert "remove what it lists, then the file" in told.stderr
+    result = swarmer("gc")
+    assert result.exit_code == 1
+    assert result.stdout == "removed the leftovers of nspawn:b-dead\n"
+    assert result.stderr.startswith("error: the leftovers of nspawn:a-unreadable can't be removed: the ledger ")
+    assert "remove what it lists, then the file" in result.stderr
 
 
 def test_prune_keeps_the_layers_of_clusters(
@@ -279,15 +287,15 @@ def test_prune_keeps_the_layers_of_clusters(
     for name in ("base-used", "node-used", "node-old", "node-torn.partial"):
         (folder / "cache/images" / name / "root").mkdir(parents=True)
     made(spec, "dev", layers=("base-used", "node-used"))
-    told = swarmer("image", "prune").stdout
-    assert [line.split(",")[0] for line in told.splitlines()] == ["removed node-old", "removed node-torn.partial"]
+    result = swarmer("image", "prune").stdout
+    assert [line.split(",")[0] for line in result.splitlines()] == ["removed node-old", "removed node-torn.partial"]
     assert {path.name for path in (folder / "cache/images").iterdir()} == {"base-used", "node-used", "lock"}
     assert swarmer("image", "prune").stdout == "nothing to remove\n"
     assert swarmer("image", "show").exit_code == 1
 
 
 def run(*words: str, status: int = 0) -> str:
-    """What a command prints, run as a person does."""
+    """Run a command in a process of its own; returns its standard output."""
     done = subprocess.run([sys.executable, "-m", "swarmer", *words], capture_output=True, text=True, timeout=180)
     assert done.returncode == status, done.stderr
     return done.stdout
@@ -308,7 +316,7 @@ def removed_afterwards(folder: Path) -> Iterator[None]:  # noqa: ARG001
 @pytest.mark.skipif(os.geteuid() != 0, reason="nspawn nodes need root")
 def test_a_cluster_from_up_to_down() -> None:
     assert f"swarmer ssh {CLUSTER} one" in run("up")
-    assert "was running already" in run("up")
+    assert "is already healthy" in run("up")
     (listed,) = as_json("ls")
     assert (listed["cluster"], listed["state"], listed["running"]) == (CLUSTER, "kept", 2)
 
@@ -341,13 +349,13 @@ def test_up_interrupted_leaves_nothing(number: signal.Signals) -> None:
     command = [*HEEDING, sys.executable, "-m", "swarmer", "up"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
-        told = ""
+        result = ""
         for line in process.stderr:
-            told += line
+            result += line
             if "two launched" in line:
                 break
         process.send_signal(number)  # once: a second one would end it without removing anything
-        told += process.stderr.read()
-        assert process.wait() == 128 + number, told
-    assert as_json("ls") == [], told
+        result += process.stderr.read()
+        assert process.wait() == 128 + number, result
+    assert as_json("ls") == [], result
     assert run("gc") == "nothing to remove\n"

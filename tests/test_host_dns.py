@@ -86,7 +86,7 @@ def test_the_host_resolves_the_cluster_and_all_that_it_did_before(shell: Shell, 
         "swarmer dns down nspawn:test; getent ahostsv4 b.elsewhere || echo UNRESOLVED"
     )
     assert "this host resolves *.test.nspawn" in told
-    assert "undo it: swarmer dns down nspawn:test" in told
+    assert "to undo: swarmer dns down nspawn:test" in told
     assert "10.9.9.9" in told
     assert "10.8.8.8" in told
     assert "UNRESOLVED" not in told

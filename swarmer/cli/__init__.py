@@ -9,15 +9,15 @@ from swarmer.cli.common import ExplainingGroup
 
 @click.group(cls=ExplainingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Boot docker swarm and consul clusters, look into them, and take them down.
+    """Boot, inspect and remove docker swarm and consul clusters.
 
-    A cluster is called STACK:DC, as in nspawn:dev. Where only one is running, its name may be left out.
+    A cluster is named STACK:DC, such as nspawn:dev. The name may be omitted if only one cluster exists.
 
     \b
-      swarmer up                    boot what servers.yml describes
-      swarmer status                is it healthy?
-      swarmer ssh swarm-01          log in
-      swarmer docker ps             what runs on all nodes
+      swarmer up                    boot the cluster of servers.yml
+      swarmer status                show its state
+      swarmer ssh swarm-01          log in to a node
+      swarmer docker ps             list the containers of all nodes
       pytest --keep-cluster         run the scenarios on it
       swarmer down                  remove it
     """
@@ -35,6 +35,6 @@ for command in (
 
 
 def main() -> None:
-    """The entry point: SIGTERM and SIGHUP end a command as Ctrl-C does, with status 128 + signal."""
+    """The entry point. SIGTERM and SIGHUP end a command like Ctrl-C, with exit status 128 + signal."""
     signals.install_handlers()
     cli(prog_name="swarmer")

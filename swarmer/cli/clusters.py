@@ -32,8 +32,8 @@ from swarmer.state import ClusterHome, cluster_homes
 def up(spec: Spec) -> None:
     """Boot a cluster and leave it running.
 
-    Waits until it has converged. When it is running already, and healthy, nothing is done. When booting fails
-    or is interrupted, nothing is left behind.
+    Waits until the cluster has converged. If it is already running and healthy, nothing is done. If booting fails
+    or is interrupted, everything created so far is removed.
 
     \b
       swarmer up
@@ -51,19 +51,19 @@ def up(spec: Spec) -> None:
             click.echo("`swarmer gc` removes what is left", err=True)
         raise
     cluster = owned.cluster
-    # On a terminal, progress is redrawn in place, and these have scrolled by.
+    # On a terminal, progress is redrawn in place, and the notes would have scrolled away.
     for note in [*cluster.notes, *advice(spec.servers)] if terminal.is_terminal and cluster.phases else ():
         click.echo(f"note: {note}", err=True)
-    took = f"converged after {cluster.phases['converged']:.1f} s" if cluster.phases else "was running already, healthy"
-    click.echo(f"{spec.name} {took}")
-    click.echo(f"  look at it         swarmer status {spec.name}")
+    outcome = f"converged after {cluster.phases['converged']:.1f} s" if cluster.phases else "is already healthy"
+    click.echo(f"{spec.name} {outcome}")
+    click.echo(f"  show its state     swarmer status {spec.name}")
     click.echo(f"  log in             swarmer ssh {spec.name} {spec.servers[0].name}")
     click.echo(f"  run the scenarios  pytest scenarios --keep-cluster{_given_options()}")
-    click.echo(f"  take it down       swarmer down {spec.name}")
+    click.echo(f"  remove it          swarmer down {spec.name}")
 
 
 def _given_options() -> str:
-    """The options of this command that another one needs to mean the same cluster."""
+    """The options given to this command, for another command on the same cluster."""
     context = click.get_current_context()
     given = click.core.ParameterSource.COMMANDLINE
     return "".join(
@@ -76,22 +76,22 @@ def _given_options() -> str:
 def ls(as_json: bool) -> None:
     """List the clusters of this machine.
 
-    STATE is `running` (a living process runs it), `kept`, `broken`, `dead owner` (`swarmer gc` removes it) or
-    `unreadable`.
+    STATE is `running` (owned by a live process), `kept`, `broken` (by a scenario), `dead owner` (`swarmer gc`
+    removes it) or `unreadable`.
 
     \b
       swarmer ls
       swarmer ls --json | jq -r '.[].cluster'
 
-    With --json, a list of: cluster, state, nodes (names), running (how many of them are switched on),
-    admin_network, image, owner_pid (null when no process runs it), problem.
+    With --json, a list of: cluster, state, nodes (names), running (number of nodes switched on), admin_network,
+    image, owner_pid (null if no process owns it), problem.
     """
     rows = list(listing())
     if as_json:
         print_json([asdict(row) for row in rows])
         return
     if not rows:
-        click.echo("there is no cluster; `swarmer up` boots one")
+        click.echo("there are no clusters; `swarmer up` boots one")
         return
     print_table(
         ("CLUSTER", "NODES", "STATE", "NETWORK", "IMAGE", "OWNER", ""),
@@ -115,19 +115,19 @@ def ls(as_json: bool) -> None:
 @json_option
 @click.pass_context
 def status(context: click.Context, home: ClusterHome | None, as_json: bool) -> None:
-    """Tell how a cluster and its nodes are.
+    """Show the state of a cluster and its nodes.
 
-    The exit status is 1 unless the cluster is healthy. CONSUL is `leader`, `voter`, `agent`, or `server` for one
-    without a vote now; MEMBER is what consul's gossip says.
+    The exit status is 1 unless the cluster is healthy. CONSUL is `leader`, `voter`, `agent`, or `server` for a
+    server that has no vote at the moment; MEMBER is the node's state in consul's gossip.
 
     \b
       swarmer status
       swarmer status nspawn:dev --json | jq .healthy
 
     With --json: cluster, state (see `swarmer ls --help`), image, owner_pid, healthy (it has converged), problem
-    (what is missing), certificates_end (all of them, at the latest), and nodes: name, ip, consul and swarm (the
+    (what is missing), certificates_end (when the last of them expires), and nodes: name, ip, consul and swarm (the
     roles), running, cloud_init (running, done, failed), member (alive, leaving, left, failed), leader, voter,
-    memory_bytes. What can't be told is null.
+    memory_bytes. Unknown values are null.
     """
     cluster = select_cluster(home)
     with spinner(f"looking at {cluster.name}"):
@@ -158,16 +158,16 @@ def status(context: click.Context, home: ClusterHome | None, as_json: bool) -> N
 
 def _warn_of_end(certificates_end: str | None, home: ClusterHome) -> None:
     if certificates_end and datetime.fromisoformat(certificates_end) < datetime.now(UTC) + RENEW_BEFORE:
-        click.echo(f"its certificates end on {certificates_end[:10]}; boot a new cluster before, with a new CA:")
+        click.echo(f"certificates expire on {certificates_end[:10]}. To renew, boot the cluster again with a new CA:")
         click.echo(f"  `swarmer down {home.name}`, then remove ca.pem, ca-key.pem and pki/ in {home.folder}")
 
 
 @click.command()
 @cluster_argument
 def down(home: ClusterHome | None) -> None:
-    """Remove a cluster with all that it owns.
+    """Remove a cluster and everything it owns.
 
-    Its CA stays, for the next cluster of that name.
+    Its CA is kept for the next cluster of the same name.
 
     \b
       swarmer down
@@ -189,12 +189,12 @@ def down(home: ClusterHome | None) -> None:
 def gc(context: click.Context) -> None:
     """Remove what dead runs left behind.
 
-    Clusters that a living process runs, and those that were to be kept, stay.
+    Kept clusters, and clusters owned by a live process, are not touched.
 
     \b
       swarmer gc
     """
-    with spinner("removing what dead runs left"):
+    with spinner("removing what dead runs left behind"):
         collected = removal.collect_garbage()
     for one in collected:
         click.echo(f"error: {one}" if one.problem else one, err=bool(one.problem))

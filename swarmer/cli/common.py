@@ -1,4 +1,4 @@
-"""What the commands share: naming a cluster, the options of a spec, errors, tables and JSON."""
+"""Shared by the commands: naming a cluster, options that select a spec, errors, tables and JSON."""
 
 import json
 import re
@@ -22,10 +22,10 @@ from swarmer.state import ClusterHome
 
 
 class ExplainingGroup(click.Group):
-    """A group whose commands tell what a person can mend as a sentence with a hint, and exit with 1."""
+    """A group whose commands print expected errors as one sentence with a hint, and exit with status 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """In the order in which they were added, which is the order of use."""
+        """In the order in which they were added, which is the order of use, not of the alphabet."""
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -53,7 +53,7 @@ class ClusterName(click.ParamType[ClusterHome]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ClusterHome:
         stack, _, dc = str(value).partition(":")
         if stack not in STACKS or not re.match(NAME_PATTERN, dc):
-            self.fail(f"{value!r} is no STACK:DC, such as nspawn:dev; stacks are {', '.join(STACKS)}", param, ctx)
+            self.fail(f"{value!r} is not of the form STACK:DC; stacks are {', '.join(STACKS)}", param, ctx)
         return ClusterHome(stack, dc)
 
 
@@ -62,37 +62,37 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON i
 
 
 def select_cluster(home: ClusterHome | None) -> Cluster:
-    """The named cluster, or else the only one that is running.
+    """The named cluster, or the only running one if none is named.
 
     Raises:
-        SwarmerError: there is no such cluster; or none was named, and not exactly one is running.
+        SwarmerError: the named cluster doesn't exist; or none was named, and the number of clusters isn't one.
     """
     return lifecycle.open_kept(home or single(cluster_status.living()))
 
 
 def single(homes: Sequence[ClusterHome]) -> ClusterHome:
-    """The one there is.
+    """The only item of `homes`.
 
     Raises:
-        SwarmerError: there is none, or there are several; the hint names them.
+        SwarmerError: `homes` is empty, or has several items; the hint lists them.
     """
     if not homes:
-        raise SwarmerError("no cluster is running", hint="`swarmer up` boots the one that servers.yml describes")
+        raise SwarmerError("no cluster is running", hint="`swarmer up` boots the cluster of servers.yml")
     if len(homes) > 1:
         names = ", ".join(home.name for home in homes)
-        raise SwarmerError(f"there are {len(homes)} clusters", hint=f"name the one you mean: {names}")
+        raise SwarmerError(f"there are {len(homes)} clusters", hint=f"name one of them: {names}")
     return homes[0]
 
 
 def cluster_from_args(words: Sequence[str]) -> tuple[Cluster, list[str]]:
-    """The cluster that `[STACK:DC] WORD…` begins with, or else the only one; and the other words."""
+    """Split `[STACK:DC] WORD…` into the cluster (the only running one if none is named) and the remaining words."""
     named = words and re.fullmatch(r"[\w-]+:[\w-]+", words[0])
     home = ClusterName().convert(words[0], None, None) if named else None
     return select_cluster(home), list(words[1:] if home else words)
 
 
 def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that choose a spec; the command gets it as `spec`."""
+    """Add the options that select a spec; the command receives it as `spec`."""
 
     @click.option(
         "--servers",
@@ -100,10 +100,10 @@ def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default=Path("servers.yml"),
         show_default=True,
         metavar="FILE",
-        help="The description of the cluster.",
+        help="The file that describes the cluster.",
     )
-    @click.option("--stack", metavar="STACK", help="Where nodes run, instead of what the file says.")
-    @click.option("--size", type=int, metavar="N", help="N nodes like the first one of the file.")
+    @click.option("--stack", metavar="STACK", help="Where nodes run; overrides the file.")
+    @click.option("--size", type=int, metavar="N", help="Boot N nodes, each with the settings of the first server.")
     @wraps(command)
     def with_spec(servers: Path, stack: str | None, size: int | None, **others: Any) -> Any:
         return command(spec=spec_file.load(servers, stack=stack, size=size), **others)
@@ -113,18 +113,18 @@ def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def spinner(what: str) -> Iterator[None]:
-    """Shows on a terminal that something goes on."""
+    """Show a spinner with the text `what` on a terminal; elsewhere nothing."""
     with Console(stderr=True).status(what):
         yield
 
 
 def print_json(value: object) -> None:
-    """Indented JSON on stdout."""
+    """Print indented JSON on stdout."""
     click.echo(json.dumps(value, indent=2))
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout, as wide as it has to be: nothing is cut off on a small terminal, or in a pipe."""
+    """Print a table on stdout. Rows are never truncated, neither on a small terminal nor in a pipe."""
     table = Table(*header, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)
@@ -132,10 +132,10 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def size_text(count: int | None) -> str:
-    """Bytes for people: `95 MB`; `-` for None."""
+    """A number of bytes in human-readable form, such as `95 MB`; `-` for None."""
     return "-" if count is None else f"{count / 1e6:.0f} MB"
 
 
 def usage(message: str) -> NoReturn:
-    """End with click's usage error, exit status 2."""
+    """Raise click's usage error, exit status 2."""
     raise click.UsageError(message, click.get_current_context())

@@ -1,4 +1,4 @@
-"""The consul of a cluster: its client, and plain requests."""
+"""`swarmer consul`: the consul client, and plain HTTP requests."""
 
 import os
 import re
@@ -19,10 +19,10 @@ _METHOD = re.compile(r"GET|PUT|POST|DELETE|HEAD|PATCH|OPTIONS|LIST")
     "words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[STACK:DC] {ARGS… | METHOD PATH [BODY]}"
 )
 def consul(words: tuple[str, ...]) -> None:
-    """Run the consul client on a cluster, or send a plain request, with token and certificates.
+    """Run the consul client on a cluster, or send a plain HTTP request.
 
-    A server that answers is asked. A BODY of `-` is what comes from standard input. A request that consul refuses
-    has the exit status 1.
+    The client is given the management token and the cluster's certificates, and talks to the first consul server
+    that answers. BODY `-` is read from standard input. The exit status is 1 if consul rejects a request.
 
     \b
       swarmer consul nspawn:dev members
@@ -32,13 +32,13 @@ def consul(words: tuple[str, ...]) -> None:
     """
     cluster, arguments = cluster_from_args(words)
     if not arguments:
-        usage("name a consul command, or METHOD and PATH")
+        usage("missing consul command, or METHOD and PATH")
     if not _METHOD.fullmatch(arguments[0]):
         command = consul_cli.command(cluster, arguments)
         sys.stdout.flush()
         os.execvpe(command.words[0], list(command.words), dict(command.environment))
     if not 2 <= len(arguments) <= 3:
-        usage("a request has a METHOD, a PATH, and perhaps a BODY")
+        usage("a request takes METHOD, PATH and optionally BODY")
     method, path, *body = arguments
     content = body[0].encode() if body else None
     try:

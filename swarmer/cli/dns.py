@@ -1,4 +1,4 @@
-"""The names of a cluster on this host: dns up, dns down."""
+"""Resolving the names of a cluster on this host: dns up, dns down."""
 
 from ipaddress import IPv4Address
 
@@ -13,7 +13,7 @@ from swarmer.state import ClusterHome
 
 @click.group()
 def dns() -> None:
-    """Let this host resolve the names of a cluster, such as swarm-01.node.dev.nspawn.
+    """Make this host resolve the names of a cluster, such as swarm-01.node.dev.nspawn.
 
     \b
       swarmer dns up nspawn:dev
@@ -26,10 +26,11 @@ def dns() -> None:
 def up(words: tuple[str, ...]) -> None:
     """Resolve a cluster's names on this host, until `down`, or until the cluster is removed.
 
-    Where systemd-resolved runs, it is told so; elsewhere a dnsmasq is started, which /etc/resolv.conf then names
-    first. All nodes are asked, so it works with any of them down. Called again, it begins anew.
+    If systemd-resolved is running, it is configured; otherwise a dnsmasq is started and becomes the first
+    nameserver in /etc/resolv.conf. All nodes are queried, so resolution works while some are down. Calling it
+    again replaces the previous setup.
 
-    A cluster that somebody else runs is named by its domain and the addresses of some of its nodes.
+    For a cluster that isn't managed from this host, give its domain and the addresses of some of its nodes.
 
     \b
       swarmer dns up nspawn:dev
@@ -42,13 +43,13 @@ def up(words: tuple[str, ...]) -> None:
         cluster = select_cluster(_home(words[0]) if words else None)
         home = cluster.home
         servers = [node.ip for node in cluster.nodes]
-    _tell(home, host_dns.add(home, servers))
+    _report_added(home, host_dns.add(home, servers))
 
 
 @dns.command()
 @click.argument("word", required=False, metavar="[STACK:DC | DOMAIN]")
 def down(word: str | None) -> None:
-    """Undo what `up` did; for all clusters when none is named.
+    """Undo `up`, for all clusters if none is named.
 
     \b
       swarmer dns down
@@ -58,20 +59,21 @@ def down(word: str | None) -> None:
     homes = [_home(word)] if word else list(host_dns.resolved())
     undone = [made for home in homes if (made := host_dns.remove(home))]
     for made in undone:
-        _tell_end(made)
+        _report_removed(made)
     if not undone:
-        click.echo(f"this host does not resolve {host_dns.domain_of(homes[0]) if word else 'any cluster'}")
+        what = host_dns.domain_of(homes[0]) if word else "the names of any cluster"
+        click.echo(f"this host does not resolve {what}")
 
 
-def _tell_end(made: HostDns) -> None:
+def _report_removed(made: HostDns) -> None:
     if made.by == "resolved":
-        click.echo(f"systemd-resolved knows nothing of {made.domain} any more")
+        click.echo(f"removed {made.domain} from systemd-resolved")
     else:
-        click.echo(f"the dnsmasq for {made.domain} has ended, and its lines are gone from /etc/resolv.conf")
+        click.echo(f"stopped the dnsmasq for {made.domain} and removed its lines from /etc/resolv.conf")
 
 
 def _home(word: str) -> ClusterHome:
-    """The cluster that `STACK:DC`, or its domain `DC.STACK`, names."""
+    """The cluster named by `STACK:DC`, or by its domain `DC.STACK`."""
     dc, _, stack = word.rpartition(".")
     name = f"{stack}:{dc}" if stack in STACKS and ":" not in word else word
     return ClusterName().convert(name, None, click.get_current_context())
@@ -81,15 +83,15 @@ def _address(word: str) -> IPv4Address:
     try:
         return IPv4Address(word)
     except ValueError:
-        usage(f"{word!r} is no IPv4 address of a node")
+        usage(f"{word!r} is not an IPv4 address")
 
 
-def _tell(home: ClusterHome, made: HostDns) -> None:
+def _report_added(home: ClusterHome, made: HostDns) -> None:
     click.echo(f"this host resolves *.{made.domain}")
-    asked = ", ".join(made.servers)
+    nodes = ", ".join(made.servers)
     if made.by == "resolved":
-        click.echo(f"  systemd-resolved asks {asked} on the link {made.where}")
+        click.echo(f"  systemd-resolved queries {nodes} on the link {made.where}")
     else:
-        click.echo(f"  a dnsmasq on {made.where} asks {asked}; it forwards all other names to the servers as before")
-        click.echo("  /etc/resolv.conf names that dnsmasq first, in three lines at its top")
-    click.echo(f"  undo it: swarmer dns down {home.name}")
+        click.echo(f"  a dnsmasq on {made.where} queries {nodes}, and forwards all other names to the previous servers")
+        click.echo("  three lines at the top of /etc/resolv.conf make that dnsmasq the first nameserver")
+    click.echo(f"  to undo: swarmer dns down {home.name}")

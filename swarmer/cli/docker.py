@@ -1,4 +1,4 @@
-"""The swarm: docker, env, context."""
+"""The docker client on a cluster: docker, env, context."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from swarmer.errors import HostError, NodeError
 from swarmer.shell import run
 from swarmer.state import ClusterHome
 
-#: Commands that mean the whole cluster, by the words they begin with.
+#: Commands that concern the whole cluster, by their first words.
 _RUN: Final = (("run",), ("create",), ("container", "run"), ("container", "create"))
 _PULL: Final = (("pull",), ("image", "pull"))
 _LIST: Final = (
@@ -34,13 +34,13 @@ _LIST: Final = (
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--node", "name", metavar="NODE", help="Ask the engine of this node, and no other.")
+@click.option("--node", "name", metavar="NODE", help="Use the engine of this node only.")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[STACK:DC] ARGS…")
 def docker(name: str | None, words: tuple[str, ...]) -> None:
-    """Run the docker client on a cluster, with the right certificates.
+    """Run the docker client on a cluster, with the cluster's certificates.
 
-    A manager that answers is asked. Besides, `run` and `create` take the least loaded node that runs tasks, `pull`
-    pulls on all nodes, and `ps` and `images` show all nodes. Everything else is passed on as it is.
+    `run` and `create` use the least loaded node that runs tasks, `pull` pulls on all nodes, `ps` and `images` list
+    all nodes. Every other command is passed unchanged to the first manager that answers.
 
     \b
       swarmer docker nspawn:dev run --rm -it alpine /bin/sh
@@ -51,7 +51,7 @@ def docker(name: str | None, words: tuple[str, ...]) -> None:
     """
     cluster, arguments = cluster_from_args(words)
     if not arguments:
-        usage("name a docker command, such as `ps`")
+        usage("missing docker command, such as `ps`")
     if name:
         _become(cluster, name, arguments)
     elif _begins(arguments, _RUN):
@@ -68,7 +68,7 @@ def docker(name: str | None, words: tuple[str, ...]) -> None:
 @click.command()
 @cluster_argument
 def env(home: ClusterHome | None) -> None:
-    """Print what lets the plain docker client talk to a manager of a cluster.
+    """Print environment variables that connect the plain docker client to a manager.
 
     \b
       swarmer env nspawn:dev
@@ -83,9 +83,9 @@ def env(home: ClusterHome | None) -> None:
 @click.command()
 @cluster_argument
 def context(home: ClusterHome | None) -> None:
-    """Make a docker context that talks to a manager of a cluster, or bring it up to date.
+    """Create or update a docker context that connects to a manager of a cluster.
 
-    Its certificates are copied to docker's own folder, so remove it with the cluster.
+    docker copies the certificates to its own folder, so the context outlives the cluster until you remove it.
 
     \b
       swarmer context nspawn:dev
@@ -93,7 +93,7 @@ def context(home: ClusterHome | None) -> None:
       docker context rm swarmer-nspawn-dev
     """
     if not shutil.which("docker"):
-        raise HostError("this machine has no docker client", hint="`swarmer docker` uses the one of a node")
+        raise HostError("docker is not installed on this machine", hint="`swarmer docker` uses the client of a node")
     cluster = select_cluster(home)
     name = f"swarmer-{cluster.name.replace(':', '-')}"
     folder = cluster.home.folder / "docker"
@@ -103,13 +103,13 @@ def context(home: ClusterHome | None) -> None:
     verb = "update" if name in known else "create"
     run(["docker", "context", verb, name, "--description", f"swarm of {cluster.name}", "--docker", endpoint])
     _give_back(Path.home())
-    click.echo(f"the docker context {name} talks to {engine}")
+    click.echo(f"the docker context {name} connects to {engine}")
     click.echo(f"  use it     docker --context {name} node ls")
     click.echo(f"  remove it  docker context rm {name}")
 
 
 def _give_back(home: Path) -> None:
-    """Let what root made for docker in the home of a person (`bin/as-root`) be that person's."""
+    """Hand docker's files that root created in a user's home (`bin/as-root`) over to that user."""
     owner = home.stat()
     if os.geteuid() == 0 != owner.st_uid:
         run(["chown", "-R", "--from=0", f"{owner.st_uid}:{owner.st_gid}", home / ".docker"])
@@ -127,10 +127,10 @@ def _become(cluster: Cluster, name: str, arguments: Sequence[str]) -> NoReturn:
 
 
 def _everywhere(cluster: Cluster, arguments: Sequence[str]) -> None:
-    """Run it on every node side by side.
+    """Run a docker command on every node in parallel.
 
     Raises:
-        NodeError: it failed on some; or they are down; the message names them.
+        NodeError: it failed on some nodes, or they are down; the message names them.
     """
     up = [node for node, answers in docker_cli.on_each(cluster.nodes, docker_cli.listens).items() if answers]
     processes = {
@@ -142,29 +142,29 @@ def _everywhere(cluster: Cluster, arguments: Sequence[str]) -> None:
     failed = stream_prefixed(processes, width=max(len(node.name) for node in cluster.nodes))
     failed += [f"{node.name} (no answer)" for node in cluster.nodes if node not in up]
     if failed:
-        raise NodeError(f"it failed on {', '.join(failed)}")
+        raise NodeError(f"the command failed on: {', '.join(failed)}")
 
 
 def is_table(arguments: Sequence[str]) -> bool:
-    """Whether docker answers these arguments of `ps` or `images` by a table: also `-aq` asks for IDs alone."""
+    """Whether docker prints a table for these arguments of `ps` or `images`; with `-q`, as in `-aq`, it doesn't."""
     return not any(re.match(r"-[als]*q|--quiet|--format", word) for word in arguments)
 
 
 def _list(cluster: Cluster, arguments: Sequence[str]) -> None:
-    """Show the tables of all nodes as one; what isn't a table is shown one after another.
+    """Print the tables of all nodes as one table; other output is printed node by node.
 
     Raises:
-        NodeError: no node answers, or docker didn't like the arguments.
+        NodeError: no node answers, or docker rejects the arguments.
     """
-    said = docker_cli.on_each(cluster.nodes, partial(docker_cli.output, arguments=arguments))
-    for node, output in said.items():
+    outputs = docker_cli.on_each(cluster.nodes, partial(docker_cli.output, arguments=arguments))
+    for node, output in outputs.items():
         if output.status is None:
-            click.echo(f"{node.name} does not answer; what it has is not shown", err=True)
+            click.echo(f"{node.name} did not answer; its entries are missing", err=True)
         elif output.status:
             raise NodeError(f"{node.name}: {output.stderr.strip()}")
-    if all(output.status is None for output in said.values()):
-        raise NodeError(f"no node of {cluster.name} answers", hint=f"look at `swarmer status {cluster.name}`")
-    tables = {node.name: output.stdout for node, output in said.items()}
+    if all(output.status is None for output in outputs.values()):
+        raise NodeError(f"no node of {cluster.name} answers", hint=f"see `swarmer status {cluster.name}`")
+    tables = {node.name: output.stdout for node, output in outputs.items()}
     if not is_table(arguments):
         click.echo("".join(tables.values()), nl=False)
     elif merged := merge(tables):

@@ -12,7 +12,7 @@ from swarmer.image import store
 from swarmer.progress import progress
 from swarmer.stacks.vagrant import plan as vagrant_plan
 
-#: What a person asks about first.
+#: The packages that `show` lists without --all.
 _IMPORTANT = (
     *("consul", "docker.io", "docker-registry", "cloud-init", "systemd", "skopeo", "dnsmasq-base", "openssh-server"),
     *("nftables", "python3", "containerd", "runc"),
@@ -21,7 +21,7 @@ _IMPORTANT = (
 
 @click.group()
 def image() -> None:
-    """Build the node image, show it, remove old ones."""
+    """Build or show the node image, or remove old ones."""
 
 
 @image.command()
@@ -32,13 +32,13 @@ def image() -> None:
     type=click.Choice(["tree", *(form.value for form in node_image.Format)]),
     default="tree",
     show_default=True,
-    help="A tree for nspawn, or a disk for virtual machines, with a kernel of its own.",
+    help="A directory tree for nspawn, or a disk with its own kernel for virtual machines.",
 )
 def build(fresh: bool, form: str) -> None:
-    """Build the image, as far as it isn't there yet.
+    """Build the image; layers that are up to date are reused.
 
-    `swarmer up` does so by itself. A disk boots by itself, by BIOS and by UEFI; where it is, is printed. A box is
-    such a disk for Vagrant: `box` with the provider libvirt, `box-virtualbox` with VirtualBox.
+    `swarmer up` does this when needed. A disk boots with BIOS and UEFI; its path is printed. A box is such a disk
+    packaged for Vagrant: `box` for the libvirt provider, `box-virtualbox` for VirtualBox.
 
     \b
       swarmer image build
@@ -58,10 +58,10 @@ def build(fresh: bool, form: str) -> None:
 
 
 @image.command()
-@click.option("--all", "every", is_flag=True, help="Every package, not just the important ones.")
+@click.option("--all", "every", is_flag=True, help="List every package, not just the important ones.")
 @json_option
 def show(every: bool, as_json: bool) -> None:
-    """Tell what the image of today's recipe is made of.
+    """Show the layers and package versions of the image.
 
     \b
       swarmer image show
@@ -71,7 +71,7 @@ def show(every: bool, as_json: bool) -> None:
     """
     images = _built()
     if not images:
-        raise SwarmerError("the image of today's recipe isn't built yet", hint="`swarmer image build` builds it")
+        raise SwarmerError("the image of the current recipe is not built yet", hint="`swarmer image build` builds it")
     found = images[0]
     with spinner("measuring the layers"):
         layers = [(root.parent.name, root, node_image.size(root)) for root in found.roots]
@@ -89,9 +89,9 @@ def show(every: bool, as_json: bool) -> None:
 
 @image.command()
 def prune() -> None:
-    """Remove layers that nobody uses, and boxes of Vagrant.
+    """Remove unused layers, and Vagrant's copies of old boxes.
 
-    Those of today's recipe stay, and the layers of every cluster under this SWARMER_HOME.
+    Layers of the current recipe, and of any cluster under this SWARMER_HOME, are kept.
 
     \b
       swarmer image prune
@@ -99,7 +99,7 @@ def prune() -> None:
     with spinner("removing old layers"):
         removed = node_image.prune(lambda line: click.echo(line, err=True))
     for box in vagrant_plan.old_boxes():
-        removed.append((f"Vagrant's copy of a box, {box.name}", node_image.size(box)))
+        removed.append((f"Vagrant's copy of the box {box.name}", node_image.size(box)))
         shutil.rmtree(box)
     for name, size in removed:
         click.echo(f"removed {name}, {size_text(size)}")
@@ -108,5 +108,5 @@ def prune() -> None:
 
 
 def _built() -> list[node_image.Image]:
-    """The images of today's recipe that there are; first the one without a kernel."""
+    """The images of the current recipe that are built, the one without a kernel first."""
     return [found for kind in node_image.Kind if (found := node_image.find(kind))]

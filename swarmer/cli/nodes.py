@@ -1,4 +1,4 @@
-"""Single nodes: ssh, exec, logs."""
+"""Commands for single nodes: ssh, exec, logs."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ from swarmer.ssh import quoted
 @click.command()
 @click.argument("words", nargs=-1, required=True, metavar="[STACK:DC] NODE")
 def ssh(words: tuple[str, ...]) -> None:
-    """Log in to a node, as root.
+    """Log in to a node as root.
 
     \b
       swarmer ssh swarm-01
@@ -27,18 +27,18 @@ def ssh(words: tuple[str, ...]) -> None:
     """
     cluster, rest = cluster_from_args(words)
     if len(rest) != 1:
-        usage("name one node; a command is run by `swarmer exec`")
+        usage("name one node; to run a command, use `swarmer exec`")
     _become(cluster.ssh.command(_switched_on(cluster, rest[0]).name))
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
-@click.option("--all", "everywhere", is_flag=True, help="Run it on every node side by side, lines marked by node.")
+@click.option("--all", "everywhere", is_flag=True, help="Run on all nodes in parallel; lines start with the node.")
 @click.argument("words", nargs=-1, required=True, metavar="[STACK:DC] {NODE|--all} COMMAND…")
 def exec_(everywhere: bool, words: tuple[str, ...]) -> None:
-    """Run a command on a node or on all, as root.
+    """Run a command as root, on one node or on all.
 
-    One word is a shell command, several are a program and its arguments. The exit status is the command's own;
-    with --all it is 1 when the command failed anywhere.
+    A single word is run by the shell; several words are a program and its arguments. The exit status is that of the
+    command; with --all it is 1 if the command failed on any node.
 
     \b
       swarmer exec swarm-01 consul members
@@ -54,7 +54,7 @@ def exec_(everywhere: bool, words: tuple[str, ...]) -> None:
     if command[:1] == ["--"]:
         command = command[1:]
     if not nodes or not command:
-        usage("name a node, or --all, and a command")
+        usage("missing node (or --all) and command")
     shell = command[0] if len(command) == 1 else quoted(*command)
     if everywhere:
         _run_everywhere(nodes, shell)
@@ -64,15 +64,15 @@ def exec_(everywhere: bool, words: tuple[str, ...]) -> None:
 
 
 @click.command()
-@click.option("--unit", "-u", metavar="U", help="Only what this systemd unit said.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with what comes.")
-@click.option("--boot", "-b", is_flag=True, help="Only since the node's last boot.")
-@click.option("--console", is_flag=True, help="What the console said, instead of the journal.")
+@click.option("--unit", "-u", metavar="U", help="Show only this systemd unit.")
+@click.option("--follow", "-f", is_flag=True, help="Keep printing new entries as they are written.")
+@click.option("--boot", "-b", is_flag=True, help="Show only entries since the node's last boot.")
+@click.option("--console", is_flag=True, help="Print the console output instead of the journal.")
 @click.argument("words", nargs=-1, required=True, metavar="[STACK:DC] NODE")
 def logs(unit: str | None, follow: bool, boot: bool, console: bool, words: tuple[str, ...]) -> None:
     """Print the journal of a node.
 
-    Of a node that is switched off, it prints what the console said.
+    If the node is switched off, its console output is printed instead.
 
     \b
       swarmer logs swarm-01 --unit consul --follow
@@ -84,35 +84,35 @@ def logs(unit: str | None, follow: bool, boot: bool, console: bool, words: tuple
     node = cluster.node(rest[0])
     if console or not node.running:
         if not console:
-            click.echo(f"{node.name} is switched off; its console said:", err=True)
+            click.echo(f"{node.name} is switched off; its console output:", err=True)
         click.echo(node.console(), nl=False)
         return
-    words_there = ["journalctl", "--no-pager", *(["--unit", unit] if unit else [])]
-    words_there += ["--follow"] * follow + ["--boot"] * boot
-    _become(cluster.ssh.command(node.name, "--", quoted(*words_there)))
+    journalctl = ["journalctl", "--no-pager", *(["--unit", unit] if unit else [])]
+    journalctl += ["--follow"] * follow + ["--boot"] * boot
+    _become(cluster.ssh.command(node.name, "--", quoted(*journalctl)))
 
 
 def _switched_on(cluster: Cluster, name: str) -> Node:
     node = cluster.node(name)
     if not node.running:
         raise NodeError(
-            f"{name} is switched off", hint=f"`swarmer logs {cluster.name} {name}` shows what its console said"
+            f"{name} is switched off", hint=f"`swarmer logs {cluster.name} {name}` shows its console output"
         )
     return node
 
 
 def _become(command: list[str]) -> NoReturn:
-    """Let a program take over this process, with its terminal, its signals and its exit status."""
+    """Replace this process by a program, which inherits the terminal and determines the exit status."""
     sys.stdout.flush()
     sys.stderr.flush()
     os.execvp(command[0], command)
 
 
 def _run_everywhere(nodes: Sequence[Node], shell: str) -> None:
-    """Run a shell command on every node, each line marked with its node as it comes.
+    """Run a shell command on every node, and print each line of output with the node's name in front.
 
     Raises:
-        NodeError: it failed on some; or they are switched off; the message names them.
+        NodeError: it failed on some nodes, or they are switched off; the message names them.
     """
     processes = {
         node.name: subprocess.Popen(
@@ -129,4 +129,4 @@ def _run_everywhere(nodes: Sequence[Node], shell: str) -> None:
     failed = stream_prefixed(processes, width=max(len(node.name) for node in nodes))
     failed += [f"{node.name} (switched off)" for node in nodes if node.name not in processes]
     if failed:
-        raise NodeError(f"it failed on {', '.join(failed)}")
+        raise NodeError(f"the command failed on: {', '.join(failed)}")

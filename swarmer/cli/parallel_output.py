@@ -1,4 +1,4 @@
-"""Processes of several nodes side by side, each line of theirs marked by its node."""
+"""Printing the output of parallel processes, each line with the name of its node in front."""
 
 import subprocess
 import threading
@@ -9,13 +9,16 @@ import click
 
 
 def stream_prefixed(processes: Mapping[str, "subprocess.Popen[str]"], *, width: int) -> list[str]:
-    """Print what they say as it comes, to their end; those that failed, as `NODE (STATUS)`.
+    """Print the output of all processes line by line until they end.
 
-    Whatever goes wrong, none of them is left running.
+    No process is left running when this returns or raises.
 
     Args:
-        processes: by the name of their node, with text pipes for what they print.
-        width: of the names' column.
+        processes: by node name, with text pipes for standard output and standard error.
+        width: of the column of node names, in characters.
+
+    Returns:
+        The processes that failed, as `NODE (STATUS)`.
     """
     one_line = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""The private registry: registry gc, registry password; and trust, for this host."""
+"""The private registry: registry gc, registry password, and trust for this host."""
 
 from dataclasses import asdict
 
@@ -24,7 +24,7 @@ from swarmer.state import ClusterHome
 
 @click.group()
 def registry() -> None:
-    """Tend the private registry of a cluster.
+    """Manage the cluster's private registry.
 
     \b
       swarmer registry gc nspawn:dev
@@ -40,27 +40,27 @@ def registry() -> None:
     default=GRACE,
     show_default=True,
     metavar="SECONDS",
-    help="Leave what is younger. While pushes go on, this must be longer than a push takes.",
+    help="Keep content newer than this; must exceed the duration of the longest push in progress.",
 )
 @cluster_argument
 @json_option
 def gc(home: ClusterHome | None, grace: float, as_json: bool) -> None:
-    """Remove from the disks what no image refers to any more.
+    """Remove content that no image refers to any more from the disks.
 
-    Pushes and pulls may go on meanwhile. It tells what was freed on each node.
+    Pushes and pulls may continue meanwhile. A table shows what was freed on each node.
 
     \b
       swarmer registry gc nspawn:dev
 
-    With --json, of each node: node, blobs, uploads, bytes, kept, problem.
+    With --json, a list of: node, blobs, uploads, bytes, kept, problem.
     """
     cluster = select_cluster(home)
     if cluster.spec.registry.storage == "s3":
         raise SwarmerError(
             f"the content of {cluster.name} is in the bucket {cluster.spec.registry.bucket}, not on the nodes",
-            hint="stop pushes, then run docker-registry's own on one node: docs/registry.md has the command",
+            hint="stop pushes, then run docker-registry's own collection on one node; see docs/registry.md",
         )
-    with spinner("collecting on all nodes of the registry"):
+    with spinner("collecting garbage on all registry nodes"):
         freed = registry_gc.collect(cluster.registry_nodes, grace=grace)
     if as_json:
         print_json([asdict(each) for each in freed])
@@ -71,13 +71,13 @@ def gc(home: ClusterHome | None, grace: float, as_json: bool) -> None:
         ]
         print_table(("NODE", "BLOBS FREED", "UPLOADS FREED", "SIZE", "BLOBS KEPT", "PROBLEM"), rows)
     if failed := [f"{each.node} {each.problem}" for each in freed if each.problem]:
-        raise NodeError(f"not collected: {'; '.join(failed)}", hint="run it again when these nodes are well")
+        raise NodeError(f"not collected: {'; '.join(failed)}", hint="run it again once these nodes are healthy")
 
 
 @registry.command()
 @cluster_argument
 def password(home: ClusterHome | None) -> None:
-    """Print the password of the user `swarmer`, who may push.
+    """Print the password of the user `swarmer`, which may push.
 
     \b
       swarmer registry password nspawn:dev
@@ -86,12 +86,13 @@ def password(home: ClusterHome | None) -> None:
 
 
 @click.command()
-@click.option("--undo", is_flag=True, help="Trust it no more.")
+@click.option("--undo", is_flag=True, help="Remove the trust again.")
 @cluster_argument
 def trust(home: ClusterHome | None, undo: bool) -> None:
-    """Let this host trust a cluster's certificates: its docker for the registry, and the system.
+    """Make this host's docker and system trust a cluster's certificates.
 
-    docker gets the CA and the client certificate, with which it may push. Taking the cluster down undoes it too.
+    docker receives the CA for the registry, and a client certificate that allows pushing. `swarmer down` removes the
+    trust as well.
 
     \b
       swarmer trust nspawn:dev
@@ -102,20 +103,20 @@ def trust(home: ClusterHome | None, undo: bool) -> None:
         homes = [home] if home else list(host_trust.trusted())
         undone = [made for each in homes if (made := host_trust.remove(each))]
         for made in undone:
-            _tell("removed", made)
+            _report("removed", made)
         if not undone:
             click.echo(f"this host does not trust {home.name if home else 'any cluster'}")
         return
     cluster = select_cluster(home)
     made = host_trust.add(cluster.home, cluster.authority, cluster.spec.registry_host)
-    _tell("wrote", made)
-    click.echo(f"  undo it: swarmer trust {cluster.name} --undo")
+    _report("wrote", made)
+    click.echo(f"  to undo: swarmer trust {cluster.name} --undo")
 
 
-def _tell(verb: str, made: HostTrust) -> None:
+def _report(verb: str, made: HostTrust) -> None:
     for file in made.files:
         click.echo(f"{verb} {file}")
     if made.command:
         click.echo(f"ran {' '.join(made.command)}")
     else:
-        click.echo("this system has no store of CAs that swarmer knows; programs other than docker want ca.pem")
+        click.echo("no supported system trust store found; point programs other than docker at ca.pem yourself")

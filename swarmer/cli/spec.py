@@ -1,4 +1,4 @@
-"""What a spec means, without a cluster: render, schema."""
+"""Commands that need a spec but no cluster: render, schema."""
 
 import tempfile
 from pathlib import Path
@@ -17,7 +17,7 @@ from swarmer.spec.schema import json_schema
 from swarmer.stacks import stack_class, stack_of
 from swarmer.state import ClusterHome
 
-#: Debian's, for when no image was built yet.
+#: Debian's, used while no image is built yet.
 _CONSUL_VERSION = (1, 8, 7)
 
 
@@ -25,10 +25,10 @@ _CONSUL_VERSION = (1, 8, 7)
 @click.argument("node")
 @spec_options
 def render(spec: Spec, node: str) -> None:
-    """Print the cloud-init data a node would get.
+    """Print the cloud-init data of a node.
 
-    Three YAML documents: user-data, meta-data, network-config. Secrets are masked.
-    Keys and certificates are made up for this one time; no cluster is needed, and none is touched.
+    Three YAML documents: user-data, meta-data, network-config. Secrets are masked; keys and certificates are
+    generated for this output only. No cluster is needed or changed.
 
     \b
       swarmer render swarm-01
@@ -37,7 +37,7 @@ def render(spec: Spec, node: str) -> None:
     server = spec.server(node)
     found = image.find(stack_class(spec.stack).image_kind)
     if not found:
-        click.echo("note: the image isn't built yet; this is rendered for Debian's consul", err=True)
+        click.echo("note: the image is not built yet; rendering for Debian's consul", err=True)
     stack = stack_of(Ledger(ClusterHome(spec.stack, spec.dc), spec=spec, image=""))
     with tempfile.TemporaryDirectory(prefix="swarmer-render-") as folder:
         credentials = Credentials.open(Path(folder, "credentials.json"), token_names(spec))

@@ -1,4 +1,4 @@
-"""For the Vagrantfile: what it makes machines from."""
+"""`swarmer vagrant plan`, which the Vagrantfile runs."""
 
 import click
 from rich.console import Console
@@ -11,20 +11,16 @@ from swarmer.spec import Spec
 
 @click.group()
 def vagrant() -> None:
-    """Answer the Vagrantfile when you run `vagrant` yourself.
-
-    \b
-      swarmer vagrant plan
-    """
+    """Commands run by vagrant/Vagrantfile."""
 
 
 @vagrant.command()
-@click.option("--prepare", is_flag=True, help="Make all that the machines need: certificates, seed data, network, box.")
+@click.option("--prepare", is_flag=True, help="Create what the machines need: certificates, seed data, network, box.")
 @spec_options
 def plan(spec: Spec, prepare: bool) -> None:
-    """Print the plan of the machines, as JSON.
+    """Print the plan of the machines as JSON.
 
-    vagrant/Vagrantfile runs this command: with --prepare on `vagrant up` and `vagrant reload`, without it, which
+    vagrant/Vagrantfile runs this command: with --prepare on `vagrant up` and `vagrant reload`, and without it, which
     changes nothing, on every other command. A prepared cluster is kept until `swarmer down`.
 
     \b
