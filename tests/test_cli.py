@@ -22,7 +22,7 @@ from swarmer.cli import cli
 from swarmer.ledger import Ledger, Ownership
 from swarmer.spec import Spec
 from swarmer.spec import file as spec_file
-from swarmer.spec.schema import json_schema
+from swarmer.spec.file import json_schema
 from swarmer.state import ClusterHome
 
 SERVERS = """
@@ -192,7 +192,7 @@ def test_a_mistake_in_the_file_is_reported_with_its_line(swarmer: Swarmer, folde
     (folder / "servers.yml").write_text(SERVERS.replace("117.102", "117.101"))
     result = swarmer("up")
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: servers.yml:7: two has the address of one")
+    assert result.stderr.startswith("error: servers.yml:7: two has the same address as one")
 
 
 def test_ls_shows_the_state_and_the_owner_of_each_cluster(swarmer: Swarmer, spec: Spec) -> None:

@@ -29,7 +29,7 @@ def test_content_is_on_the_disks_where_nothing_is_said() -> None:
     [
         ({"storage": "s3", "bucket": "images"}, "region of the registry is missing"),
         ({"storage": "s3", "region": "eu-west-1"}, "bucket of the registry is missing"),
-        ({"bucket": "images"}, "bucket of the registry means nothing"),
+        ({"bucket": "images"}, "bucket of the registry requires"),
         ({"storage": "s4"}, "filesystem"),
         (S3 | {"bucket": "No Bucket"}, "pattern"),
         (S3 | {"endpoint": "ftp://x"}, "pattern"),

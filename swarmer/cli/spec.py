@@ -13,7 +13,7 @@ from swarmer.secrets.credentials import Credentials, token_names
 from swarmer.secrets.ssh_key import KeyPair
 from swarmer.seed.cloudinit import seed_data
 from swarmer.spec import Spec
-from swarmer.spec.schema import json_schema
+from swarmer.spec.file import json_schema
 from swarmer.stacks import stack_class, stack_of
 from swarmer.state import ClusterHome
 

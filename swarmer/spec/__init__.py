@@ -1,4 +1,4 @@
-"""The spec: what `servers.yml` describes, as immutable values that satisfy every rule."""
+"""The spec: the content of `servers.yml` as immutable, valid values."""
 
 from swarmer.spec.model import PRIVATE_BLOCKS, STACKS, Spec, for_worker
 from swarmer.spec.values import NAME_PATTERN, ConsulRole, Registry, Server, SwarmRole

@@ -1,4 +1,4 @@
-"""Reading `servers.yml`: each flaw is told with file, line and a way out, before anything is created."""
+"""Reading `servers.yml`, reporting each mistake with line and hint, and the file's JSON schema."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from swarmer.errors import SpecError
-from swarmer.spec.document import Document, described, parse
+from swarmer.spec.document import Document, describe, parse
 from swarmer.spec.flaws import Flaw
-from swarmer.spec.messages import WANTED, to_flaws
+from swarmer.spec.messages import EXPECTED, to_flaws
 from swarmer.spec.model import Spec
 from swarmer.spec.values import NAME_LENGTH, ConsulRole, SwarmRole
 
@@ -22,13 +22,13 @@ def load(path: Path, *, stack: str | None = None, size: int | None = None) -> Sp
 
     Args:
         path: the YAML file.
-        stack: goes before the file's own stack.
-        size: makes so many nodes from the first server's entry, see `resized`. The file has to be right
-            by itself all the same.
+        stack: overrides the stack of the file.
+        size: number of nodes to derive from the first server, see `resized`. The file itself must be valid
+            nevertheless.
 
     Raises:
-        SpecError: the file is missing, is no YAML, or breaks a rule. Each flaw is a line
-            `FILE:LINE: SENTENCE` with its hint below it.
+        SpecError: the file is missing, isn't valid YAML, or breaks a rule. Each mistake is a line
+            `FILE:LINE: SENTENCE` with its hint on the next line.
     """
     document = parse(path)
     try:
@@ -43,26 +43,26 @@ def load(path: Path, *, stack: str | None = None, size: int | None = None) -> Sp
 
 
 def _report(path: Path, document: Document) -> SpecError:
-    """One error for all flaws, in the order of the file: each has its line, and its own hint below it."""
+    """One error for all flaws in the order of the file, each with its line number and its own hint."""
     located = sorted(((document.line(flaw.at), flaw) for flaw in document.flaws), key=itemgetter(0))
     *others, last = [SpecError(f"{path}:{line}: {flaw.message}", hint=flaw.hint) for line, flaw in located]
     return SpecError("\n".join(map(str, [*others, last.message])), hint=last.hint)
 
 
 def resized(spec: Spec, size: int) -> Spec:
-    """A cluster of `size` nodes like the first of `spec`, with default roles.
+    """A cluster of `size` nodes with the settings of the first server of `spec`, and with default roles.
 
-    `swarm-01` is followed by `swarm-02`. Addresses follow each other too; behind the network's last they
-    go on at its first, so that all of it can be used.
+    Names are counted up from the first one, such as `swarm-01`, `swarm-02`. So are addresses; the last one of the
+    network is followed by the first, so that the whole network can be used.
 
     Raises:
-        SpecError: the network has no room for so many, or a name grows too long.
+        SpecError: the network is too small, or a name becomes too long.
     """
     network, first = spec.admin_network, spec.servers[0]
     room = network.num_addresses - 3
     if not 1 <= size <= room:
         message = f"admin_network {network} has room for 1 to {room} nodes, not {size}"
-        raise SpecError(message, hint="ask for another size, or take a larger admin_network")
+        raise SpecError(message, hint="choose another size, or a larger admin_network")
     names = [name for name, _ in zip(_counted_up(first.name), range(size), strict=False)]
     if len(names[-1]) > NAME_LENGTH:
         raise SpecError(f"the name of node {size} is too long: {names[-1]}", hint=f"shorten {first.name}")
@@ -74,7 +74,7 @@ def resized(spec: Spec, size: int) -> Spec:
 
 
 def _counted_up(name: str) -> Iterator[str]:
-    """The name, then the same with its trailing number (or else a second, third, …) counted up."""
+    """The name, then the name with its trailing number counted up; without one, `-2`, `-3`, … are appended."""
     stem = name.rstrip("0123456789")
     digits = name[len(stem) :]
     yield name
@@ -83,7 +83,7 @@ def _counted_up(name: str) -> Iterator[str]:
 
 
 def _with_default_roles(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Entries with a role of both kinds. Where some give a kind, the others are agents of it."""
+    """Entries with both roles set. If some entries set a role, all others become agents of that kind."""
     voters = 1 if len(entries) < 3 else 3 if len(entries) < 7 else 5
     consul_given = any("consul" in entry for entry in entries)
     swarm_given = any("swarm" in entry for entry in entries)
@@ -101,11 +101,25 @@ def _with_defaults(document: Document) -> dict[str, Any]:
     content = dict(document.content)
     box = content.pop("box", None)
     if box is not None and not (isinstance(box, str) and re.fullmatch(r"\S+", box)):
-        wanted, hint = WANTED["box"]
-        document.flaws.append(Flaw(("box",), f"box is {described(box)}, {wanted}", hint))
+        expected, hint = EXPECTED["box"]
+        document.flaws.append(Flaw(("box",), f"box must be {expected}, got {describe(box)}", hint))
         box = None
     if isinstance(servers := content.get("servers"), list):
         entries = [{"box": box} | entry for entry in servers if isinstance(entry, dict)]
         filled = iter(_with_default_roles(entries))
         content["servers"] = [next(filled) if isinstance(entry, dict) else entry for entry in servers]
     return content
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of the file, for editors."""
+    schema = Spec.model_json_schema()
+    server, keys = schema["$defs"]["Server"], schema["properties"]
+    server["required"] = [key for key in server["required"] if key not in ("consul", "swarm")]
+    keys["servers"]["minItems"] = 1
+    keys["nodes"] = keys["servers"] | {"description": "An older name for `servers`."}
+    keys["box"] = server["properties"]["box"] | {"description": "The vagrant box of nodes that name none."}
+    schema["required"].remove("servers")
+    one_of = [{"required": ["servers"]}, {"required": ["nodes"]}]
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return dialect | schema | {"title": "servers.yml", "oneOf": one_of}

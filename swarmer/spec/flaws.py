@@ -1,16 +1,16 @@
-"""One thing wrong with a spec, and the error that carries several."""
+"""A mistake in a spec, and the error that carries several."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Flaw:
-    """One thing wrong with a spec.
+    """A mistake in a spec.
 
     Attributes:
-        at: the keys and indexes that lead to it, as in `("servers", 1, "ip")`.
+        at: the keys and indexes that lead to it, such as `("servers", 1, "ip")`.
         message: what is wrong, one sentence.
-        hint: the way out.
+        hint: how to correct it.
     """
 
     at: tuple[str | int, ...]
@@ -19,7 +19,7 @@ class Flaw:
 
 
 class BrokenRulesError(ValueError):
-    """Values that are readable one by one break the rules of a cluster."""
+    """Each value is valid by itself, but together they break a rule of a cluster."""
 
     def __init__(self, *flaws: Flaw) -> None:
         super().__init__("\n".join(f"{flaw.message}; {flaw.hint}" for flaw in flaws))

@@ -1,4 +1,4 @@
-"""What is wrong in `servers.yml`, in words a person can act on."""
+"""The mistakes that pydantic finds in `servers.yml`, as sentences that say what was expected."""
 
 import json
 import re
@@ -9,41 +9,50 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from swarmer.errors import nearest
-from swarmer.spec.document import Place, described
+from swarmer.spec.document import Place, describe
 from swarmer.spec.flaws import BrokenRulesError, Flaw
 from swarmer.spec.model import STACKS, Spec
-from swarmer.spec.values import NAME_LENGTH, NAME_PATTERN, ConsulRole, Registry, Server, SwarmRole
-
-STORAGES: Final = ("filesystem", "s3")
+from swarmer.spec.values import (
+    MIN_CPUS,
+    MIN_MEMORY,
+    NAME_LENGTH,
+    NAME_PATTERN,
+    STORAGES,
+    ConsulRole,
+    Registry,
+    Server,
+    SwarmRole,
+)
 
 CHOICES: Final = {"storage": [*STORAGES], "consul": [*ConsulRole], "swarm": [*SwarmRole], "stack": [*STACKS]}
 
-NAME_HINT: Final = "it takes a-z, 0-9 and inner dashes, with a letter, 63 characters at most: "
-
-WANTED: Final = {
-    "memory": ("no number of MiB from 256 on", "write digits only, such as 3072"),
-    "cpus": ("no number from 1 on", "write digits only, such as 2"),
-    "ip": ("no IPv4 address", "write four numbers with dots, such as 192.168.101.101"),
-    "internet": ("neither true nor false", "write true or false, without quotes"),
-    "box": ("no name of a vagrant box", "write it as in yanndegat/swarmer"),
+#: What a key must be, to follow "must be", and a hint.
+EXPECTED: Final = {
+    "memory": (f"an integer of at least {MIN_MEMORY} (MiB)", "use digits only, such as 3072"),
+    "cpus": (f"an integer of at least {MIN_CPUS}", "use digits only, such as 2"),
+    "ip": ("an IPv4 address", "use four numbers with dots, such as 192.168.101.101"),
+    "internet": ("true or false", "write true or false, without quotes"),
+    "box": ("the name of a vagrant box", "use a name such as yanndegat/swarmer"),
     "labels": (
-        "not fit for a label",
-        'write text to text, as in {disk: ssd, row: "1"}; names have no blanks',
+        "a valid label",
+        'map text to text, such as {disk: ssd, row: "1"}; names contain no blanks',
     ),
-    "registry": ("no description of a storage", "write it as in {storage: s3, bucket: images, region: eu-west-1}"),
-    "bucket": ("no name of a bucket", "it takes a-z, 0-9, dots and inner dashes"),
-    "region": ("no name of a region", "write it as in eu-west-1"),
-    "endpoint": ("no address of an S3", "write it as in https://s3.example.org, without a path"),
-    "credentials": ("no name of a file", "name the file with the access key, such as ~/.aws/credentials"),
-    "servers": (
-        "nothing that servers are made of",
-        "begin each server with a dash, then its `key: value` lines",
-    ),
+    "registry": ("a mapping", "use a mapping such as {storage: s3, bucket: images, region: eu-west-1}"),
+    "bucket": ("the name of a bucket", "use a-z, 0-9, dots and inner dashes"),
+    "region": ("the name of a region", "use a name such as eu-west-1"),
+    "endpoint": ("the address of an S3 service", "use an address such as https://s3.example.org, without a path"),
+    "credentials": ("the name of a file", "name the file that holds the access key, such as ~/.aws/credentials"),
+    "servers": ("a list of mappings", "begin each server with a dash, followed by its `key: value` lines"),
 }
 
 
 def to_flaws(error: ValidationError, content: Mapping[str, Any]) -> Iterator[Flaw]:
-    """What pydantic found, in words a person can act on."""
+    """The flaws behind a validation error.
+
+    Args:
+        error: what pydantic raised for a `Spec`.
+        content: the content of the file, before any conversion.
+    """
     for detail in error.errors(include_url=False):
         cause = detail.get("ctx", {}).get("error")
         if isinstance(cause, BrokenRulesError):
@@ -60,43 +69,48 @@ def to_flaws(error: ValidationError, content: Mapping[str, Any]) -> Iterator[Fla
             yield Flaw(at, f"{subject} is unknown", nearest(str(key), _known(fields, owner)))
         else:
             value = detail["input"] if "[key]" in detail["loc"] else _value(at, content)
-            wanted, hint = _wanted(at, value)
-            yield Flaw(at, f"{subject} is {described(value)}, {wanted}", hint)
+            expected, hint = _expected(at, value)
+            yield Flaw(at, f"{subject} must be {expected}, got {describe(value)}", hint)
 
 
 def _known(fields: Iterable[str], owner: Sequence[str | int]) -> list[str]:
-    """The keys that may stand somewhere: `box` in a server, and for all of them."""
+    """The valid keys next to an unknown one: `box` is valid in a server, and for all of them at the top."""
     return list(fields) if owner == ["registry"] else list(dict.fromkeys([*fields, "box"]))
 
 
 def _value(at: Place, content: Any) -> Any:
-    """What the file has at a place, as it was before any conversion."""
+    """The value at a place of the file, before any conversion."""
     for part in at:
         content = content[part]
     return content
 
 
-def _wanted(at: Place, value: Any) -> tuple[str, str]:
-    """What should stand there instead of `value`, and how to get there."""
+def _expected(at: Place, value: Any) -> tuple[str, str]:
+    """What is expected at a place instead of `value`, and a hint."""
     match _key(at):
         case "consul" | "swarm" | "stack" | "storage" as key:
             choices = CHOICES[key]
-            return f"not one of {', '.join(choices)}", nearest(str(value), choices)
+            return f"one of {', '.join(choices)}", nearest(str(value), choices)
         case "name" | "dc":
             proposal = re.sub(r"[^a-z0-9]+", "-", str(value).lower())[:NAME_LENGTH].strip("-")
             fits = isinstance(value, str) and re.match(NAME_PATTERN, proposal)
-            return "no host name", NAME_HINT + (proposal if fits else "dev-1")
+            rules = f"use a-z, 0-9 and inner dashes, at least one letter, at most {NAME_LENGTH} characters"
+            return "a host name", f"{rules}, such as {proposal if fits else 'dev-1'}"
         case "admin_network":
             try:
-                return "an address inside a network", f"write {IPv4Network(str(value), strict=False)}"
+                return "the address of a network", f"use {IPv4Network(str(value), strict=False)}"
             except ValueError:
-                return "no IPv4 network", "write address and prefix, such as 192.168.101.0/24"
+                return "an IPv4 network", "use an address and a prefix length, such as 192.168.101.0/24"
+        case "servers" if len(at) > 1:
+            return "a mapping", EXPECTED["servers"][1]
+        case "labels" if at[-1] == "labels":
+            return "a mapping of text to text", EXPECTED["labels"][1]
         case key:
-            return WANTED[key]
+            return EXPECTED[key]
 
 
 def _key(at: Place) -> str:
-    """The key of the cluster or of a server that `at` is in."""
+    """The key, of the cluster, a server or the registry, whose value `at` is in."""
     match at:
         case ("registry", key) | (_, _, key, *_) | (key, *_):
             return str(key)
@@ -113,6 +127,6 @@ def _subject(at: Place, content: Mapping[str, Any]) -> str:
         case (_, int(index), *keys):
             name = content["servers"][index].get("name") if keys != ["name"] else None
             owner = name if isinstance(name, str) and re.match(NAME_PATTERN, name) else f"server {index + 1}"
-            return f"{' '.join(map(str, keys))} of {owner}"
+            return f"{' '.join(map(str, keys)).replace('labels ', 'label ', 1)} of {owner}"
         case _:
             return " ".join(map(str, at))

@@ -1,7 +1,7 @@
-"""The spec: what `servers.yml` promises, as immutable values that can't be wrong.
+"""The spec: the content of `servers.yml` as immutable, valid values.
 
-Every rule about names, addresses and roles holds for a `Spec` that exists, also for one that was derived
-from another. The rules are in `rules`; how the file is read, and its flaws are told, in `file`.
+Every `Spec` satisfies every rule about names, addresses and roles, including one derived from another. The rules are
+in `rules`; reading the file and reporting its mistakes is in `file`.
 """
 
 import hashlib
@@ -25,16 +25,16 @@ PRIVATE_BLOCKS: Final = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "
 def _usable(network: IPv4Network) -> IPv4Network:
     at = ("admin_network",)
     if not any(network.subnet_of(block) for block in PRIVATE_BLOCKS):
-        hint = f"take one inside {', '.join(map(str, PRIVATE_BLOCKS))}"
-        raise BrokenRulesError(Flaw(at, f"admin_network is {network}, no private network", hint))
+        hint = f"choose one inside {', '.join(map(str, PRIVATE_BLOCKS))}"
+        raise BrokenRulesError(Flaw(at, f"admin_network must be a private network, got {network}", hint))
     if network.prefixlen > 29:
-        message = f"admin_network is {network}, too small for a cluster"
-        raise BrokenRulesError(Flaw(at, message, "take a /29 or larger; a /24 is usual"))
+        message = f"admin_network is too small for a cluster: {network}"
+        raise BrokenRulesError(Flaw(at, message, "use a /29 or larger; a /24 is usual"))
     return network
 
 
 class Spec(Value):
-    """One cluster, called `STACK:DC`."""
+    """One cluster, named `STACK:DC`."""
 
     admin_network: Annotated[
         IPv4Network,
@@ -42,7 +42,7 @@ class Spec(Value):
         AfterValidator(_usable),
         WithJsonSchema({"type": "string", "pattern": "^[0-9.]+/[0-9.]+$"}),
     ] = Field(
-        description="The private IPv4 network of the nodes, /29 or larger. The first address is the host's.",
+        description="The private IPv4 network of the nodes, /29 or larger. Its first address belongs to the host.",
         examples=["192.168.101.0/24"],
     )
     stack: Stack = Field(description="Where the nodes run.", examples=["nspawn"])
@@ -52,12 +52,11 @@ class Spec(Value):
         examples=[[{"name": "swarm-01", "memory": 3072, "cpus": 2, "ip": "192.168.101.101"}]],
     )
     internet: Annotated[bool, Strict()] = Field(
-        default=False, description="Whether nodes reach more than each other and the host.", examples=[True]
+        default=False, description="Whether nodes can reach more than each other and the host.", examples=[True]
     )
-
     registry: Registry = Field(
         default_factory=Registry,
-        description="The storage of the private registry; the nodes' disks where it is left out.",
+        description="The storage of the private registry; the nodes' disks if omitted.",
         examples=[{"storage": "s3", "bucket": "images-of-dev", "region": "eu-west-1"}],
     )
 
@@ -78,42 +77,42 @@ class Spec(Value):
 
     @property
     def domain(self) -> str:
-        """`DC.STACK`: nodes are `NAME.node.DC.STACK`, services `NAME.service.DC.STACK`."""
+        """`DC.STACK`. Nodes are named `NAME.node.DC.STACK`, services `NAME.service.DC.STACK`."""
         return f"{self.dc}.{self.stack}"
 
     @property
     def host_address(self) -> IPv4Address:
-        """The host's own address: the first usable one of the admin network."""
+        """The host's own address: the first usable address of the admin network."""
         return self.admin_network[1]
 
     @property
     def consul_servers(self) -> tuple[Server, ...]:
-        """Those with a vote; an odd number of them."""
+        """The servers with a vote; their number is odd."""
         return tuple(server for server in self.servers if server.votes)
 
     @property
     def registry_nodes(self) -> tuple[Server, ...]:
-        """Those that keep the registry's content and answer for it: the consul servers."""
+        """The servers that store and serve the registry's content: the consul servers."""
         return self.consul_servers
 
     @property
     def registry_host(self) -> str:
-        """How images of the cluster's registry begin: `registry.service.DC.STACK:5000`."""
+        """The prefix of image names in the cluster's registry: `registry.service.DC.STACK:5000`."""
         return f"registry.service.{self.domain}:{REGISTRY.number}"
 
     @property
     def managers(self) -> tuple[Server, ...]:
-        """Swarm managers, whether they run tasks or not; at least one."""
+        """The swarm managers, at least one; they may run tasks too."""
         return tuple(server for server in self.servers if server.manages)
 
     @property
     def workers(self) -> tuple[Server, ...]:
-        """Those that run tasks, whether they manage the swarm as well or not."""
+        """The servers that run tasks; they may be managers too."""
         return tuple(server for server in self.servers if server.works)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the content, in hex: equal for equal specs, on every machine."""
+        """SHA-256 of the content in hex, equal for equal specs on every machine."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
     def server(self, name: str) -> Server:
@@ -135,7 +134,7 @@ class Spec(Value):
             SpecError: there is no such stack.
         """
         if stack not in STACKS:
-            raise SpecError(f"there is no stack {stack!r}", hint=nearest(stack, STACKS))
+            raise SpecError(f"unknown stack {stack!r}", hint=nearest(stack, STACKS))
         return self._changed(stack=stack)
 
     def _changed(self, **changes: Any) -> Self:
@@ -143,12 +142,12 @@ class Spec(Value):
 
 
 def for_worker(spec: Spec, worker: int) -> Spec:
-    """A cluster like this one for a pytest-xdist worker, sharing no name and no address with it.
+    """A copy of `spec` for a pytest-xdist worker, with its own names and addresses.
 
     Args:
         spec: the cluster of a run without workers.
-        worker: the worker's number, from 0. Its datacenter ends in `-gwN`, its network is the `N + 1`-th
-            of the same size behind that of `spec`, with every node at the same place in it.
+        worker: the worker's number, from 0. Its datacenter ends in `-gwN`. Its network is the `N + 1`-th network of
+            the same size after that of `spec`, with every node at the same position in it.
 
     Raises:
         SpecError: that network would leave the private block, or the datacenter's name is too long.
@@ -157,8 +156,8 @@ def for_worker(spec: Spec, worker: int) -> Spec:
     block = next(block for block in PRIVATE_BLOCKS if network.subnet_of(block))
     shift = (worker + 1) * network.num_addresses
     if int(network.broadcast_address) + shift > int(block.broadcast_address):
-        message = f"worker {worker} finds no network in {block} behind {network}"
-        raise SpecError(message, hint="take a smaller admin_network, or fewer workers")
+        message = f"{block} has no network for worker {worker} after {network}"
+        raise SpecError(message, hint="use a smaller admin_network, or fewer workers")
     dc = f"{spec.dc}-gw{worker}"
     if len(dc) > NAME_LENGTH:
         raise SpecError(f"the datacenter of worker {worker} is too long: {dc}", hint="shorten dc")

@@ -1,20 +1,27 @@
-"""What a spec is made of: one server, the registry, roles and labels."""
+"""The parts of a spec: servers, the registry, roles and labels."""
 
 import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from ipaddress import IPv4Address
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
-# RFC 1123, and a letter somewhere: `ssh 1` would go to 0.0.0.1.
+# RFC 1123, with at least one letter: `ssh 1` would connect to 0.0.0.1.
 NAME_PATTERN: Final = r"^([a-z]|[0-9][0-9-]*[a-z])([a-z0-9-]*[a-z0-9])?$"
 NAME_LENGTH: Final = 63
 
+#: In MiB.
+MIN_MEMORY: Final = 256
+MIN_CPUS: Final = 1
+
+Storage = Literal["filesystem", "s3"]
+STORAGES: Final[tuple[Storage, ...]] = get_args(Storage)
+
 
 class ConsulRole(StrEnum):
-    """A `server` has a vote in consul's quorum, an `agent` has none."""
+    """A `server` votes in consul's quorum, an `agent` doesn't."""
 
     SERVER = "server"
     AGENT = "agent"
@@ -29,7 +36,7 @@ class SwarmRole(StrEnum):
 
 
 class Labels(Mapping[str, str]):
-    """A mapping that can't be changed, and can be hashed."""
+    """An immutable, hashable mapping."""
 
     def __init__(self, items: Mapping[str, str] | None = None) -> None:
         self._items = dict(items or {})
@@ -53,7 +60,7 @@ class Labels(Mapping[str, str]):
 def _digits(value: object) -> int:
     if re.fullmatch(r"[0-9]{1,9}", str(value)):
         return int(str(value))
-    raise ValueError("no number of up to nine digits")
+    raise ValueError("must be a number with at most nine digits")
 
 
 def _number(at_least: int) -> WithJsonSchema:
@@ -74,29 +81,29 @@ class Server(Value):
     """One node of a cluster: `memory` in MiB, `ip` in the cluster's admin network."""
 
     name: HostName = Field(description="The node's host name, unique in the cluster.", examples=["swarm-01"])
-    memory: Annotated[int, Field(ge=256), BeforeValidator(_digits), _number(256)] = Field(
+    memory: Annotated[int, Field(ge=MIN_MEMORY), BeforeValidator(_digits), _number(MIN_MEMORY)] = Field(
         description="Memory in MiB, with or without quotes.", examples=[3072, "3072"]
     )
-    cpus: Annotated[int, Field(ge=1), BeforeValidator(_digits), _number(1)] = Field(
+    cpus: Annotated[int, Field(ge=MIN_CPUS), BeforeValidator(_digits), _number(MIN_CPUS)] = Field(
         description="Number of processors, with or without quotes.", examples=[2, "2"]
     )
     ip: Annotated[IPv4Address, BeforeValidator(str), WithJsonSchema({"type": "string", "format": "ipv4"})] = Field(
         description="The node's address in admin_network.", examples=["192.168.101.101"]
     )
     consul: ConsulRole = Field(
-        description="Servers vote, and their number is odd. Where no entry has it, the first nodes are "
-        "servers: one below three nodes, three from three on, five from seven on. Where some have it, "
+        description="Servers vote; their number must be odd. If no entry sets this, the first nodes are servers: "
+        "one of one or two nodes, three of three to six, five of seven or more. If some entries set it, all "
         "others are agents.",
         examples=["server"],
     )
     swarm: SwarmRole = Field(
-        description="Managers schedule, agents run tasks. Where no entry has it, consul servers are "
-        "`both`, others agents. Where some have it, others are agents.",
+        description="Managers schedule, agents run tasks. If no entry sets this, consul servers are `both` and "
+        "all others agents. If some entries set it, all others are agents.",
         examples=["both"],
     )
     labels: Annotated[Mapping[Label, OneLine], AfterValidator(Labels), PlainSerializer(dict)] = Field(
         default_factory=Labels,
-        description="Labels of the node, text to text.",
+        description="The node's labels, a mapping of text to text.",
         examples=[{"disk": "ssd"}],
         json_schema_extra={"additionalProperties": False},
     )
@@ -106,45 +113,45 @@ class Server(Value):
 
     @property
     def votes(self) -> bool:
-        """Whether it has a vote in consul's quorum."""
+        """Whether the node votes in consul's quorum."""
         return self.consul is ConsulRole.SERVER
 
     @property
     def manages(self) -> bool:
-        """Whether it manages the swarm, whether it runs tasks or not."""
+        """Whether the node is a swarm manager; it may run tasks too."""
         return self.swarm is not SwarmRole.AGENT
 
     @property
     def works(self) -> bool:
-        """Whether it runs tasks, whether it manages the swarm as well or not."""
+        """Whether the node runs tasks; it may be a manager too."""
         return self.swarm is not SwarmRole.MANAGER
 
     @property
     def node_labels(self) -> dict[str, str]:
-        """Its labels in the swarm: `labels`, and its role as `swarm`, unless one of them has that name."""
+        """The node's labels in the swarm: `labels`, and its role as `swarm` unless a label has that name."""
         return {"swarm": str(self.swarm), **self.labels}
 
 
 class Registry(Value):
-    """Where the private registry keeps its content."""
+    """Where the private registry stores its content."""
 
-    storage: Literal["filesystem", "s3"] = Field(
+    storage: Storage = Field(
         default="filesystem",
-        description="`filesystem`: on the disks of the consul servers, with copies; `s3`: in one bucket for all.",
+        description="`filesystem`: replicated on the disks of the consul servers; `s3`: in one shared bucket.",
         examples=["s3"],
     )
     bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = Field(
-        default=None, description="The bucket, which has to be there.", examples=["images-of-dev"]
+        default=None, description="The name of an existing bucket.", examples=["images-of-dev"]
     )
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")] | None = Field(
         default=None, description="The region of the bucket.", examples=["eu-west-1"]
     )
     endpoint: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]+)?$")] | None = Field(
-        default=None, description="Where S3 is, if not at AWS.", examples=["https://s3.example.org"]
+        default=None, description="The address of an S3 service other than AWS.", examples=["https://s3.example.org"]
     )
     credentials: Annotated[str, Field(pattern=r"^\S+$")] | None = Field(
         default=None,
-        description="A file of mode 0600 with access key and secret, in the format of AWS' own tools. Without it, the "
-        "nodes' instance role is used.",
+        description="A file of mode 0600 with access key and secret, in the format of AWS' own tools. If omitted, the "
+        "nodes use their instance role.",
         examples=["~/.aws/credentials"],
     )
