@@ -1,4 +1,4 @@
-"""Showing what happens while a cluster boots: one line per node, live on a terminal, plain elsewhere."""
+"""Showing the progress of long operations: a live table on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ from rich.table import Table
 
 
 class Progress(Protocol):
-    """What a long operation tells about itself."""
+    """What a long operation reports to."""
 
     def say(self, line: str) -> None:
-        """A line about the operation as a whole."""
+        """Report a line about the operation as a whole."""
 
     def node(self, name: str, state: str) -> None:
-        """A node reached a state: `launched`, `ssh`, `booted`."""
+        """Report that a node has reached a state: `launched`, `ssh`, `booted`."""
 
 
 class Silent:
-    """Tells nobody."""
+    """Discards all reports."""
 
     def say(self, line: str) -> None: ...
 
@@ -30,7 +30,7 @@ class Silent:
 
 
 class PlainProgress:
-    """One line for each thing that happens, with the seconds since the beginning."""
+    """Prints each report on a line of its own, with the seconds since the start."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -49,7 +49,7 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """A table that is redrawn in place: each node with the states it went through."""
+    """A table that is redrawn in place: each node with the states it has reached."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -73,7 +73,7 @@ class LiveProgress:
 
 @contextmanager
 def progress(console: Console) -> Iterator[Progress]:
-    """Progress for a person at a terminal, or for a log file."""
+    """Live progress if the console is a terminal, plain lines otherwise."""
     if not console.is_terminal:
         yield PlainProgress(console)
         return

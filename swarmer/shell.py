@@ -3,6 +3,7 @@
 import logging
 import os
 import shlex
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,11 @@ from swarmer.errors import HostError
 from swarmer.wait import patient
 
 log = logging.getLogger("swarmer.shell")
+
+
+def which(tool: str) -> str | None:
+    """The path of a program, or None. Looks in the folders of system tools too, which a user's PATH may omit."""
+    return shutil.which(tool, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
 
 
 def run(

@@ -1,4 +1,4 @@
-"""The node image: what it must not hold, when it is built again, and a consul of one's own in it."""
+"""The node image: what it must not contain, when it is rebuilt, and using another consul."""
 
 import fcntl
 import hashlib
@@ -56,12 +56,12 @@ def test_no_secret_is_in_it(node_image: Image) -> None:
 
 
 @needs_root
-def test_every_node_is_to_make_its_own_machine_id(node_image: Image) -> None:
+def test_the_machine_id_is_empty_so_that_each_node_creates_its_own(node_image: Image) -> None:
     assert files(node_image, "etc")["/etc/machine-id"].read_bytes() == b""
 
 
 @needs_root
-def test_where_overlays_do_not_stack_nothing_is_begun(tmp_path: Path) -> None:
+def test_a_cache_on_an_overlayfs_is_refused(tmp_path: Path) -> None:
     script = """
         mount -t tmpfs tmpfs "$1"
         mkdir "$1/lower" "$1/upper" "$1/work" "$1/cache"
@@ -76,7 +76,7 @@ def test_where_overlays_do_not_stack_nothing_is_begun(tmp_path: Path) -> None:
     assert "let SWARMER_CACHE name a folder on another file system" in done.stderr
 
 
-def test_it_is_known_by_the_content_of_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_layer_is_identified_by_the_content_of_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "REPOSITORY", tmp_path)
     monkeypatch.setattr(recipe, "RECIPE", tmp_path / "image")
     (tmp_path / "image/rootfs/etc").mkdir(parents=True)
@@ -94,7 +94,7 @@ def test_it_is_known_by_the_content_of_its_recipe(tmp_path: Path, monkeypatch: p
     assert third_node != second_node
 
 
-# -- a consul of one's own ---------------------------------------------------------------------------------
+# -- a consul other than Debian's ---------------------------------------------------------------------------------
 
 
 def as_binary(consul: bytes, folder: Path) -> Path:
@@ -118,13 +118,13 @@ def choose(monkeypatch: pytest.MonkeyPatch, file: Path, sha256: str | None = Non
 
 @needs_root
 @pytest.mark.parametrize("packed", [as_binary, as_zip])
-def test_nodes_run_the_consul_that_was_chosen(
+def test_nodes_run_the_chosen_consul(
     packed: Callable[[bytes, Path], Path],
     node_image: Image,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The packaged one with a mark at its end, which makes it another one by its checksum."""
+    """The packaged consul with a marker appended, which changes its checksum."""
     marked = files(node_image, "usr/bin")["/usr/bin/consul"].read_bytes() + b"chosen"
     choose(monkeypatch, packed(marked, tmp_path))
     (tmp_path / "cache/images").mkdir(parents=True)
@@ -151,12 +151,12 @@ def test_nodes_run_the_consul_that_was_chosen(
 @pytest.mark.parametrize(
     ("content", "sha256", "sentence"),
     [
-        (b"\x7fELF", "0" * 64, "has the sha256"),
-        (b"\x7fELF", "", "not any that was given"),
+        (b"\x7fELF", "0" * 64, "the SHA-256 of"),
+        (b"\x7fELF", "", "SWARMER_CONSUL_SHA256 is not set"),
         (b"PK no zip", None, "neither an executable nor a zip"),
     ],
 )
-def test_a_consul_that_is_not_what_it_should_be_is_refused(
+def test_a_consul_with_a_wrong_checksum_or_content_is_refused(
     content: bytes, sha256: str | None, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose(monkeypatch, as_binary(content, tmp_path), sha256)
@@ -167,7 +167,7 @@ def test_a_consul_that_is_not_what_it_should_be_is_refused(
     assert refused.value.hint
 
 
-def test_an_interrupted_step_of_a_build_ends_with_all_that_it_has_begun() -> None:
+def test_interrupting_a_build_step_ends_all_its_processes() -> None:
     begun: list[str] = []
 
     def report(line: str) -> None:
@@ -177,10 +177,10 @@ def test_an_interrupted_step_of_a_build_ends_with_all_that_it_has_begun() -> Non
     with pytest.raises(KeyboardInterrupt):
         stream(["sh", "-c", "sleep 600 & echo $!; wait"], report)
     stat = Path("/proc", begun[0], "stat")
-    wait_for("end of what the step has begun", lambda: not stat.exists() or " Z " in stat.read_text(), timeout=10)
+    wait_for("the end of the processes of the step", lambda: not stat.exists() or " Z " in stat.read_text(), timeout=10)
 
 
-def test_a_layer_goes_wholly_also_where_its_last_removal_was_interrupted(tmp_path: Path) -> None:
+def test_removing_a_layer_completes_an_interrupted_removal(tmp_path: Path) -> None:
     for name in ("layer", "layer.old.partial"):
         (tmp_path / name / "root").mkdir(parents=True)
         (tmp_path / name / "root/file").touch()
@@ -191,7 +191,7 @@ def test_a_layer_goes_wholly_also_where_its_last_removal_was_interrupted(tmp_pat
 
 @pytest.fixture
 def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], None]:
-    """Lets a cluster begin on some layers, as far as its ledger; the store of layers and all homes are the test's."""
+    """Starts a cluster on some layers, as far as its ledger; the store and all home folders belong to the test."""
     (tmp_path / "servers.yml").write_text(servers_yml("10.97.1"))
     for name in ("SWARMER_HOME", "SWARMER_CACHE", "VAGRANT_HOME", "HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))
@@ -201,7 +201,7 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str
     return lambda layers: Ledger(ClusterHome(spec.stack, spec.dc), spec=spec, image="", layers=layers).save()
 
 
-def test_pruning_spares_what_a_cluster_took_while_another_process_built(begin: Callable[[list[str]], None]) -> None:
+def test_prune_keeps_a_layer_taken_while_another_process_built(begin: Callable[[list[str]], None]) -> None:
     for name in ("node-old", "node-taken"):
         (store.store() / name).mkdir()
     with (store.store() / "lock").open("w") as lock:
@@ -217,7 +217,7 @@ def test_pruning_spares_what_a_cluster_took_while_another_process_built(begin: C
     assert {path.name for path in store.store().iterdir()} == {"lock", "node-taken"}
 
 
-def test_pruning_spares_what_a_cluster_takes_while_it_removes_others(
+def test_prune_keeps_a_layer_taken_while_others_are_removed(
     begin: Callable[[list[str]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("node-1", "node-2"):
@@ -234,7 +234,7 @@ def test_pruning_spares_what_a_cluster_takes_while_it_removes_others(
 
 
 @needs_root
-def test_a_fresh_build_refuses_to_replace_what_a_cluster_took_meanwhile(
+def test_a_fresh_build_does_not_replace_a_layer_taken_meanwhile(
     begin: Callable[[list[str]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layers = recipe.layers()
@@ -252,7 +252,7 @@ def test_a_fresh_build_refuses_to_replace_what_a_cluster_took_meanwhile(
     assert all((store.layer_folder(layer) / "root/before").exists() for layer in layers)
 
 
-def test_a_consul_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_consul_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWARMER_CONSUL", "/nowhere/consul")
     binary = recipe.consul_binary()
     assert binary

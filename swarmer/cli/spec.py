@@ -7,6 +7,7 @@ import click
 
 from swarmer import image
 from swarmer.cli.common import print_json, spec_options
+from swarmer.image.recipe import DEBIAN_CONSUL
 from swarmer.ledger import Ledger
 from swarmer.secrets.authority import Authority
 from swarmer.secrets.credentials import Credentials, token_names
@@ -16,9 +17,6 @@ from swarmer.spec import Spec
 from swarmer.spec.file import json_schema
 from swarmer.stacks import stack_class, stack_of
 from swarmer.state import ClusterHome
-
-#: Debian's, used while no image is built yet.
-_CONSUL_VERSION = (1, 8, 7)
 
 
 @click.command()
@@ -48,7 +46,7 @@ def render(spec: Spec, node: str) -> None:
             credentials=credentials,
             login=KeyPair.generate(),
             host_key=KeyPair.generate(),
-            consul_version=found.consul_version if found else _CONSUL_VERSION,
+            consul_version=found.consul_version if found else DEBIAN_CONSUL,
             environment=stack.environment(server),
         )
     for name, content in seed.files().items():

@@ -1,4 +1,4 @@
-"""The node image: what it is made of, building it, finding it again, and removing old ones."""
+"""The node image: its recipe, building it, finding built ones, and removing old ones."""
 
 from swarmer.image.build import build
 from swarmer.image.disk import Format, disk

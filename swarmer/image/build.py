@@ -1,4 +1,4 @@
-"""Building the node image, layer by layer; only the layers whose recipe changed."""
+"""Building the node image, layer by layer; only layers whose recipe changed are built."""
 
 import fcntl
 import json
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from swarmer.errors import HostError
+from swarmer.errors import HostError, needs_root
 from swarmer.files import check_takes_overlays
 from swarmer.image import recipe, store
 from swarmer.image.recipe import RECIPE, Kind
@@ -22,24 +22,21 @@ Report = Callable[[str], None]
 
 
 def build(report: Report, *, kind: Kind = Kind.CONTAINER, fresh: bool = False) -> store.Image:
-    """The node image of the recipe as it stands; built as far as it isn't there yet.
+    """The node image of the current recipe; missing layers are built.
 
     Args:
-        report: gets one line of progress at a time.
-        kind: whether it brings a kernel of its own.
+        report: receives one line of progress at a time.
+        kind: whether the image has a kernel of its own.
         fresh: build every layer again, to pick up newer packages.
 
     Raises:
-        HostError: something this machine lacks, or a failed build step with its last lines.
-        SwarmerError: nodes run on a layer that is built again.
+        HostError: something is missing on this machine, or a build step failed; the message has its last lines.
+        SwarmerError: nodes run on a layer that would be replaced.
     """
     if not fresh and (image := store.find(kind)):
         return image
     if os.geteuid() != 0:
-        form = " --format qcow2" if kind is Kind.MACHINE else ""
-        raise HostError(
-            "building the node image needs root", hint=f"run `bin/as-root .venv/bin/swarmer image build{form}` once"
-        )
+        raise needs_root("building the node image", f"image build{' --format qcow2' if kind is Kind.MACHINE else ''}")
     check_takes_overlays(store.store(), "SWARMER_CACHE")
     steps: dict[str, Callable[[Path, Report], dict[str, str]]] = {
         "base": _base,
@@ -64,19 +61,19 @@ def build(report: Report, *, kind: Kind = Kind.CONTAINER, fresh: bool = False) -
 def _build_layer(
     folder: Path, below: list[Path], step: Callable[[Path, Report], dict[str, str]], report: Report
 ) -> None:
-    """Build beside the final place and rename, so that a layer is there whole or not at all."""
+    """Build in a folder beside the final one and rename it, so that a layer is either complete or absent."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     root = partial / "root"
     root.mkdir(parents=True)
-    # Overlayfs can't be stacked by a step that only writes new files; those that change what is below mount it.
+    # For the steps that change files of the layers below, and therefore mount an overlay over them.
     (partial / "below").write_text(":".join(str(path) for path in reversed(below)))
     versions = step(partial, report)
     (partial / "below").unlink()
     shutil.rmtree(partial / "work", ignore_errors=True)
     (partial / "versions.json").write_text(json.dumps(versions, indent=1))
     if folder.exists():
-        store.check_unused([folder.name])  # only now: a cluster may have begun while the step ran
+        store.check_unused([folder.name])  # only now: a cluster may have been started while the step ran
     store.remove(folder)
     partial.rename(folder)
 
@@ -101,14 +98,14 @@ def _consul(folder: Path, report: Report) -> dict[str, str]:
 
 
 def _machine(folder: Path, report: Report) -> dict[str, str]:
-    """A kernel, a way to start it, and what goes with hardware; Debian packages on top of what is below."""
+    """A kernel, its boot files and hardware support: Debian packages on top of the layers below."""
     _on_top(folder, 'sh "$RECIPE/machine/install.sh" "$MERGED"', {}, report)
     listing = run(["dpkg-query", f"--admindir={folder}/root/var/lib/dpkg", "-W", "-f", "${Package} ${Version}\n"])
     return dict(line.split(" ", 1) for line in listing.stdout.splitlines())
 
 
 def _node(folder: Path, report: Report) -> dict[str, str]:
-    """Our own files on top of what is below."""
+    """Our own files on top of the layers below."""
     packages = folder / "packages"
     stream(
         [
@@ -135,9 +132,9 @@ def _node(folder: Path, report: Report) -> dict[str, str]:
 
 
 def _on_top(folder: Path, script: str, variables: Mapping[str, str], report: Report) -> None:
-    """Run a shell script that changes `$MERGED`: the layer over what is below.
+    """Run a shell script that changes `$MERGED`, this layer stacked over those below.
 
-    By overlayfs in a mount namespace that ends with the script.
+    They are stacked by overlayfs, in a mount namespace that ends with the script.
     """
     work, merged = folder / "work", folder / "merged"
     work.mkdir()
@@ -159,7 +156,11 @@ def _on_top(folder: Path, script: str, variables: Mapping[str, str], report: Rep
 
 
 def stream(command: list[str], report: Report, *, env: dict[str, str] | None = None) -> None:
-    """Run a long command, reporting its lines as they come."""
+    """Run a long command, and report its output line by line.
+
+    Raises:
+        HostError: the program isn't installed, or failed; the message has its last ten lines.
+    """
     tail: list[str] = []
     try:
         process = subprocess.Popen(
@@ -170,7 +171,7 @@ def stream(command: list[str], report: Report, *, env: dict[str, str] | None = N
             text=True,
             env=env,
             start_new_session=True,
-            close_fds=False,  # the lock of `one_builder` is held for as long as anything of this runs, also without us
+            close_fds=False,  # the lock of `one_builder` is held as long as any process of this runs, even without us
         )
     except FileNotFoundError:
         raise HostError(
@@ -193,7 +194,7 @@ def stream(command: list[str], report: Report, *, env: dict[str, str] | None = N
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a command with all that it has begun."""
+    """Terminate a command and all its child processes."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -203,7 +204,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def one_builder(report: Report) -> Iterator[None]:
-    """Two processes never build at once; the second one finds the work done."""
+    """Hold the lock that lets only one process build at a time; the others wait for it."""
     store.store().mkdir(parents=True, exist_ok=True)
     with (store.store() / "lock").open("w") as lock:
         os.set_inheritable(lock.fileno(), True)

@@ -1,27 +1,28 @@
-"""The machine image as a disk that boots by itself, in the formats that hypervisors and Vagrant take."""
+"""The machine image as a bootable disk, in the formats of hypervisors and Vagrant."""
 
 import os
 import shutil
 from enum import StrEnum
 from pathlib import Path
 
-from swarmer.errors import HostError
+from swarmer.errors import HostError, needs_root
 from swarmer.image import recipe, store, vagrant_box
 from swarmer.image.build import Report, build, one_builder, stream
 from swarmer.image.recipe import RECIPE, Kind
+from swarmer.shell import which
 
 _TOOLS = ("qemu-img", "mke2fs", "mkfs.fat", "mcopy", "syslinux", "sfdisk")
 _FILES = ("/usr/lib/systemd/boot/efi/systemd-bootx64.efi", "/usr/lib/syslinux/mbr/gptmbr.bin")
 
 
 class Format(StrEnum):
-    """What a disk can be had as.
+    """The formats of a disk.
 
     Attributes:
-        QCOW2: compressed; what the others are made from.
+        QCOW2: compressed; all others are converted from it.
         RAW: sparse.
-        BOX: for `vagrant`, with the provider libvirt.
-        BOX_VIRTUALBOX: for `vagrant`, with the provider VirtualBox.
+        BOX: a Vagrant box for the provider libvirt.
+        BOX_VIRTUALBOX: a Vagrant box for the provider VirtualBox.
     """
 
     QCOW2 = "qcow2"
@@ -31,19 +32,19 @@ class Format(StrEnum):
 
     @property
     def file_name(self) -> str:
-        """What it is called in its folder."""
+        """The name of the file in the disk's folder."""
         return {"box": "libvirt.box", "box-virtualbox": "virtualbox.box"}.get(self, f"disk.{self}")
 
 
 def disk(report: Report, form: Format = Format.QCOW2, *, fresh: bool = False) -> Path:
-    """The disk of the recipe as it stands; built as far as it isn't there yet.
+    """The disk of the current recipe; whatever is missing is built.
 
     Args:
-        report: gets one line of progress at a time.
-        fresh: build its layers again too, to pick up newer packages.
+        report: receives one line of progress at a time.
+        fresh: build the layers again too, to pick up newer packages.
 
     Raises:
-        HostError: something this machine lacks, or a failed build step with its last lines.
+        HostError: something is missing on this machine, or a build step failed; the message has its last lines.
     """
     layer = recipe.disk()
     folder = store.layer_folder(layer)
@@ -59,7 +60,7 @@ def disk(report: Report, form: Format = Format.QCOW2, *, fresh: bool = False) ->
         image = build(report, kind=Kind.MACHINE)
         with one_builder(report):
             if not folder.exists():
-                report(f"building the disk {layer}, ten seconds or so")
+                report(f"building the disk {layer} (about ten seconds)")
                 _build(folder, image, report)
     with one_builder(report):
         if not wanted.exists():
@@ -69,7 +70,7 @@ def disk(report: Report, form: Format = Format.QCOW2, *, fresh: bool = False) ->
 
 
 def _build(folder: Path, image: store.Image, report: Report) -> None:
-    """Build beside the final place and rename, so that a disk is there whole or not at all."""
+    """Build in a folder beside the final one and rename it, so that a disk is either complete or absent."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for name in ("upper", "work", "merged"):
@@ -92,7 +93,7 @@ def _build(folder: Path, image: store.Image, report: Report) -> None:
 
 
 def _convert(folder: Path, form: Format, report: Report) -> None:
-    """Make another format of the disk, in its folder."""
+    """Convert the disk to another format, in the same folder."""
     master, wanted = folder / Format.QCOW2.file_name, folder / form.file_name
     partial = wanted.with_name(f"{wanted.name}.partial")
     match form:
@@ -106,8 +107,7 @@ def _convert(folder: Path, form: Format, report: Report) -> None:
 
 
 def _check_tools(form: Format) -> None:
-    path = f"{os.environ.get('PATH')}:/usr/sbin:/sbin"
-    missing = [tool for tool in _TOOLS if not shutil.which(tool, path=path)]
+    missing = [tool for tool in _TOOLS if not which(tool)]
     missing += [file for file in _FILES if not Path(file).exists()]
     if missing:
         raise HostError(
@@ -115,6 +115,4 @@ def _check_tools(form: Format) -> None:
             hint="`make setup STACK=vagrant` installs it on Debian and Ubuntu",
         )
     if os.geteuid() != 0:
-        raise HostError(
-            "building a disk needs root", hint=f"run `bin/as-root .venv/bin/swarmer image build --format {form}` once"
-        )
+        raise needs_root("building a disk", f"image build --format {form}")

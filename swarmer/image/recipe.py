@@ -1,8 +1,8 @@
-"""What the node image is made of, and the digests that say whether it was built already.
+"""The parts of the node image, and the digests by which built ones are found again.
 
 The image has up to four layers, each cached by the content of its recipe: `base` (Debian packages, about a minute),
-`consul` (only with `SWARMER_CONSUL`), `machine` (a kernel and its company, only for nodes that are machines of their
-own), and `node` (our own files, seconds).
+`consul` (only with `SWARMER_CONSUL`), `machine` (a kernel and hardware support, only for virtual machines), and `node`
+(our own files, seconds).
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from swarmer.errors import HostError
 from swarmer.shell import run
@@ -21,21 +22,24 @@ from swarmer.state import REPOSITORY
 RECIPE = REPOSITORY / "image"
 SUITE = "trixie"
 
-#: Files of this package that nodes run or read, relative to the repository.
+#: The version of the package `consul` in that suite's `base` layer.
+DEBIAN_CONSUL: Final = (1, 8, 7)
+
+#: Files of this package that are installed on nodes, relative to the repository.
 NODE_MODULES = ("swarmer/__init__.py", "swarmer/ports.py", "swarmer/node")
 
-#: What else the layer `node` is made from.
+#: The other parts of the layer `node`, relative to the recipe.
 NODE_FILES = ("customize.sh", "masked.txt", "node-requirements.txt", "rootfs")
 
-#: What the layer `machine` is made from.
+#: The parts of the layer `machine`, relative to `machine/` of the recipe.
 MACHINE_FILES = ("install.sh", "packages.txt", "masked.txt", "generators.txt", "rootfs", "vagrant.pub")
 
-#: What makes a disk of an image, relative to the repository.
+#: Files from which a disk is made besides the image, relative to the repository.
 DISK_FILES = ("image/machine/disk.sh", "image/machine/boot", "image/machine/box")
 
 
 class Kind(StrEnum):
-    """What boots the image: the kernel of the host, or one of its own."""
+    """Which kernel the image runs on: that of the host, or its own."""
 
     CONTAINER = "container"
     MACHINE = "machine"
@@ -43,7 +47,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of the image: its name in the store, `NAME-DIGEST`."""
+    """One layer of the image, named `NAME-DIGEST` in the store."""
 
     name: str
     digest: str
@@ -54,29 +58,29 @@ class Layer:
 
 @dataclass(frozen=True)
 class ConsulBinary:
-    """Another consul than Debian's, from `SWARMER_CONSUL` and `SWARMER_CONSUL_SHA256`."""
+    """A consul to use instead of Debian's, given by `SWARMER_CONSUL` and `SWARMER_CONSUL_SHA256`."""
 
     path: Path
     sha256: str
 
     def content(self) -> bytes:
-        """The executable itself, out of its zip if it came in one.
+        """The executable, unpacked if the file is a zip.
 
         Raises:
-            HostError: the file isn't there, isn't what the checksum says, or holds no consul.
+            HostError: the file can't be read, doesn't match the checksum, or doesn't contain consul.
         """
         try:
             data = self.path.read_bytes()
         except OSError as error:
             raise HostError(
-                f"SWARMER_CONSUL names {self.path}, which can't be read: {error.strerror}",
-                hint="name a consul binary or its release zip, or unset SWARMER_CONSUL to use Debian's",
+                f"SWARMER_CONSUL is {self.path}, which can't be read: {error.strerror}",
+                hint="set it to a consul binary or release zip, or unset it to use Debian's consul",
             ) from error
         found = hashlib.sha256(data).hexdigest()
         if found != self.sha256:
             raise HostError(
-                f"{self.path} has the sha256 {found}, not {self.sha256 or 'any that was given'}",
-                hint="set SWARMER_CONSUL_SHA256 to the checksum its publisher states",
+                f"the SHA-256 of {self.path} is {found}, but SWARMER_CONSUL_SHA256 is {self.sha256 or 'not set'}",
+                hint="set SWARMER_CONSUL_SHA256 to the checksum that its publisher states",
             )
         if data[:4] == b"\x7fELF":
             return data
@@ -85,20 +89,20 @@ class ConsulBinary:
                 return archive.read("consul")
         except (zipfile.BadZipFile, KeyError) as error:
             raise HostError(
-                f"{self.path} is neither an executable nor a zip with one named consul",
-                hint="take the release zip for linux, or the binary out of it",
+                f"{self.path} is neither an executable nor a zip that contains consul",
+                hint="use the release zip for Linux, or the binary in it",
             ) from error
 
 
 def consul_binary() -> ConsulBinary | None:
-    """The consul that the environment names, or None for Debian's."""
+    """The consul given by the environment, or None for Debian's."""
     if not (path := os.environ.get("SWARMER_CONSUL")):
         return None
     return ConsulBinary(Path(path).expanduser(), os.environ.get("SWARMER_CONSUL_SHA256", "").lower())
 
 
 def layers(kind: Kind = Kind.CONTAINER) -> list[Layer]:
-    """The layers of the image as its recipe stands now, lowest first."""
+    """The layers of the image by the current recipe, lowest first."""
     base = Layer("base", digest(RECIPE / "base.sh", RECIPE / "packages.txt", RECIPE / "apt"))
     stack = [base]
     if consul := consul_binary():
@@ -114,12 +118,12 @@ def layers(kind: Kind = Kind.CONTAINER) -> list[Layer]:
 
 
 def disk() -> Layer:
-    """The disk of the machine image, as the recipe stands now; kept beside the layers."""
+    """The disk of the machine image by the current recipe; stored beside the layers."""
     return Layer("disk", digest(*(REPOSITORY / name for name in DISK_FILES), salt=str(layers(Kind.MACHINE)[-1])))
 
 
 def apt_sources() -> list[str]:
-    """The apt lines to build from: this machine's own Debian mirror, or nothing for mmdebstrap's default."""
+    """The apt sources to build from: this machine's own Debian mirror, or none for mmdebstrap's default."""
     template = "$(ORIGIN) $(COMPONENT) $(CREATED_BY) $(CODENAME) $(REPO_URI)"
     listing = run(["apt-get", "indextargets", "--format", template], check=False).stdout
     lines: list[str] = []
@@ -134,7 +138,7 @@ def apt_sources() -> list[str]:
 
 
 def digest(*paths: Path, salt: str = "") -> str:
-    """Twelve characters that change whenever one of these files does, or what `salt` stands for."""
+    """Twelve hex characters that change if the name, mode or content of any file, or `salt`, changes."""
     sha256 = hashlib.sha256(salt.encode())
     for path in paths:
         for file in _files(path):

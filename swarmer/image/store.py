@@ -1,4 +1,4 @@
-"""Built images, in the cache folder: one folder per layer, complete or not there at all."""
+"""Built images in the cache folder: one folder per layer, either complete or absent."""
 
 import json
 import shutil
@@ -17,9 +17,9 @@ class Image:
     """A built node image: directory trees to be stacked by overlayfs.
 
     Attributes:
-        id: changes whenever anything in the image's recipe does.
+        id: the digest of the image's recipe.
         roots: the root directory of each layer, lowest first.
-        versions: Debian package name (or `consul`) to version, of what a node runs.
+        versions: the version of each Debian package, and of `consul`, in the image.
     """
 
     id: str
@@ -28,12 +28,12 @@ class Image:
 
     @property
     def lowerdir(self) -> str:
-        """The layers as overlayfs wants them: topmost first."""
+        """The layers in overlayfs' notation, topmost first."""
         return ":".join(str(root) for root in reversed(self.roots))
 
     @property
     def consul_version(self) -> tuple[int, ...]:
-        """The consul version as numbers: `(1, 8, 7)`."""
+        """The consul version as numbers, such as `(1, 8, 7)`."""
         plain = self.versions["consul"].split("+")[0].split("-")[0].removeprefix("v")
         return tuple(int(part) for part in plain.split(".")[:3])
 
@@ -44,30 +44,30 @@ def store() -> Path:
 
 
 def layer_folder(layer: recipe.Layer) -> Path:
-    """Where this layer is, or will be once built."""
+    """The folder of a layer, whether it is built yet or not."""
     return store() / str(layer)
 
 
 def users(layers: Collection[str]) -> list[str]:
-    """The clusters under this SWARMER_HOME whose nodes run on one of these layers."""
+    """The names of the clusters under this SWARMER_HOME whose nodes run on one of these layers."""
     return [home.name for home in cluster_homes() if not set(Ledger.load(home).layers).isdisjoint(layers)]
 
 
 def check_unused(layers: Collection[str]) -> None:
-    """Refuse to replace layers in place, under the feet of nodes that run on them.
+    """Check that no node runs on these layers, before they are replaced in place.
 
     Raises:
-        SwarmerError: there are such nodes.
+        SwarmerError: nodes run on them.
     """
     if clusters := users(layers):
         raise SwarmerError(
             f"nodes run on this image: {', '.join(clusters)}",
-            hint="take these clusters down first, `swarmer down NAME`",
+            hint="remove these clusters first: `swarmer down NAME`",
         )
 
 
 def remove(folder: Path) -> None:
-    """Remove a layer, renamed first, so that it is there whole or not at all; it need not be there."""
+    """Remove a layer, if it exists. It is renamed first, so that it is either complete or absent."""
     doomed = folder.with_name(f"{folder.name}.old.partial")
     shutil.rmtree(doomed, ignore_errors=True)
     if folder.exists():
@@ -76,7 +76,7 @@ def remove(folder: Path) -> None:
 
 
 def find(kind: recipe.Kind = recipe.Kind.CONTAINER) -> Image | None:
-    """The image of the recipe as it stands now, if it was built already."""
+    """The image of the current recipe, or None if it is not built yet."""
     layers = recipe.layers(kind)
     folders = [layer_folder(layer) for layer in layers]
     if not all((folder / "versions.json").exists() for folder in folders):

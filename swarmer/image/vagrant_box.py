@@ -1,4 +1,4 @@
-"""Vagrant boxes around the disk of a node: an archive with what the provider needs, and its metadata.
+"""Vagrant boxes: archives of a node's disk, with the metadata that the provider requires.
 
 Sources: Vagrant's documentation of box files; for libvirt, the box format of vagrant-libvirt, version 1.
 """
@@ -16,14 +16,14 @@ from swarmer.shell import run
 
 
 def for_libvirt(disk: Path, box: Path) -> None:
-    """A box with the qcow2 disk as it is: it is compressed already."""
+    """Write a box with the qcow2 disk, which is already compressed."""
     size = json.loads(run(["qemu-img", "info", "--output=json", disk]).stdout)["virtual-size"]
     metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": -(-size // 2**30)}
     _write(box, {"box.img": disk}, metadata)
 
 
 def for_virtualbox(disk: Path, box: Path, report: Report) -> None:
-    """A box with an OVF and a VMDK, which VirtualBox imports."""
+    """Write a box with an OVF and a VMDK, which VirtualBox imports."""
     with tempfile.TemporaryDirectory(dir=box.parent, prefix="vmdk-") as folder:
         vmdk = Path(folder, "box-disk001.vmdk")
         stream(
@@ -38,7 +38,7 @@ def for_virtualbox(disk: Path, box: Path, report: Report) -> None:
 
 
 def _write(box: Path, files: Mapping[str, Path], metadata: Mapping[str, object]) -> None:
-    """The archive; the same files make the same archive."""
+    """Write the archive; the same files yield the same archive."""
     with tarfile.open(box, "w", format=tarfile.GNU_FORMAT) as archive:
         _add(archive, "metadata.json", json.dumps(metadata, indent=1).encode() + b"\n")
         _add(archive, "Vagrantfile", (RECIPE / "machine/box/Vagrantfile").read_bytes())
