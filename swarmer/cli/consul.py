@@ -1,6 +1,5 @@
 """`swarmer consul`: the consul client, and plain HTTP requests."""
 
-import os
 import re
 import sys
 
@@ -34,9 +33,7 @@ def consul(words: tuple[str, ...]) -> None:
     if not arguments:
         usage("missing consul command, or METHOD and PATH")
     if not _METHOD.fullmatch(arguments[0]):
-        command = consul_cli.command(cluster, arguments)
-        sys.stdout.flush()
-        os.execvpe(command.words[0], list(command.words), dict(command.environment))
+        consul_cli.command(cluster, arguments).replace_process()
     if not 2 <= len(arguments) <= 3:
         usage("a request takes METHOD, PATH and optionally BODY")
     method, path, *body = arguments

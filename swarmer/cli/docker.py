@@ -19,7 +19,6 @@ from swarmer.cli.parallel_output import stream_prefixed
 from swarmer.cluster import Cluster
 from swarmer.commands import docker as docker_cli
 from swarmer.commands import docker_placement as placement
-from swarmer.commands.merged_table import merge
 from swarmer.errors import HostError, NodeError
 from swarmer.shell import run
 from swarmer.state import ClusterHome
@@ -122,7 +121,6 @@ def _begins(arguments: Sequence[str], commands: Sequence[tuple[str, ...]]) -> bo
 def _become(cluster: Cluster, name: str, arguments: Sequence[str]) -> NoReturn:
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     command = docker_cli.command(cluster.node(name), arguments, terminal=terminal)
-    sys.stdout.flush()
     command.replace_process()
 
 
@@ -167,5 +165,5 @@ def _list(cluster: Cluster, arguments: Sequence[str]) -> None:
     tables = {node.name: output.stdout for node, output in outputs.items()}
     if not is_table(arguments):
         click.echo("".join(tables.values()), nl=False)
-    elif merged := merge(tables):
+    elif merged := docker_cli.merge_tables(tables):
         print_table(merged[0], merged[1:])

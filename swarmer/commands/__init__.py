@@ -1,1 +1,1 @@
-"""What single commands do, apart from the command line itself."""
+"""The work behind single commands, apart from the command line itself."""

@@ -1,12 +1,11 @@
-"""The consul client of the image, and plain HTTP requests, for a consul server that answers.
+"""Running the image's consul client, and sending plain HTTP requests, against a consul server that answers.
 
-The token is passed in the environment, never on a command line: every user of a machine can read command lines.
+The token is passed in the environment, never on a command line, which every user of the machine can read.
 """
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import requests
@@ -14,6 +13,7 @@ import requests
 from swarmer.clients import consul_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
+from swarmer.commands.program import Program
 from swarmer.image.store import store
 from swarmer.ports import CONSUL_HTTPS
 from swarmer.ssh import quoted
@@ -22,7 +22,7 @@ from swarmer.wait import NotYet, until
 #: Seconds in which the client must print its version; otherwise it does not run on this host.
 _VERSION_TIMEOUT = 10.0
 
-#: The environment of the consul client on a node.
+#: The environment of a node's own consul client.
 _ON_NODE = {
     "CONSUL_HTTP_ADDR": f"https://127.0.0.1:{CONSUL_HTTPS.number}",
     "CONSUL_CACERT": "/etc/swarmer/consul/ca-chain.pem",
@@ -31,19 +31,11 @@ _ON_NODE = {
 }
 
 
-@dataclass(frozen=True)
-class Command:
-    """A command line, and its environment."""
-
-    words: Sequence[str]
-    environment: Mapping[str, str]
-
-
-def command(cluster: Cluster, arguments: Sequence[str]) -> Command:
+def command(cluster: Cluster, arguments: Sequence[str]) -> Program:
     """`consul ARGUMENT…` for a server that answers, with the management token.
 
-    The program comes from the layers of the cluster's image. If this host doesn't have them, or can't run it, the
-    client of the node is run over SSH.
+    The program is taken from the layers of the cluster's image. If they aren't on this host, or the program doesn't
+    run here, the node's own one is run over SSH.
 
     Raises:
         GaveUp: no server answers.
@@ -60,17 +52,17 @@ def command(cluster: Cluster, arguments: Sequence[str]) -> Command:
             "NO_PROXY": str(node.ip),
             "no_proxy": str(node.ip),
         }
-        return Command([str(program), *arguments], os.environ | settings | token)
+        return Program([str(program), *arguments], os.environ | settings | token)
     there = quoted("env", *(f"{name}={value}" for name, value in _ON_NODE.items()), "consul", *arguments)
     options = ["-o", "SendEnv=CONSUL_HTTP_TOKEN", "-o", "ControlPath=none"]
-    return Command(cluster.ssh.command(node.name, "--", there, options=options), os.environ | token)
+    return Program(cluster.ssh.command(node.name, "--", there, options=options), os.environ | token)
 
 
 def request(cluster: Cluster, method: str, path: str, body: bytes | None = None) -> requests.Response:
-    """The response of a server that answers to an HTTP request, with the management token.
+    """Send an HTTP request with the management token to a server that answers.
 
     Args:
-        path: including the query, as in `/v1/kv/name?raw`.
+        path: includes the query, as in `/v1/kv/name?raw`.
 
     Raises:
         GaveUp: no server answers.
@@ -79,7 +71,7 @@ def request(cluster: Cluster, method: str, path: str, body: bytes | None = None)
     node = answering(cluster)
     folder = cluster.home.folder
     with requests.Session() as session:
-        session.trust_env = False  # no proxy of this host leads to a node
+        session.trust_env = False  # nodes are never behind a proxy of this host
         return session.request(
             method,
             f"https://{node.ip}:{CONSUL_HTTPS.number}/{path.lstrip('/')}",
@@ -87,15 +79,15 @@ def request(cluster: Cluster, method: str, path: str, body: bytes | None = None)
             headers={"X-Consul-Token": cluster.credentials.management_token},
             verify=str(folder / "pki/consul-bundle.pem"),
             cert=(str(folder / "client.pem"), str(folder / "client-key.pem")),
-            timeout=330,  # a blocking query may take as long as that
+            timeout=330,  # seconds; consul's longest default for a blocking query is five minutes, plus its jitter
         )
 
 
 def answering(cluster: Cluster) -> Node:
-    """The first consul server that answers and knows a leader, waiting for one.
+    """The first consul server that answers and knows a leader; waits up to 15 s for one.
 
     Raises:
-        GaveUp: none answered within 15 seconds.
+        GaveUp: no server answered in time.
     """
 
     def probe() -> Node:
@@ -111,7 +103,7 @@ def answering(cluster: Cluster) -> Node:
 
 
 def _program(cluster: Cluster) -> Path | None:
-    """The consul of the cluster's image, if this host has it and can run it."""
+    """The consul of the cluster's image, if it exists on this host and runs here."""
     for layer in reversed(cluster.ledger.layers):
         program = store() / layer / "root/usr/bin/consul"
         if program.exists():

@@ -1,9 +1,10 @@
-"""The docker client against the engines of a cluster, with the client certificate of the docker plane.
+"""Running the docker client against the engines of a cluster, with the client certificate of the docker plane.
 
-The client is the host's own, where there is one, against the engine's port; else the one of the node, over SSH.
+The host's own client is used if there is one; otherwise the node's client is run over SSH.
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,47 +12,32 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Final, TypeVar
 
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
+from swarmer.commands.program import Program
 from swarmer.errors import SwarmerError
 from swarmer.ports import DOCKER
 from swarmer.spec import SwarmRole
 from swarmer.ssh import quoted
 from swarmer.wait import patient
 
-#: Seconds until an engine that doesn't answer is passed over, on a machine of usual speed.
+#: Seconds after which an engine that doesn't answer is skipped, on a machine of usual speed.
 _GLANCE: Final = 5.0
 
-#: What names an engine to the docker client; of the caller's, nothing may remain.
+#: The variables that select docker's engine; those of the caller are dropped.
 _NAMING: Final = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Command:
-    """A command line of docker for one node's engine, with its environment."""
-
-    words: Sequence[str]
-    environment: Mapping[str, str]
-
-    def replace_process(self) -> NoReturn:
-        """Let it take over this process, with its terminal, its signals and its exit status."""
-        os.execvpe(self.words[0], list(self.words), dict(self.environment))
-
-    def popen(self, **options: Any) -> "subprocess.Popen[str]":
-        """Start it with text pipes; `options` are `Popen`'s."""
-        return subprocess.Popen(self.words, env=dict(self.environment), text=True, errors="replace", **options)
-
-
-@dataclass(frozen=True)
 class Output:
-    """What docker printed for one node's engine.
+    """The output of docker for one node's engine.
 
     Attributes:
-        status: its exit status; None when the engine is down, or didn't answer in time.
+        status: docker's exit status; None if the engine is down, or didn't answer in time.
     """
 
     status: int | None
@@ -60,7 +46,7 @@ class Output:
 
 
 def variables(node: Node) -> dict[str, str]:
-    """What the plain docker client wants in its environment to talk to a node's engine."""
+    """The environment variables that connect the plain docker client to a node's engine."""
     return {
         "DOCKER_HOST": f"tcp://{node.ip}:{DOCKER.number}",
         "DOCKER_TLS_VERIFY": "1",
@@ -68,23 +54,23 @@ def variables(node: Node) -> dict[str, str]:
     }
 
 
-def command(node: Node, arguments: Sequence[str], *, terminal: bool = False) -> Command:
+def command(node: Node, arguments: Sequence[str], *, terminal: bool = False) -> Program:
     """`docker ARGUMENT…` for a node's engine.
 
     Args:
-        terminal: there is one, for the client to use.
+        terminal: whether to allocate a terminal on the node.
     """
     if shutil.which("docker"):
         environment = {name: value for name, value in os.environ.items() if name not in _NAMING}
-        return Command(["docker", *arguments], environment | variables(node))
+        return Program(["docker", *arguments], environment | variables(node))
     options = ["-t"] if terminal else []
-    return Command(
+    return Program(
         node.cluster.ssh.command(node.name, "--", quoted("docker", *arguments), options=options), dict(os.environ)
     )
 
 
 def output(node: Node, arguments: Sequence[str]) -> Output:
-    """What `docker ARGUMENT…` prints for a node's engine."""
+    """Run `docker ARGUMENT…` for a node's engine to its end."""
     if not listens(node):
         return Output(None)
     this = command(node, arguments)
@@ -98,7 +84,7 @@ def output(node: Node, arguments: Sequence[str]) -> Output:
 
 
 def listens(node: Node) -> bool:
-    """Whether a node is on and its engine's port is open: a quick no for one that is down."""
+    """Whether a node is switched on and its engine's port is open. Returns quickly if it is down."""
     if not node.running:
         return False
     try:
@@ -109,24 +95,55 @@ def listens(node: Node) -> bool:
 
 
 def on_each(nodes: Iterable[Node], look: Callable[[Node], T]) -> dict[Node, T]:
-    """What `look` finds on each node, side by side."""
+    """The result of `look` for each node; all run in parallel."""
     nodes = list(nodes)
     with ThreadPoolExecutor(len(nodes) or 1) as pool:
         return dict(zip(nodes, pool.map(look, nodes), strict=True))
 
 
 def manager(cluster: Cluster) -> Node:
-    """The first manager, in the order of the spec, that answers for a swarm with a quorum; else the first that answers.
+    """The first manager, in the order of the spec, whose swarm has a quorum; or else the first that answers.
 
     Raises:
-        SwarmerError: none answers.
+        SwarmerError: no manager answers.
     """
     managers = [node for node in cluster.nodes if node.server.swarm is not SwarmRole.AGENT]
     for question in (["node", "ls", "--quiet"], ["version", "--format", "{{.Server.Version}}"]):
-        for node, said in on_each(managers, partial(output, arguments=question)).items():
-            if said.status == 0:
+        for node, answer in on_each(managers, partial(output, arguments=question)).items():
+            if answer.status == 0:
                 return node
     raise SwarmerError(
         f"no manager of {cluster.name} answers: {', '.join(node.name for node in managers)}",
-        hint=f"`swarmer status {cluster.name}` tells which nodes are on",
+        hint=f"`swarmer status {cluster.name}` shows which nodes are on",
     )
+
+
+def merge_tables(tables: Mapping[str, str]) -> list[list[str]]:
+    """Merge tables into one with a column NODE in front.
+
+    Args:
+        tables: docker's output by node name: a header, and rows aligned with it.
+
+    Returns:
+        The cells of each row, the header first; empty if no node has printed a table.
+    """
+    merged: list[list[str]] = []
+    for node, table in tables.items():
+        lines = table.splitlines()
+        if not lines:
+            continue
+        header, *rows = [_cells(line, _starts(lines[0])) for line in lines]
+        if not merged:
+            merged.append(["NODE", *header])
+        merged += [[node, *row] for row in rows]
+    return merged
+
+
+def _starts(header: str) -> list[int]:
+    """The offset of each column. Docker separates columns by three spaces or more; two are enough to find them."""
+    return [0, *(found.end() for found in re.finditer(r" {2,}", header.rstrip()))]
+
+
+def _cells(line: str, starts: list[int]) -> list[str]:
+    ends = [*starts[1:], len(line)]
+    return [line[start:end].strip() for start, end in zip(starts, ends, strict=True)]

@@ -1,4 +1,4 @@
-"""On which node a container that is run by hand ends up: the least loaded one that it fits."""
+"""Choosing the node for `swarmer docker run`: the least loaded one that meets the constraints."""
 
 import json
 import re
@@ -17,11 +17,11 @@ _CONSTRAINT: Final = re.compile(r"constraint:(?P<key>[^=!]+)(?P<sign>==|!=)(?P<v
 
 @dataclass(frozen=True)
 class Constraint:
-    """What a node must be, or must not: the classic swarm's `-e constraint:KEY==VALUE`.
+    """A constraint of the classic swarm, `-e constraint:KEY==VALUE`.
 
     Attributes:
-        key: `node` for its name, else one of its labels in the swarm, as `servers.yml` makes them.
-        equal: whether the value is asked for, or ruled out.
+        key: `node` for the node's name, otherwise one of its labels in the swarm.
+        equal: True for `==`, False for `!=`.
     """
 
     key: str
@@ -35,9 +35,9 @@ class Constraint:
 
 
 def split_constraints(arguments: Sequence[str]) -> tuple[list[str], list[Constraint]]:
-    """The arguments of `run` without those that tell where to run, and these.
+    """Split the arguments of `run` into those for docker, and the constraints.
 
-    They are given as `-e constraint:KEY==VALUE` or `--env=constraint:KEY!=VALUE`.
+    Constraints are given as `-e constraint:KEY==VALUE` or `--env=constraint:KEY!=VALUE`.
     """
     rest: list[str] = []
     constraints = []
@@ -54,7 +54,7 @@ def split_constraints(arguments: Sequence[str]) -> tuple[list[str], list[Constra
 
 
 def least_loaded(cluster: Cluster, constraints: Sequence[Constraint] = ()) -> Node:
-    """The node with the fewest running containers per processor, of those that run any and meet the constraints.
+    """The node with the fewest running containers per processor, among active nodes that meet the constraints.
 
     Raises:
         SwarmerError: no such node answers.
@@ -66,14 +66,14 @@ def least_loaded(cluster: Cluster, constraints: Sequence[Constraint] = ()) -> No
         if node.name in active and all(constraint.admits(node) for constraint in constraints)
     ]
     loads: dict[Node, float] = {}
-    for node, said in docker_cli.on_each(fitting, _info).items():
-        if said.status == 0:
-            containers, processors = json.loads(said.stdout)
+    for node, info in docker_cli.on_each(fitting, _info).items():
+        if info.status == 0:
+            containers, processors = json.loads(info.stdout)
             loads[node] = containers / processors
     if not loads:
         raise SwarmerError(
-            f"no node of {cluster.name} can run this: fitting are {', '.join(n.name for n in fitting) or 'none'}",
-            hint=f"`swarmer docker {cluster.name} node ls` tells which nodes are up and active",
+            f"no node of {cluster.name} can run this; suitable: {', '.join(n.name for n in fitting) or 'none'}",
+            hint=f"`swarmer docker {cluster.name} node ls` shows which nodes are up and active",
         )
     return min(loads, key=lambda node: loads[node])
 
@@ -83,12 +83,12 @@ def _info(node: Node) -> docker_cli.Output:
 
 
 def _active(cluster: Cluster) -> set[str]:
-    """The nodes that run tasks, as a manager knows it; without one, by their roles in the spec.
+    """The names of the nodes that run tasks, according to a manager; without a quorum, according to the spec.
 
-    Whether they are up is asked of themselves: after an election, a manager knows that of none for a while.
+    A manager's view of which nodes are up is not used: after an election, it is unknown for a while.
     """
-    said = docker_cli.output(docker_cli.manager(cluster), ["node", "ls", "--format", "{{json .}}"])
-    if said.status == 0:
-        rows = [json.loads(line) for line in said.stdout.splitlines()]
+    listing = docker_cli.output(docker_cli.manager(cluster), ["node", "ls", "--format", "{{json .}}"])
+    if listing.status == 0:
+        rows = [json.loads(line) for line in listing.stdout.splitlines()]
         return {row["Hostname"] for row in rows if row["Availability"] == "Active"}
     return {node.name for node in cluster.nodes if node.server.swarm is not SwarmRole.MANAGER}

@@ -1,4 +1,4 @@
-"""Garbage collection of a whole registry: on each of its nodes, side by side."""
+"""Garbage collection of a whole registry, on all its nodes in parallel."""
 
 import json
 import shlex
@@ -17,14 +17,14 @@ _TIMEOUT: Final = 600.0
 
 @dataclass(frozen=True)
 class GcResult(Freed):
-    """What was freed on one node; `problem` is why nothing was looked at."""
+    """The result on one node; `problem` is why nothing was collected, empty if all went well."""
 
     node: str = ""
     problem: str = ""
 
 
 def collect(nodes: Sequence[Node], *, grace: float = GRACE) -> list[GcResult]:
-    """Collect on all nodes that are on; pushes and pulls go on meanwhile."""
+    """Collect on all nodes that are switched on; pushes and pulls may continue meanwhile."""
     with ThreadPoolExecutor(len(nodes)) as pool:
         return list(pool.map(lambda node: _on(node, grace), nodes))
 

@@ -1,4 +1,4 @@
-"""Clusters whose machines a person makes by `vagrant up` and unmakes by `vagrant destroy`; swarmer prepares them."""
+"""Clusters whose machines are created by `vagrant up` and removed by `vagrant destroy`; swarmer prepares them."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,10 +17,10 @@ from swarmer.state import ClusterHome
 
 
 def plan(spec: Spec) -> str:
-    """What the Vagrantfile is told, as JSON: of the cluster as it was prepared, or else as it would be.
+    """The plan for the Vagrantfile as JSON: that of the prepared cluster, or else a preview.
 
     Raises:
-        SwarmerError: the spec isn't one for Vagrant.
+        SwarmerError: the spec isn't for the vagrant stack.
     """
     home = _home(spec)
     stack = VagrantStack(Ledger(home, spec=spec, image=""))
@@ -30,12 +30,12 @@ def plan(spec: Spec) -> str:
 
 
 def prepare(spec: Spec, progress: Progress) -> str:
-    """Make all that `vagrant up` needs to make the machines that aren't there yet; returns the plan, as JSON.
+    """Create everything that `vagrant up` needs for the missing machines; returns the plan as JSON.
 
-    The cluster is kept, as nobody runs it: `lifecycle.down` removes it with its machines.
+    The cluster is kept, because no process owns it. `lifecycle.down` removes it with its machines.
 
     Raises:
-        SwarmerError: this machine can't run it, a living process runs it, or it was made from another spec.
+        SwarmerError: this machine can't run it, a live process owns it, or it was created from another spec.
     """
     home = _home(spec)
     with owned(home):
@@ -53,12 +53,12 @@ def prepare(spec: Spec, progress: Progress) -> str:
 
 def _home(spec: Spec) -> ClusterHome:
     if spec.stack != VagrantStack.name:
-        raise SwarmerError(f"Vagrant makes no nodes of the stack {spec.stack}", hint="add --stack vagrant")
+        raise SwarmerError(f"the stack {spec.stack} does not use Vagrant", hint="add --stack vagrant")
     return ClusterHome(spec.stack, spec.dc)
 
 
 def _kept(spec: Spec, home: ClusterHome) -> Cluster | None:
-    """The cluster that was prepared before; None when there is none, or only what a dead run left."""
+    """The cluster that was prepared before; None if there is none. What a dead run left is removed."""
     if not home.ledger.exists():
         return None
     ledger = Ledger.load(home)
@@ -67,8 +67,8 @@ def _kept(spec: Spec, home: ClusterHome) -> Cluster | None:
         return None
     if ledger.spec.digest != spec.digest:
         raise SwarmerError(
-            f"the cluster {home.name} was made from another servers.yml",
-            hint=f"bring it down and begin anew: `vagrant destroy` or `swarmer down {home.name}`",
+            f"the cluster {home.name} was created from another servers.yml",
+            hint=f"remove it first: `vagrant destroy` or `swarmer down {home.name}`",
         )
     return lifecycle.open_kept(home)
 
