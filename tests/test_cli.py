@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,9 @@ servers:
   - {name: two, memory: 1024, cpus: 2, ip: 192.168.117.102}
 """
 CLUSTER = "nspawn:cli-test"
+
+#: The variables by which a shell asks for completions.
+COMPLETION = {"_SWARMER_COMPLETE": "bash_complete"}
 
 Swarmer = Callable[..., Result]
 
@@ -70,8 +74,7 @@ def leaves(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
     """The words of every command that is not a group."""
     context = click.Context(group)
     for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        assert command, name
+        _, command, _ = group.resolve_command(context, [name])
         if isinstance(command, click.Group):
             yield from leaves(command, *path, name)
         else:
@@ -83,6 +86,53 @@ def test_the_help_of_every_command_has_an_example(swarmer: Swarmer) -> None:
         shown = swarmer(*words, "--help")
         assert shown.exit_code == 0
         assert f"\n    swarmer {' '.join(words)}" in shown.output
+
+
+def test_the_list_of_commands_shows_how_the_help_of_each_begins() -> None:
+    for name, placeholder in cli.commands.items():
+        command = cli.load(name)
+        assert command.name == name
+        assert " ".join((command.help or "").split()).startswith(placeholder.get_short_help_str(200))
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "shown"),
+    [
+        (["--help"], {}, "Show the state of a cluster"),
+        ([], COMPLETION | {"COMP_WORDS": "swarmer sta", "COMP_CWORD": "1"}, "plain,status"),
+    ],
+)
+def test_help_and_completion_import_no_slow_module(words: list[str], variables: dict[str, str], shown: str) -> None:
+    show_imports = """
+        import atexit, sys
+        atexit.register(lambda: print(*sys.modules, file=sys.stderr))
+        from swarmer.cli import main
+        main()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(show_imports), *words],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+    )
+    assert shown in done.stdout
+    imported = {name.partition(".")[0] for name in done.stderr.split()}
+    assert "click" in imported
+    assert imported.isdisjoint(
+        ["consul", "cryptography", "dns", "docker", "pydantic", "requests", "rich", "ruamel", "urllib3", "vagrant"]
+    )
+    assert {name for name in done.stderr.split() if name.startswith("swarmer.")} == {
+        *("swarmer.cli", "swarmer.cli.lazy_group", "swarmer.errors", "swarmer.signals")
+    }
+
+
+def test_the_options_of_a_command_are_completed() -> None:
+    variables = COMPLETION | {"COMP_WORDS": "swarmer status --", "COMP_CWORD": "2"}
+    assert "plain,--json" in CliRunner().invoke(cli, env=variables, prog_name="swarmer").stdout
+
+
+def test_a_mistyped_command_is_answered_with_the_closest_one(swarmer: Swarmer) -> None:
+    assert "Did you mean 'status'?" in swarmer("statis").stderr
 
 
 def test_render_shows_no_key_of_a_bucket(swarmer: Swarmer, folder: Path) -> None:

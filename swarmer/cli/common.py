@@ -1,8 +1,7 @@
-"""Shared by the commands: naming a cluster, options that select a spec, errors, tables and JSON."""
+"""Shared by the commands: naming a cluster, options that select a spec, tables and JSON."""
 
 import json
 import re
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -15,34 +14,10 @@ from rich.table import Table
 
 from swarmer import cluster_status, lifecycle
 from swarmer.cluster import Cluster
-from swarmer.errors import PromiseBroken, SwarmerError, from_os_error
+from swarmer.errors import SwarmerError
 from swarmer.spec import NAME_PATTERN, STACKS
 from swarmer.spec import file as spec_file
 from swarmer.state import ClusterHome
-
-
-class ExplainingGroup(click.Group):
-    """A group whose commands print expected errors as one sentence with a hint, and exit with status 1."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """In the order in which they were added, which is the order of use, not of the alphabet."""
-        return list(self.commands)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (SwarmerError, PromiseBroken) as error:
-            notes = getattr(error, "__notes__", ())
-            click.echo("\n".join([f"error: {error}", *notes]), err=True)
-            ctx.exit(1)
-        except OSError as error:
-            if not error.filename:
-                raise
-            click.echo(f"error: {from_os_error(error)}", err=True)
-            ctx.exit(1)
-        except KeyboardInterrupt as interrupt:
-            click.echo("interrupted", err=True)
-            ctx.exit(128 + signal.Signals[str(interrupt) or "SIGINT"])
 
 
 class ClusterName(click.ParamType[ClusterHome]):

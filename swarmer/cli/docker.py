@@ -67,7 +67,7 @@ def docker(name: str | None, words: tuple[str, ...]) -> None:
 @click.command()
 @cluster_argument
 def env(home: ClusterHome | None) -> None:
-    """Print environment variables that connect the plain docker client to a manager.
+    """Print environment variables for the plain docker client, which then talks to a manager.
 
     \b
       swarmer env nspawn:dev
