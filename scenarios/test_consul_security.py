@@ -13,11 +13,12 @@ from swarmer.clients import consul_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.ports import CONSUL_GOSSIP, CONSUL_HTTPS, CONSUL_RPC
+from swarmer.secrets.client_files import Plane
 from swarmer.wait import until_true
 
 
 def test_a_caller_without_a_client_certificate_is_turned_away(cluster: Cluster, nodes: list[Node]) -> None:
-    trust = str(cluster.home.folder / "pki/consul-bundle.pem")
+    trust = str(cluster.home.client(Plane.CONSUL).trust)
     for node in nodes:
         with pytest.raises((requests.exceptions.SSLError, requests.exceptions.ConnectionError)):
             requests.get(f"https://{node.ip}:{CONSUL_HTTPS.number}/v1/status/leader", verify=trust, timeout=5)
@@ -111,8 +112,12 @@ def test_an_agent_with_the_gossip_key_of_the_cluster_is_let_in(
 
 
 def test_the_web_interface_is_served_to_the_client_certificate(cluster: Cluster, consul_leader: Node) -> None:
+    files = cluster.home.client(Plane.CONSUL)
     page = consul_api.session(consul_leader.consul).get(
-        f"https://{consul_leader.ip}:{CONSUL_HTTPS.number}/ui/", **_trust(cluster)
+        f"https://{consul_leader.ip}:{CONSUL_HTTPS.number}/ui/",
+        verify=str(files.trust),
+        cert=(str(files.certificate), str(files.key)),
+        timeout=5,
     )
     assert page.status_code == 200
     assert "<title>Consul" in page.text

@@ -8,7 +8,7 @@ import pytest
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.ports import DOCKER
-from swarmer.secrets.authority import Plane
+from swarmer.secrets.client_files import Plane
 
 
 @pytest.fixture
@@ -37,10 +37,10 @@ def test_a_client_of_the_docker_plane_is_served_under_the_names_of_the_node(
     cluster: Cluster, nodes: list[Node], asks: Asks
 ) -> None:
     asking = nodes[0]
-    folder = cluster.home.folder / "docker"
+    files = cluster.home.client(Plane.DOCKER)
     asking.succeed("install -d -m 0700 /run/as")
-    for file in ("cert.pem", "key.pem"):
-        asking.succeed(f"umask 077 && cat > /run/as/{file}", input=(folder / file).read_text())
+    for file in (files.certificate, files.key):
+        asking.succeed(f"umask 077 && cat > /run/as/{file.name}", input=file.read_text())
     try:
         for node in nodes:
             status, output = asks(asking, node, "--cert /run/as/cert.pem --key /run/as/key.pem")

@@ -16,6 +16,7 @@ from swarmer.clients.registry_client import Image, RegistryClient
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.ports import REGISTRY
+from swarmer.secrets.client_files import Plane
 from swarmer.wait import NotYet, until
 
 At = Callable[[Node], RegistryClient]
@@ -127,11 +128,9 @@ def test_wrong_credentials_are_refused_also_beside_a_good_certificate(
 
 
 def test_certificates_of_other_planes_open_nothing(cluster: Cluster, registry_leader: Node) -> None:
-    folder = cluster.home.folder
-    for pair in (("client.pem", "client-key.pem"), ("docker/cert.pem", "docker/key.pem")):
-        stranger = RegistryClient(
-            cluster, registry_leader.ip, certificate=(str(folder / pair[0]), str(folder / pair[1]))
-        )
+    for plane in (Plane.CONSUL, Plane.DOCKER):
+        files = cluster.home.client(plane)
+        stranger = RegistryClient(cluster, registry_leader.ip, certificate=(str(files.certificate), str(files.key)))
         assert stranger.get("/v2/_catalog").status_code == 401
 
 

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from swarmer import convergence
-from swarmer.clients import consul_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
@@ -29,9 +28,8 @@ def prepare(cluster: Cluster, progress: Progress) -> None:
     if not all(root.exists() for root in cluster.image.roots):
         raise SwarmerError(f"the image {cluster.image.id} was removed meanwhile", hint="try again: it is built anew")
     authority = cluster.authority
-    if authority.client(home.folder).renewed:
+    if authority.write_client_files(home.folder):
         progress.say(f"the client certificates in {home.folder} were renewed")
-    consul_api.write_trust(home, authority)
     ledger.record("path", str(home.credentials))
     ledger.record("path", str(home.ssh))
     cluster.notes = cluster.stack.prepare(cluster.image)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from swarmer.files import make_private_folder
+from swarmer.secrets.client_files import ClientFiles, Plane, client_files
 
 #: The checkout: it holds the recipe of the image and the Vagrantfile.
 REPOSITORY: Final = Path(__file__).parents[1]
@@ -75,6 +76,10 @@ class ClusterHome:
         """Outside the home and short, because a unix socket's path has at most 108 bytes."""
         runtime = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", tempfile.gettempdir())
         return Path(runtime) / f"swarmer-{self.tag}"
+
+    def client(self, plane: Plane) -> ClientFiles:
+        """The files by which this machine connects to the servers of one plane, whether they exist or not."""
+        return client_files(self.folder, plane)
 
     def node(self, name: str) -> Path:
         return self.nodes / name

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import IPv4Address
@@ -24,7 +23,8 @@ from swarmer.errors import SwarmerError
 from swarmer.files import write_private
 from swarmer.secrets import authority as pki
 from swarmer.secrets import issuer as pki_issuer
-from swarmer.secrets.authority import Authority, Identity, Plane
+from swarmer.secrets.authority import Authority, Identity
+from swarmer.secrets.client_files import P12_NAME, ClientFiles, Plane, client_files
 from swarmer.secrets.identities import consul_identity, docker_identity, registry_identity
 
 ADDRESS = IPv4Address("10.7.0.11")
@@ -212,7 +212,7 @@ def test_the_key_fits_and_is_never_shown(authority: Authority) -> None:
 def test_everything_is_private_whatever_the_umask(folder: Path) -> None:
     before = os.umask(0o000)
     try:
-        Authority.open(folder, "nspawn:dev").client(folder)
+        Authority.open(folder, "nspawn:dev").write_client_files(folder)
     finally:
         os.umask(before)
     for path in (folder.parent, folder, *folder.rglob("*")):
@@ -220,18 +220,17 @@ def test_everything_is_private_whatever_the_umask(folder: Path) -> None:
 
 
 def test_opened_again_nothing_changes(folder: Path) -> None:
-    first = Authority.open(folder, "nspawn:dev").client(folder)
+    Authority.open(folder, "nspawn:dev").write_client_files(folder)
     before = content(folder)
-    second = Authority.open(folder, "nspawn:dev").client(folder)
+    assert not Authority.open(folder, "nspawn:dev").write_client_files(folder)
     assert content(folder) == before
-    assert asdict(first) == asdict(second)
-    assert not second.renewed
     assert {"ca.pem", "ca-key.pem", "pki/consul-ca.pem", "pki/docker-ca-key.pem"} <= set(before)
 
 
 def test_processes_that_open_at_once_get_the_same_ca(folder: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from swarmer.pki import Authority, Plane;"
+        "import sys; from pathlib import Path; from swarmer.secrets.authority import Authority;"
+        "from swarmer.secrets.client_files import Plane;"
         "authority = Authority.open(Path(sys.argv[1]), 'nspawn:dev');"
         "print(b''.join(map(authority.bundle, Plane)).decode())"
     )
@@ -330,23 +329,37 @@ def test_a_ca_whose_time_is_not_now_is_refused(folder: Path, monkeypatch: pytest
 
 def test_each_client_certificate_opens_its_plane(folder: Path) -> None:
     authority = Authority.open(folder, "nspawn:dev")
-    files = authority.client(folder)
-    for plane, certificate, key in (
-        (Plane.CONSUL, files.certificate, files.key),
-        (Plane.DOCKER, files.docker / "cert.pem", files.docker / "key.pem"),
-        (Plane.REGISTRY, files.registry_certificate, files.registry_key),
-    ):
-        identity = Identity(certificate.read_bytes(), key.read_bytes())
+    assert not authority.write_client_files(folder)
+    for plane in Plane:
+        files = client_files(folder, plane)
+        identity = Identity(files.certificate.read_bytes(), files.key.read_bytes())
         verify_client(identity, authority.plane_bundle(plane))
         assert load_pem_private_key(identity.key, None).public_key() == chain(identity)[0].public_key()
-    assert (files.docker / "ca.pem").read_bytes() == authority.bundle(Plane.DOCKER)
-    assert not files.renewed
+        assert files.trust.read_bytes() == authority.bundle(plane)
+
+
+def test_the_docker_client_finds_its_files_in_one_folder(folder: Path) -> None:
+    files = client_files(folder, Plane.DOCKER)
+    assert files == ClientFiles(folder / "docker/cert.pem", folder / "docker/key.pem", folder / "docker/ca.pem")
+
+
+def test_the_trusted_cas_are_replaced_as_a_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader sees the file as it was, or as it will be."""
+    authority = Authority.open(folder, "nspawn:dev")
+    authority.write_client_files(folder)
+    trust = client_files(folder, Plane.CONSUL).trust
+    old = trust.open("rb")
+    monkeypatch.setattr(Authority, "bundle", lambda *_: b"another")
+    authority.write_client_files(folder)
+    with old:
+        assert x509.load_pem_x509_certificates(old.read())
+    assert trust.read_bytes() == b"another"
 
 
 def test_the_browsers_file_holds_the_client_certificate(folder: Path) -> None:
-    files = Authority.open(folder, "nspawn:dev").client(folder)
-    bag = pkcs12.load_pkcs12(files.p12.read_bytes(), pki.P12_PASSWORD.encode())
-    leaf, issuer = x509.load_pem_x509_certificates(files.certificate.read_bytes())
+    Authority.open(folder, "nspawn:dev").write_client_files(folder)
+    bag = pkcs12.load_pkcs12((folder / P12_NAME).read_bytes(), pki.P12_PASSWORD.encode())
+    leaf, issuer = x509.load_pem_x509_certificates(client_files(folder, Plane.CONSUL).certificate.read_bytes())
     root = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
     assert bag.cert is not None and bag.cert.certificate == leaf
     assert bag.key is not None and bag.key.public_key() == leaf.public_key()
@@ -355,12 +368,13 @@ def test_the_browsers_file_holds_the_client_certificate(folder: Path) -> None:
 
 def test_a_lost_browser_file_is_written_again(folder: Path) -> None:
     authority = Authority.open(folder, "nspawn:dev")
-    files = authority.client(folder)
-    before = files.certificate.read_bytes()
-    files.p12.unlink()
-    assert not authority.client(folder).renewed
-    assert files.p12.exists()
-    assert files.certificate.read_bytes() == before
+    authority.write_client_files(folder)
+    before = content(folder)
+    (folder / P12_NAME).unlink()
+    assert not authority.write_client_files(folder)
+    after = content(folder)
+    assert after.pop(P12_NAME)
+    assert after.items() <= before.items()
 
 
 def use_another_authority(folder: Path) -> None:
@@ -383,14 +397,15 @@ def use_another_authority(folder: Path) -> None:
     ],
 )
 def test_an_unusable_client_certificate_is_renewed(folder: Path, harm: Callable[[Path], None]) -> None:
-    old = Authority.open(folder, "nspawn:dev").client(folder).p12.read_bytes()
+    Authority.open(folder, "nspawn:dev").write_client_files(folder)
+    old = (folder / P12_NAME).read_bytes()
     harm(folder)
     authority = Authority.open(folder, "nspawn:dev")
-    files = authority.client(folder)
-    assert files.renewed
-    assert files.p12.read_bytes() != old
-    verify_client(Identity(files.certificate.read_bytes(), b""), authority.root.pem)
-    assert not authority.client(folder).renewed
+    assert authority.write_client_files(folder)
+    assert (folder / P12_NAME).read_bytes() != old
+    certificate = client_files(folder, Plane.CONSUL).certificate
+    verify_client(Identity(certificate.read_bytes(), b""), authority.root.pem)
+    assert not authority.write_client_files(folder)
 
 
 def test_a_client_certificate_is_renewed_a_month_before_its_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,10 +415,10 @@ def test_a_client_certificate_is_renewed_a_month_before_its_end(folder: Path, mo
     authority = Authority.open(folder, "nspawn:dev")
     with monkeypatch.context() as patch:
         patch.setattr(pki_issuer, "LIFETIME", timedelta(days=100))
-        authority.client(folder)
+        authority.write_client_files(folder)
     renewed = []
     for at["day"] in (69, 70, 71, 340, 360):
-        renewed.append(authority.client(folder).renewed)
+        renewed.append(authority.write_client_files(folder))
     # From then on it lasts as long as its CA: a new one would not last longer.
     assert renewed == [False, True, False, False, False]
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from swarmer.errors import HostError
+from swarmer.errors import HostError, SwarmerError
 from swarmer.host import trust as host_trust
 from swarmer.secrets.authority import Authority
+from swarmer.secrets.client_files import Plane
 from swarmer.state import ClusterHome
 
 HOST = "registry.service.dev.nspawn:5000"
@@ -22,7 +23,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClusterHome:
 
 @pytest.fixture
 def authority(home: ClusterHome) -> Authority:
-    return Authority.open(home.folder, home.name)
+    authority = Authority.open(home.folder, home.name)
+    authority.write_client_files(home.folder)
+    return authority
 
 
 @pytest.fixture
@@ -96,7 +99,9 @@ def test_what_a_cluster_of_the_same_name_in_another_home_wrote_stays(
     (own,) = store.iterdir()
     with monkeypatch.context() as other:
         other.setenv("SWARMER_HOME", str(tmp_path / "home-of-another"))
-        theirs = host_trust.add(home, Authority.open(home.folder, home.name), HOST, root=root)
+        their_authority = Authority.open(home.folder, home.name)
+        their_authority.write_client_files(home.folder)
+        theirs = host_trust.add(home, their_authority, HOST, root=root)
     undone = host_trust.remove(home)
     assert set(files(root)) == {str(Path(file).relative_to(root)) for file in theirs.files}
     assert undone
@@ -169,4 +174,14 @@ def test_again_it_begins_anew(home: ClusterHome, authority: Authority, root: Pat
     first = host_trust.add(home, authority, HOST, root=root)
     assert host_trust.add(home, authority, HOST, root=root) == first
     host_trust.remove(home)
+    assert files(root) == []
+
+
+def test_a_cluster_without_its_client_certificate_is_not_trusted(
+    home: ClusterHome, authority: Authority, root: Path
+) -> None:
+    home.client(Plane.REGISTRY).key.unlink()
+    with pytest.raises(SwarmerError, match=r"client certificate .* missing: .*/registry-client-key.pem") as caught:
+        host_trust.add(home, authority, HOST, root=root)
+    assert "swarmer down nspawn:dev" in caught.value.hint
     assert files(root) == []

@@ -20,6 +20,7 @@ from swarmer.cluster import Cluster
 from swarmer.commands import docker as docker_cli
 from swarmer.commands import docker_placement as placement
 from swarmer.errors import HostError, NodeError
+from swarmer.secrets.client_files import Plane
 from swarmer.shell import run
 from swarmer.state import ClusterHome
 
@@ -95,9 +96,9 @@ def context(home: ClusterHome | None) -> None:
         raise HostError("docker is not installed on this machine", hint="`swarmer docker` uses the client of a node")
     cluster = select_cluster(home)
     name = f"swarmer-{cluster.name.replace(':', '-')}"
-    folder = cluster.home.folder / "docker"
+    files = cluster.home.client(Plane.DOCKER)
     engine = docker_cli.variables(docker_cli.manager(cluster))["DOCKER_HOST"]
-    endpoint = f"host={engine},ca={folder / 'ca.pem'},cert={folder / 'cert.pem'},key={folder / 'key.pem'}"
+    endpoint = f"host={engine},ca={files.trust},cert={files.certificate},key={files.key}"
     known = {json.loads(line)["Name"] for line in run(["docker", "context", "ls", "--format=json"]).stdout.splitlines()}
     verb = "update" if name in known else "create"
     run(["docker", "context", verb, name, "--description", f"swarm of {cluster.name}", "--docker", endpoint])

@@ -8,7 +8,7 @@ import consul
 import requests
 
 from swarmer.ports import CONSUL_HTTPS
-from swarmer.secrets.authority import Authority, Plane
+from swarmer.secrets.client_files import Plane
 from swarmer.state import ClusterHome
 from swarmer.wait import patient
 
@@ -31,13 +31,14 @@ class Peer:
 
 def client(home: ClusterHome, address: IPv4Address, *, token: str) -> consul.Consul:
     """A client of the agent at `address`, over HTTPS with the cluster's client certificate."""
+    files = home.client(Plane.CONSUL)
     api = consul.Consul(
         host=str(address),
         port=CONSUL_HTTPS.number,
         scheme="https",
         token=token,
-        verify=str(home.folder / "pki/consul-bundle.pem"),
-        cert=(str(home.folder / "client.pem"), str(home.folder / "client-key.pem")),
+        verify=str(files.trust),
+        cert=(str(files.certificate), str(files.key)),
         connections_timeout=patient(REQUEST_TIMEOUT),
     )
     session(api).trust_env = False  # nodes are never behind a proxy of this host's
@@ -51,11 +52,6 @@ def session(api: consul.Consul) -> requests.Session:
     http: Any = api.http
     found: requests.Session = http.session
     return found
-
-
-def write_trust(home: ClusterHome, authority: Authority) -> None:
-    """Put what a client of consul trusts where `client` looks for it."""
-    (home.folder / "pki/consul-bundle.pem").write_bytes(authority.bundle(Plane.CONSUL))
 
 
 def raft_peers(api: consul.Consul) -> list[Peer]:

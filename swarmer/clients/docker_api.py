@@ -10,6 +10,7 @@ import docker.tls
 import requests
 
 from swarmer.ports import DOCKER
+from swarmer.secrets.client_files import Plane
 from swarmer.state import ClusterHome
 from swarmer.wait import patient
 
@@ -53,9 +54,9 @@ class Member:
 
 def client(home: ClusterHome, address: IPv4Address) -> docker.DockerClient:
     """A client of the engine at `address`, with the cluster's client certificate."""
-    folder = home.folder / "docker"
+    files = home.client(Plane.DOCKER)
     tls = docker.tls.TLSConfig(
-        client_cert=(str(folder / "cert.pem"), str(folder / "key.pem")), ca_cert=str(folder / "ca.pem"), verify=True
+        client_cert=(str(files.certificate), str(files.key)), ca_cert=str(files.trust), verify=True
     )
     url = f"tcp://{address}:{DOCKER.number}"
     api = docker.DockerClient(base_url=url, tls=tls, version=_API_VERSION, timeout=patient(REQUEST_TIMEOUT))

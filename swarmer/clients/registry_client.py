@@ -19,9 +19,8 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from swarmer.clients import dns_client
-from swarmer.files import write_private
 from swarmer.ports import REGISTRY
-from swarmer.secrets.authority import Plane
+from swarmer.secrets.client_files import Plane
 from swarmer.wait import patient
 
 if TYPE_CHECKING:
@@ -230,8 +229,8 @@ class RegistryClient:
 
 def pusher(cluster: "Cluster", address: IPv4Address, *, timeout: Timeout = 20) -> RegistryClient:
     """With the client certificate of the cluster, which may push."""
-    folder = cluster.home.folder
-    certificate = (str(folder / "registry-client.pem"), str(folder / "registry-client-key.pem"))
+    files = cluster.home.client(Plane.REGISTRY)
+    certificate = (str(files.certificate), str(files.key))
     return RegistryClient(cluster, address, certificate=certificate, timeout=timeout)
 
 
@@ -243,10 +242,7 @@ def addresses(cluster: "Cluster", asked: "Node") -> list[IPv4Address]:
 
 def trust_file(cluster: "Cluster") -> str:
     """The file with the CAs that the registry is trusted by."""
-    file = cluster.home.folder / "pki/registry-bundle.pem"
-    if not file.exists():
-        write_private(file, cluster.authority.bundle(Plane.REGISTRY))
-    return str(file)
+    return str(cluster.home.client(Plane.REGISTRY).trust)
 
 
 def _checked(answer: requests.Response, status: int) -> requests.Response:

@@ -16,6 +16,7 @@ from swarmer.cluster_node import Node
 from swarmer.commands.program import Program
 from swarmer.image.store import store
 from swarmer.ports import CONSUL_HTTPS
+from swarmer.secrets.client_files import Plane
 from swarmer.ssh import quoted
 from swarmer.wait import NotYet, until
 
@@ -43,12 +44,12 @@ def command(cluster: Cluster, arguments: Sequence[str]) -> Program:
     node = answering(cluster)
     token = {"CONSUL_HTTP_TOKEN": cluster.credentials.management_token}
     if program := _program(cluster):
-        folder = cluster.home.folder
+        files = cluster.home.client(Plane.CONSUL)
         settings = {
             "CONSUL_HTTP_ADDR": f"https://{node.ip}:{CONSUL_HTTPS.number}",
-            "CONSUL_CACERT": str(folder / "pki/consul-bundle.pem"),
-            "CONSUL_CLIENT_CERT": str(folder / "client.pem"),
-            "CONSUL_CLIENT_KEY": str(folder / "client-key.pem"),
+            "CONSUL_CACERT": str(files.trust),
+            "CONSUL_CLIENT_CERT": str(files.certificate),
+            "CONSUL_CLIENT_KEY": str(files.key),
             "NO_PROXY": str(node.ip),
             "no_proxy": str(node.ip),
         }
@@ -69,7 +70,7 @@ def request(cluster: Cluster, method: str, path: str, body: bytes | None = None)
         requests.RequestException: the server stopped answering.
     """
     node = answering(cluster)
-    folder = cluster.home.folder
+    files = cluster.home.client(Plane.CONSUL)
     with requests.Session() as session:
         session.trust_env = False  # nodes are never behind a proxy of this host
         return session.request(
@@ -77,8 +78,8 @@ def request(cluster: Cluster, method: str, path: str, body: bytes | None = None)
             f"https://{node.ip}:{CONSUL_HTTPS.number}/{path.lstrip('/')}",
             data=body,
             headers={"X-Consul-Token": cluster.credentials.management_token},
-            verify=str(folder / "pki/consul-bundle.pem"),
-            cert=(str(folder / "client.pem"), str(folder / "client-key.pem")),
+            verify=str(files.trust),
+            cert=(str(files.certificate), str(files.key)),
             timeout=330,  # seconds; consul's longest default for a blocking query is five minutes, plus its jitter
         )
 

@@ -19,6 +19,7 @@ from swarmer.cluster_node import Node
 from swarmer.commands.program import Program
 from swarmer.errors import SwarmerError
 from swarmer.ports import DOCKER
+from swarmer.secrets.client_files import Plane
 from swarmer.spec import SwarmRole
 from swarmer.ssh import quoted
 from swarmer.wait import patient
@@ -50,7 +51,7 @@ def variables(node: Node) -> dict[str, str]:
     return {
         "DOCKER_HOST": f"tcp://{node.ip}:{DOCKER.number}",
         "DOCKER_TLS_VERIFY": "1",
-        "DOCKER_CERT_PATH": str(node.cluster.home.folder / "docker"),
+        "DOCKER_CERT_PATH": str(node.cluster.home.client(Plane.DOCKER).certificate.parent),
     }
 
 

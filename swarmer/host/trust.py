@@ -17,9 +17,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from swarmer.errors import HostError
+from swarmer.errors import HostError, SwarmerError
 from swarmer.files import write_private
-from swarmer.secrets.authority import Authority, Plane
+from swarmer.secrets.authority import Authority
+from swarmer.secrets.client_files import Plane
 from swarmer.shell import run
 from swarmer.state import ClusterHome, swarmer_home
 
@@ -61,16 +62,23 @@ def add(home: ClusterHome, authority: Authority, registry_host: str, *, root: Pa
     """Trust a cluster. What an earlier call wrote is replaced.
 
     Raises:
+        SwarmerError: the cluster has no client certificate; nothing is changed.
         HostError: this user may not; nothing is left changed.
     """
     remove(home)
-    client = authority.client(home.folder)
+    client = home.client(Plane.REGISTRY)
     folder = root / _DOCKER / registry_host
-    contents = {
-        folder / "ca.crt": authority.bundle(Plane.REGISTRY),
-        folder / "client.cert": client.registry_certificate.read_bytes(),
-        folder / "client.key": client.registry_key.read_bytes(),
-    }
+    try:
+        contents = {
+            folder / "ca.crt": authority.bundle(Plane.REGISTRY),
+            folder / "client.cert": client.certificate.read_bytes(),
+            folder / "client.key": client.key.read_bytes(),
+        }
+    except FileNotFoundError as error:
+        raise SwarmerError(
+            f"the client certificate of {home.name} is missing: {error.filename}",
+            hint=f"`swarmer down {home.name}`, then `swarmer up` creates it again",
+        ) from None
     command: tuple[str, ...] = ()
     for store, takes_in in _STORES:
         if (root / store).is_dir() and shutil.which(takes_in[0]):

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
@@ -16,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from swarmer.errors import SwarmerError
 from swarmer.files import locked_folder, make_private_folder, write_private
+from swarmer.secrets.client_files import P12_NAME, ClientFiles, Plane, client_files
 from swarmer.secrets.issuer import (
     Issuer,
     UnusableError,
@@ -35,14 +35,6 @@ CLIENT_NAME: Final = "swarmer-client"
 P12_PASSWORD: Final = "swarmer"
 
 
-class Plane(StrEnum):
-    """Who talks to whom: a certificate of one plane opens nothing on another."""
-
-    CONSUL = "consul"
-    DOCKER = "docker"
-    REGISTRY = "registry"
-
-
 @dataclass(frozen=True)
 class Identity:
     """What a TLS endpoint shows, and what it keeps to itself.
@@ -54,29 +46,6 @@ class Identity:
 
     certificate: bytes
     key: bytes = field(repr=False)
-
-
-@dataclass(frozen=True)
-class ClientFiles:
-    """Where the client certificates of a cluster are, for the harness, the command line and a browser.
-
-    Attributes:
-        certificate: for consul, with its chain.
-        key: the key of `certificate`.
-        p12: both, for a browser; its password is `P12_PASSWORD`.
-        docker: the folder for `DOCKER_CERT_PATH`, with `ca.pem`, `cert.pem` and `key.pem`.
-        registry_certificate: for the registry, with its chain.
-        registry_key: the key of `registry_certificate`.
-        renewed: an earlier certificate was replaced; a browser wants the new `p12`.
-    """
-
-    certificate: Path
-    key: Path
-    p12: Path
-    docker: Path
-    registry_certificate: Path
-    registry_key: Path
-    renewed: bool
 
 
 @dataclass(frozen=True)
@@ -176,43 +145,43 @@ class Authority:
         leaf = builder.sign(self.planes[plane].key, hashes.SHA256())
         return Identity(leaf.public_bytes(Encoding.PEM) + self.planes[plane].pem, key_pem(key))
 
-    def client(self, folder: Path) -> ClientFiles:
-        """Write the client certificates, one per plane; those that are good for a while stay as they are."""
-        p12 = folder / "client.p12"
-        docker = folder / "docker"
-        files = {
-            Plane.CONSUL: (folder / "client.pem", folder / "client-key.pem"),
-            Plane.DOCKER: (docker / "cert.pem", docker / "key.pem"),
-            Plane.REGISTRY: (folder / "registry-client.pem", folder / "registry-client-key.pem"),
-        }
+    def write_client_files(self, folder: Path) -> bool:
+        """Write what clients need, into the home of the cluster; a certificate that lasts a while yet is kept.
+
+        Returns:
+            Whether an earlier certificate was replaced; a browser then needs the new `P12_NAME`.
+        """
+        p12 = folder / P12_NAME
         renewed = False
         with locked_folder(folder):
-            make_private_folder(docker)
-            for plane, (certificate, key) in files.items():
-                if self._is_good(plane, certificate, key):
+            for plane in Plane:
+                files = client_files(folder, plane)
+                for file in (files.certificate, files.trust):
+                    make_private_folder(file.parent)
+                write_private(files.trust, self.bundle(plane))
+                if self._is_good(plane, files):
                     continue
-                renewed = renewed or certificate.exists()
+                renewed = renewed or files.certificate.exists()
                 if plane is Plane.CONSUL:
                     p12.unlink(missing_ok=True)
                 identity = self.issue(plane, CLIENT_NAME, dns=[CLIENT_NAME], ip=[], server=False, client=True)
-                write_private(key, identity.key)
-                write_private(certificate, identity.certificate)
-            write_private(docker / "ca.pem", self.bundle(Plane.DOCKER))
+                write_private(files.key, identity.key)
+                write_private(files.certificate, identity.certificate)
             if not p12.exists():
-                write_private(p12, self._pkcs12(*files[Plane.CONSUL]))
-        return ClientFiles(*files[Plane.CONSUL], p12, docker, *files[Plane.REGISTRY], renewed)
+                write_private(p12, self._pkcs12(client_files(folder, Plane.CONSUL)))
+        return renewed
 
-    def _is_good(self, plane: Plane, certificate: Path, key: Path) -> bool:
+    def _is_good(self, plane: Plane, files: ClientFiles) -> bool:
         """A client certificate of this authority that lasts, or lasts as long as its CA."""
         try:
-            leaf = load_pair(certificate, key)
-            check_signature(certificate, leaf.certificate, self.planes[plane].certificate)
+            leaf = load_pair(files.certificate, files.key)
+            check_signature(files.certificate, leaf.certificate, self.planes[plane].certificate)
         except UnusableError:
             return False
         return lasts(leaf, self.planes[plane])
 
-    def _pkcs12(self, certificate: Path, key: Path) -> bytes:
-        leaf = load_pair(certificate, key)
+    def _pkcs12(self, files: ClientFiles) -> bytes:
+        leaf = load_pair(files.certificate, files.key)
         return pkcs12.serialize_key_and_certificates(
             f"swarmer {self.cluster}".encode(),
             leaf.key,

@@ -3,7 +3,8 @@
 from ipaddress import IPv4Address
 from typing import Final
 
-from swarmer.secrets.authority import Authority, Identity, Plane
+from swarmer.secrets.authority import Authority, Identity
+from swarmer.secrets.client_files import Plane
 
 LOOPBACK: Final = IPv4Address("127.0.0.1")
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 
-from swarmer.secrets.authority import Authority, Plane
+from swarmer.secrets.authority import Authority
+from swarmer.secrets.client_files import Plane
 from swarmer.secrets.credentials import Credentials, consul_tokens
 from swarmer.secrets.identities import consul_identity
 from swarmer.secrets.ssh_key import KeyPair

@@ -11,7 +11,8 @@ from ipaddress import IPv4Network
 from typing import Any, Final
 
 from swarmer.ports import DOCKER
-from swarmer.secrets.authority import Authority, Plane
+from swarmer.secrets.authority import Authority
+from swarmer.secrets.client_files import Plane
 from swarmer.secrets.identities import docker_identity
 from swarmer.spec import Server, Spec, SwarmRole
 

@@ -12,7 +12,8 @@ from typing import Final
 
 from swarmer.node.registry.settings import FOLDER
 from swarmer.ports import REGISTRY
-from swarmer.secrets.authority import Authority, Plane
+from swarmer.secrets.authority import Authority
+from swarmer.secrets.client_files import Plane
 from swarmer.secrets.credentials import REGISTRY_PASSWORD, REGISTRY_SECRET, Credentials
 from swarmer.secrets.identities import registry_client, registry_identity
 from swarmer.secrets.issuer import organization
