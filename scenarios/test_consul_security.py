@@ -199,9 +199,5 @@ def _stranger(cluster: Cluster, node: Node, *, contact: Node, gossip_key: str) -
 
 def _trust(cluster: Cluster) -> dict[str, Any]:
     """Options of a request to consul: what the client trusts, and how it proves itself."""
-    folder = cluster.home.folder
-    return {
-        "verify": str(folder / "pki/consul-bundle.pem"),
-        "cert": (str(folder / "client.pem"), str(folder / "client-key.pem")),
-        "timeout": 5,
-    }
+    files = cluster.home.client(Plane.CONSUL)
+    return {"verify": str(files.trust), "cert": (str(files.certificate), str(files.key)), "timeout": 5}

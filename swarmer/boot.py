@@ -11,6 +11,8 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
 from swarmer.progress import Progress
+from swarmer.secrets.authority import Authority
+from swarmer.secrets.credentials import Credentials, token_names
 
 #: Seconds in which something new has to happen on some node while a cluster boots.
 _STALL: Final = 60.0
@@ -24,13 +26,14 @@ def prepare(cluster: Cluster, progress: Progress) -> None:
     """Make what all nodes share: certificates, keys, their network."""
     home, spec, ledger = cluster.home, cluster.spec, cluster.ledger
     ledger.save()
+    ledger.record("path", str(home.credentials))
+    Credentials.create(home.credentials, token_names(spec))
     # From here on no cleaning of the image store removes the layers; one that ran before may have.
     if not all(root.exists() for root in cluster.image.roots):
         raise SwarmerError(f"the image {cluster.image.id} was removed meanwhile", hint="try again: it is built anew")
-    authority = cluster.authority
+    authority = Authority.create(home.folder, spec)
     if authority.write_client_files(home.folder):
         progress.say(f"the client certificates in {home.folder} were renewed")
-    ledger.record("path", str(home.credentials))
     ledger.record("path", str(home.ssh))
     cluster.notes = cluster.stack.prepare(cluster.image)
     cluster.adopt_slowness()

@@ -99,12 +99,12 @@ class Cluster:
     @cached_property
     def authority(self) -> Authority:
         """The CAs of the cluster."""
-        return Authority.open(self.home.folder, self.name)
+        return Authority.load(self.home.folder, self.spec)
 
     @cached_property
     def credentials(self) -> Credentials:
-        """The secrets of the cluster, with the tokens of every node of the spec."""
-        return Credentials.open(self.home.credentials, token_names(self.spec))
+        """The secrets of the cluster."""
+        return Credentials.load(self.home.credentials)
 
     # -- nodes ---------------------------------------------------------------------------------------------
 
@@ -235,10 +235,17 @@ class Cluster:
         )
 
     def replace(self, node: Node) -> None:
-        """Boot a new node in the place of one that is dead, or will be; doesn't wait for it."""
+        """Boot a new node in the place of one that is dead, or will be; doesn't wait for it.
+
+        Raises:
+            SwarmerError: the cluster lacks its CA, credentials or SSH key; the node stays as it is.
+        """
+        Authority.load(self.home.folder, self.spec)
+        self.credentials = Credentials.ensure_tokens(self.home.credentials, token_names(self.spec))
+        self.ssh.client_key()
         with suppress(NotYet, *consul_api.Unavailable):
             self.former_members |= {convergence.swarm_ids(self)[node.name]} - {""}
         node.disconnect()
-        self.ssh.forget(node.name)
-        self.ssh.prepare(self.spec)
+        self.ssh.renew_host_key(node.name)
+        self.ssh.write_config(self.spec)
         self.stack.replace(node.server, self.seed(node.server), self.image)

@@ -97,7 +97,7 @@ class ClusterStatus:
     """A cluster, as it is now.
 
     Attributes:
-        healthy: it has converged.
+        healthy: it has converged, and its CA can be used for new nodes.
         problem: why it has not converged, one sentence; empty if it is healthy.
         certificates_end: the time at which all certificates have expired, as of ISO 8601; None stands for unknown.
     """
@@ -162,8 +162,10 @@ def look(cluster: Cluster) -> ClusterStatus:
 
     with ThreadPoolExecutor(len(cluster.nodes)) as pool:
         nodes = tuple(pool.map(node_status, cluster.nodes))
+    end, no_ca = _certificates(cluster)
+    problem = no_ca or problem
     state, owner = _state(cluster.ledger)
-    return ClusterStatus(cluster.name, state, cluster.ledger.image, owner, not problem, problem, _end(cluster), nodes)
+    return ClusterStatus(cluster.name, state, cluster.ledger.image, owner, not problem, problem, end, nodes)
 
 
 def living() -> list[ClusterHome]:
@@ -181,11 +183,12 @@ def _state(ledger: Ledger) -> tuple[State, int | None]:
     return State.KEPT if ledger.kept else State.DEAD_OWNER, None
 
 
-def _end(cluster: Cluster) -> str | None:
+def _certificates(cluster: Cluster) -> tuple[str | None, str]:
+    """When all certificates will have ended; or None, and why the CA can't be used."""
     try:
-        return cluster.authority.end.isoformat()
-    except SwarmerError:
-        return None
+        return cluster.authority.end.isoformat(), ""
+    except SwarmerError as error:
+        return None, str(error)
 
 
 def _cloud_init(node: Node) -> str | None:

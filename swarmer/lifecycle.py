@@ -10,6 +10,7 @@ from swarmer.errors import SwarmerError
 from swarmer.ledger import Ledger, Ownership
 from swarmer.progress import Progress, Silent
 from swarmer.removal import collect_garbage, destroy, own
+from swarmer.secrets.authority import Authority
 from swarmer.spec import Spec
 from swarmer.spec.rules import advice
 from swarmer.stacks import stack_class, stack_of
@@ -122,7 +123,8 @@ def attach(spec: Spec) -> OwnedCluster | None:
         if ledger.broken:
             raise SwarmerError(f"the kept cluster {home.name} is broken: {ledger.broken}", hint=again)
         cluster = Cluster(ledger, image=current)
-        cluster.ssh.prepare(spec)
+        Authority.load(home.folder, spec)
+        cluster.ssh.write_config(spec)
         try:
             cluster.wait_converged(timeout=5)
         except AssertionError as error:

@@ -54,10 +54,20 @@ class Ssh:
         self.config = home.ssh / "config"
 
     def prepare(self, spec: Spec) -> None:
-        """Create the keys, and write `config` and `known_hosts` for the nodes of the spec."""
+        """Create the keys of a cluster that is about to be launched, and write its `config`."""
         self.home.ssh.mkdir(mode=0o700, exist_ok=True)
-        self.make_sockets_folder()
+        for file in (self._client_key, *(self._host_key(server.name) for server in spec.servers)):
+            KeyPair.create(file)
+        self.write_config(spec)
+
+    def write_config(self, spec: Spec) -> None:
+        """Write `config` and `known_hosts` for the nodes of the spec.
+
+        Raises:
+            SwarmerError: a key is missing.
+        """
         self.client_key()
+        self.make_sockets_folder()
         known = [f"{s.name},{s.ip} {self.host_key(s.name).public}" for s in spec.servers]
         write_private(self.home.ssh / "known_hosts", "\n".join(known) + "\n")
         hosts = [f"Host {server.name}\n  HostName {server.ip}\n" for server in spec.servers]
@@ -66,7 +76,7 @@ class Ssh:
             "".join(hosts)
             + f"""Host *
   User root
-  IdentityFile "{self.home.ssh / "id_ed25519"}"
+  IdentityFile "{self._client_key}"
   IdentitiesOnly yes
   UserKnownHostsFile "{self.home.ssh / "known_hosts"}"
   GlobalKnownHostsFile none
@@ -88,17 +98,23 @@ class Ssh:
 
     def client_key(self) -> KeyPair:
         """The key that every node of the cluster accepts."""
-        return KeyPair.open(self.home.ssh / "id_ed25519")
+        return KeyPair.load(self._client_key)
 
     def host_key(self, node: str) -> KeyPair:
         """The key by which a node proves its identity; the seed data contains it."""
-        return KeyPair.open(self.home.ssh / f"host-{node}")
+        return KeyPair.load(self._host_key(node))
 
-    def forget(self, node: str) -> None:
-        """Delete the host key of a node, so that its successor of the same name gets another."""
-        for file in self.home.ssh.glob(f"host-{node}*"):
-            if file.name in (f"host-{node}", f"host-{node}.pub"):
-                file.unlink()
+    def renew_host_key(self, node: str) -> None:
+        """Create another host key, for the next node of that name."""
+        self._host_key(node).unlink(missing_ok=True)
+        KeyPair.create(self._host_key(node))
+
+    @property
+    def _client_key(self) -> Path:
+        return self.home.ssh / "id_ed25519"
+
+    def _host_key(self, node: str) -> Path:
+        return self.home.ssh / f"host-{node}"
 
     def command(self, node: str, *words: str, options: Sequence[str] = ()) -> list[str]:
         """The command line that runs `words` on a node, for a terminal or a subprocess; `options` are ssh's own."""

@@ -23,7 +23,7 @@ def spec(tmp_path: Path) -> Spec:
 def render(spec: Spec, version: tuple[int, ...], *, number: int = 0, slowness: float = 1) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         names = [name for server in spec.servers for name in consul_tokens(server).values()]
-        credentials = Credentials.open(Path(folder, "credentials.json"), names)
+        credentials = Credentials.create(Path(folder, "credentials.json"), names)
         return consul_config.render(spec, spec.servers[number], credentials, version=version, slowness=slowness)
 
 

@@ -4,7 +4,8 @@ import json
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -40,7 +41,7 @@ def secrets_of(credentials: Credentials) -> list[str]:
 
 
 def test_each_secret_is_well_formed_and_its_own(file: Path) -> None:
-    credentials = Credentials.open(file, ["core-1", "core-2"])
+    credentials = Credentials.create(file, ["core-1", "core-2"])
     assert len(base64.b64decode(credentials.gossip_key, validate=True)) == 32
     assert set(credentials.tokens) == {"core-1", "core-2"}
     tokens = [credentials.management_token, *credentials.tokens.values()]
@@ -49,23 +50,23 @@ def test_each_secret_is_well_formed_and_its_own(file: Path) -> None:
 
 
 def test_opened_again_it_is_the_same(file: Path) -> None:
-    first = Credentials.open(file, ["core-1"])
+    first = Credentials.create(file, ["core-1"])
     content = file.read_bytes()
-    assert Credentials.open(file, ["core-1"]) == first
+    assert Credentials.create(file, ["core-1"]) == Credentials.load(file) == first
     assert file.read_bytes() == content
 
 
 def test_a_new_node_gets_a_token_and_the_others_keep_theirs(file: Path) -> None:
-    first = Credentials.open(file, ["core-1"])
-    second = Credentials.open(file, ["core-2"])
+    first = Credentials.create(file, ["core-1"])
+    second = Credentials.create(file, ["core-2"])
     assert second.tokens["core-1"] == first.tokens["core-1"]
     assert second.management_token == first.management_token
-    assert Credentials.open(file, []).tokens == second.tokens
+    assert Credentials.create(file, []).tokens == second.tokens
 
 
 @pytest.mark.usefixtures("open_umask")
 def test_only_the_owner_can_read_it(file: Path) -> None:
-    Credentials.open(file, ["core-1"])
+    Credentials.create(file, ["core-1"])
     assert mode(file) == 0o600
     assert mode(file.parent) == 0o700
 
@@ -95,11 +96,14 @@ def test_a_locked_folder_keeps_others_out_until_it_is_left(tmp_path: Path) -> No
 
 def test_credentials_are_written_under_the_lock(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locked: list[bool] = []
-    monkeypatch.setattr(
-        "swarmer.secrets.credentials.write_private", lambda path, _: locked.append(is_locked(path.parent))
-    )
-    Credentials.open(file, [])
-    assert locked == [True]
+
+    def write(path: Path, content: bytes) -> None:
+        locked.append(is_locked(path.parent))
+        write_private(path, content)
+
+    monkeypatch.setattr("swarmer.secrets.credentials.write_private", write)
+    Credentials.create(file, ["core-1"])
+    assert locked == [True, True]
 
 
 def test_a_temporary_file_left_open_to_all_is_closed_before_it_is_used(tmp_path: Path) -> None:
@@ -121,7 +125,7 @@ def test_the_new_file_never_follows_a_link(tmp_path: Path) -> None:
 def test_a_folder_that_is_a_file_gives_its_sentence(tmp_path: Path) -> None:
     (tmp_path / "home").touch()
     with pytest.raises(SwarmerError, match="can't be used") as caught:
-        Credentials.open(tmp_path / "home" / "credentials.json", [])
+        Credentials.create(tmp_path / "home" / "credentials.json", [])
     assert "SWARMER_HOME" in caught.value.hint
 
 
@@ -150,16 +154,33 @@ def good_document() -> dict[str, object]:
 def test_a_damaged_file_is_refused_and_left_as_it_is(file: Path, content: bytes) -> None:
     file.parent.mkdir()
     file.write_bytes(content)
-    with pytest.raises(SwarmerError, match=r"credentials\.json can't be read") as caught:
-        Credentials.open(file, ["core-1"])
-    assert caught.value.hint
-    assert caught.value.__cause__ is None
-    assert "let-me-in" not in str(caught.value)
-    assert file.read_bytes() == content
+    for method in (Credentials.load, partial(Credentials.create, token_names=["core-1"])):
+        with pytest.raises(SwarmerError, match=r"credentials\.json can't be read") as caught:
+            method(file)
+        assert caught.value.hint
+        assert caught.value.__cause__ is None
+        assert "let-me-in" not in str(caught.value)
+        assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("method", [Credentials.load, partial(Credentials.ensure_tokens, token_names=["core-1"])])
+def test_only_create_creates_them(file: Path, method: Callable[[Path], Credentials]) -> None:
+    with pytest.raises(SwarmerError, match=r"credentials\.json are missing") as caught:
+        method(file)
+    assert "`swarmer down`" in caught.value.hint
+    assert not file.parent.exists()
+
+
+def test_a_cluster_that_has_grown_gets_the_tokens_it_lacks(file: Path) -> None:
+    first = Credentials.create(file, ["core-1"])
+    grown = Credentials.ensure_tokens(file, ["core-1", "core-2"])
+    assert Credentials.load(file) == grown
+    assert grown.tokens.items() > first.tokens.items()
+    assert (grown.gossip_key, grown.management_token) == (first.gossip_key, first.management_token)
 
 
 def test_its_text_form_shows_no_secret(file: Path) -> None:
-    credentials = Credentials.open(file, ["core-1", "core-2"])
+    credentials = Credentials.create(file, ["core-1", "core-2"])
     for text in (repr(credentials), str(credentials), f"{credentials}"):
         assert "core-1" in text
         assert not [secret for secret in secrets_of(credentials) if secret in text]
@@ -184,7 +205,7 @@ def test_masking_takes_every_secret_out_of_any_text(credentials: Credentials, da
 
 
 def test_masking_leaves_everything_else(file: Path) -> None:
-    credentials = Credentials.open(file, ["core-1"])
+    credentials = Credentials.create(file, ["core-1"])
     text = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\nX-Consul-Token: {}, done"
     assert credentials.mask(text.format(credentials.management_token)) == text.format("***")
 
@@ -201,7 +222,7 @@ def test_masking_leaves_everything_else(file: Path) -> None:
     ],
 )
 def test_masking_takes_private_keys_out(file: Path, shape) -> None:  # type: ignore[no-untyped-def]
-    masked = Credentials.open(file, []).mask(f"before {shape(PEM_KEY)}")
+    masked = Credentials.create(file, []).mask(f"before {shape(PEM_KEY)}")
     assert masked.startswith("before ")
     assert "***" in masked
     assert "MHcC" not in masked
@@ -209,8 +230,8 @@ def test_masking_takes_private_keys_out(file: Path, shape) -> None:  # type: ign
 
 def test_masking_takes_join_tokens_of_the_swarm_out(file: Path) -> None:
     token = "SWMTKN-1-3pu6hszjas19xyp7ghgosyx9k8atbfcr8p2is99znpy26u2lkl-1awxwuwd3z9j1z3puu7rcgdbx"
-    assert Credentials.open(file, []).mask(f"join --token {token} 10.0.0.1") == "join --token *** 10.0.0.1"
+    assert Credentials.create(file, []).mask(f"join --token {token} 10.0.0.1") == "join --token *** 10.0.0.1"
 
 
 def test_between_two_keys_the_text_stays(file: Path) -> None:
-    assert Credentials.open(file, []).mask(f"{PEM_KEY} and {PEM_KEY}.") == "*** and ***."
+    assert Credentials.create(file, []).mask(f"{PEM_KEY} and {PEM_KEY}.") == "*** and ***."

@@ -16,8 +16,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from harness import servers_yml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from small_specs import one_node
 
 from swarmer.errors import SwarmerError
 from swarmer.files import write_private
@@ -27,7 +29,8 @@ from swarmer.secrets.authority import Authority, Identity
 from swarmer.secrets.client_files import P12_NAME, ClientFiles, Plane, client_files
 from swarmer.secrets.identities import consul_identity, docker_identity, registry_identity
 
-ADDRESS = IPv4Address("10.7.0.11")
+SPEC = one_node()
+ADDRESS = SPEC.servers[0].ip
 WHERE = {"node": "core-1", "dc": "dev", "stack": "nspawn"}
 
 few = partial(settings, max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -39,7 +42,7 @@ address = st.ip_addresses(v=4).map(lambda ip: IPv4Address(int(ip)))
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority.open(tmp_path_factory.mktemp("authority"), "nspawn:dev")
+    return Authority.create(tmp_path_factory.mktemp("authority"), SPEC)
 
 
 @pytest.fixture
@@ -189,7 +192,7 @@ def test_no_ca_can_sign_more_cas_than_meant(authority: Authority) -> None:
 
 
 def test_no_certificate_outlives_its_ca(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    authority = Authority.open(folder, "nspawn:dev")
+    authority = Authority.create(folder, SPEC)
     later = pki_issuer.now() + timedelta(days=300)
     monkeypatch.setattr(pki_issuer, "now", lambda: later)
     leaf, (issuer,) = chain(registry_identity(authority, **WHERE, ip=ADDRESS))
@@ -212,7 +215,7 @@ def test_the_key_fits_and_is_never_shown(authority: Authority) -> None:
 def test_everything_is_private_whatever_the_umask(folder: Path) -> None:
     before = os.umask(0o000)
     try:
-        Authority.open(folder, "nspawn:dev").write_client_files(folder)
+        Authority.create(folder, SPEC).write_client_files(folder)
     finally:
         os.umask(before)
     for path in (folder.parent, folder, *folder.rglob("*")):
@@ -220,21 +223,23 @@ def test_everything_is_private_whatever_the_umask(folder: Path) -> None:
 
 
 def test_opened_again_nothing_changes(folder: Path) -> None:
-    Authority.open(folder, "nspawn:dev").write_client_files(folder)
+    Authority.create(folder, SPEC).write_client_files(folder)
     before = content(folder)
-    assert not Authority.open(folder, "nspawn:dev").write_client_files(folder)
+    assert not Authority.create(folder, SPEC).write_client_files(folder)
     assert content(folder) == before
     assert {"ca.pem", "ca-key.pem", "pki/consul-ca.pem", "pki/docker-ca-key.pem"} <= set(before)
 
 
-def test_processes_that_open_at_once_get_the_same_ca(folder: Path) -> None:
+def test_processes_that_create_it_at_the_same_time_get_the_same_ca(folder: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from swarmer.secrets.authority import Authority;"
         "from swarmer.secrets.client_files import Plane;"
-        "authority = Authority.open(Path(sys.argv[1]), 'nspawn:dev');"
+        "from swarmer.spec.file import load;"
+        "authority = Authority.create(Path(sys.argv[1]), load(Path(sys.argv[2])));"
         "print(b''.join(map(authority.bundle, Plane)).decode())"
     )
-    command = [sys.executable, "-c", program, str(folder)]
+    (tmp_path / "servers.yml").write_text(servers_yml("10.7.0", dc="dev"))
+    command = [sys.executable, "-c", program, str(folder), str(tmp_path / "servers.yml")]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     outputs = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4
@@ -257,16 +262,16 @@ def test_an_interrupted_creation_is_finished(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         for module in (pki, pki_issuer):
             patch.setattr(module, "write_private", die_at)
-        Authority.open(folder, "nspawn:dev")
+        Authority.create(folder, SPEC)
     before = content(folder)
-    authority = Authority.open(folder, "nspawn:dev")
+    authority = Authority.create(folder, SPEC)
     assert before.items() <= content(folder).items()
     verify_server(registry_identity(authority, **WHERE, ip=ADDRESS), "localhost", authority.root.pem)
 
 
 def other_ca_in(folder: Path) -> Path:
     other = folder.parent / "other"
-    Authority.open(other, "nspawn:dev")
+    Authority.create(other, SPEC)
     return other
 
 
@@ -295,40 +300,70 @@ def replace_issuing_ca_by_another(folder: Path) -> None:
         (partial(replace_by_garbage, "pki/registry-ca.pem"), "registry-ca.pem can't be read"),
         (partial(replace_by_another, "ca.pem"), "ca-key.pem is not the key of"),
         (partial(replace_by_another, "pki/consul-ca-key.pem"), "consul-ca-key.pem is not the key of"),
-        (partial(remove, "pki/consul-ca-key.pem"), "consul-ca-key.pem can't be read"),
+        (partial(remove, "ca.pem"), "ca.pem is missing"),
+        (partial(remove, "ca-key.pem"), "ca-key.pem is missing"),
+        (partial(remove, "pki/consul-ca-key.pem"), "consul-ca-key.pem is missing"),
         (replace_issuing_ca_by_another, "docker-ca.pem was signed by another CA"),
     ],
 )
 def test_what_is_damaged_is_refused_and_left_as_it_is(folder: Path, harm: Callable[[Path], None], message: str) -> None:
-    Authority.open(folder, "nspawn:dev")
+    Authority.create(folder, SPEC)
     harm(folder)
     before = content(folder)
-    with pytest.raises(SwarmerError, match=message) as caught:
-        Authority.open(folder, "nspawn:dev")
-    assert f"pki/ in {folder} to begin with a new CA" in caught.value.hint
+    for method in (Authority.create, Authority.load):
+        with pytest.raises(SwarmerError, match=message) as caught:
+            method(folder, SPEC)
+        assert "`swarmer down nspawn:dev --forget`" in caught.value.hint
+        assert content(folder) == before
+
+
+def test_loading_creates_nothing(folder: Path) -> None:
+    with pytest.raises(SwarmerError, match=r"the CA of nspawn:dev can't be used: .*/ca-key\.pem is missing") as caught:
+        Authority.load(folder, SPEC)
+    assert "`swarmer down nspawn:dev --forget`" in caught.value.hint
+    assert not folder.parent.exists()
+    created = Authority.create(folder, SPEC)
+    before = content(folder)
+    loaded = Authority.load(folder, SPEC)
+    assert [loaded.bundle(plane) for plane in Plane] == [created.bundle(plane) for plane in Plane]
     assert content(folder) == before
 
 
+@pytest.mark.parametrize("plane", Plane)
+def test_a_missing_plane_is_created_by_create_alone(folder: Path, plane: Plane) -> None:
+    """As after a creation that was interrupted."""
+    Authority.create(folder, SPEC)
+    for file in folder.glob(f"pki/{plane}-ca*"):
+        file.unlink()
+    before = content(folder)
+    with pytest.raises(SwarmerError, match=f"{plane}-ca-key.pem is missing"):
+        Authority.load(folder, SPEC)
+    assert content(folder) == before
+    Authority.create(folder, SPEC)
+    Authority.load(folder, SPEC)
+    assert before.items() < content(folder).items()
+
+
 def test_another_clusters_folder_is_refused(folder: Path) -> None:
-    Authority.open(folder, "nspawn:dev")
+    Authority.create(folder, SPEC)
     with pytest.raises(SwarmerError, match="belongs to another cluster"):
-        Authority.open(folder, "nspawn:live")
+        Authority.load(folder, SPEC.model_copy(update={"dc": "live"}))
 
 
 @pytest.mark.parametrize("days", [-1, 366])
 def test_a_ca_whose_time_is_not_now_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch, days: int) -> None:
-    Authority.open(folder, "nspawn:dev")
+    Authority.create(folder, SPEC)
     then = pki_issuer.now() + timedelta(days=days)
     monkeypatch.setattr(pki_issuer, "now", lambda: then)
     with pytest.raises(SwarmerError, match="which is not now"):
-        Authority.open(folder, "nspawn:dev")
+        Authority.create(folder, SPEC)
 
 
 # The client certificates
 
 
 def test_each_client_certificate_opens_its_plane(folder: Path) -> None:
-    authority = Authority.open(folder, "nspawn:dev")
+    authority = Authority.create(folder, SPEC)
     assert not authority.write_client_files(folder)
     for plane in Plane:
         files = client_files(folder, plane)
@@ -345,7 +380,7 @@ def test_the_docker_client_finds_its_files_in_one_folder(folder: Path) -> None:
 
 def test_the_trusted_cas_are_replaced_as_a_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader sees the file as it was, or as it will be."""
-    authority = Authority.open(folder, "nspawn:dev")
+    authority = Authority.create(folder, SPEC)
     authority.write_client_files(folder)
     trust = client_files(folder, Plane.CONSUL).trust
     old = trust.open("rb")
@@ -357,7 +392,7 @@ def test_the_trusted_cas_are_replaced_as_a_whole(folder: Path, monkeypatch: pyte
 
 
 def test_the_browsers_file_holds_the_client_certificate(folder: Path) -> None:
-    Authority.open(folder, "nspawn:dev").write_client_files(folder)
+    Authority.create(folder, SPEC).write_client_files(folder)
     bag = pkcs12.load_pkcs12((folder / P12_NAME).read_bytes(), pki.P12_PASSWORD.encode())
     leaf, issuer = x509.load_pem_x509_certificates(client_files(folder, Plane.CONSUL).certificate.read_bytes())
     root = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
@@ -367,7 +402,7 @@ def test_the_browsers_file_holds_the_client_certificate(folder: Path) -> None:
 
 
 def test_a_lost_browser_file_is_written_again(folder: Path) -> None:
-    authority = Authority.open(folder, "nspawn:dev")
+    authority = Authority.create(folder, SPEC)
     authority.write_client_files(folder)
     before = content(folder)
     (folder / P12_NAME).unlink()
@@ -397,10 +432,10 @@ def use_another_authority(folder: Path) -> None:
     ],
 )
 def test_an_unusable_client_certificate_is_renewed(folder: Path, harm: Callable[[Path], None]) -> None:
-    Authority.open(folder, "nspawn:dev").write_client_files(folder)
+    Authority.create(folder, SPEC).write_client_files(folder)
     old = (folder / P12_NAME).read_bytes()
     harm(folder)
-    authority = Authority.open(folder, "nspawn:dev")
+    authority = Authority.create(folder, SPEC)
     assert authority.write_client_files(folder)
     assert (folder / P12_NAME).read_bytes() != old
     certificate = client_files(folder, Plane.CONSUL).certificate
@@ -412,7 +447,7 @@ def test_a_client_certificate_is_renewed_a_month_before_its_end(folder: Path, mo
     start = pki_issuer.now()
     at = {"day": 0}
     monkeypatch.setattr(pki_issuer, "now", lambda: start + timedelta(days=at["day"]))
-    authority = Authority.open(folder, "nspawn:dev")
+    authority = Authority.create(folder, SPEC)
     with monkeypatch.context() as patch:
         patch.setattr(pki_issuer, "LIFETIME", timedelta(days=100))
         authority.write_client_files(folder)

@@ -67,8 +67,8 @@ def scratch() -> Iterator[Path]:
 def seeds(spec: Spec, login: KeyPair, version: tuple[int, ...]) -> dict[str, SeedData]:
     """The seed data of every node of a spec, by name."""
     with tempfile.TemporaryDirectory() as folder:
-        authority = Authority.open(Path(folder), spec.name)
-        credentials = Credentials.open(Path(folder, "credentials.json"), token_names(spec))
+        authority = Authority.create(Path(folder), spec)
+        credentials = Credentials.create(Path(folder, "credentials.json"), token_names(spec))
         return {
             server.name: seed_data(
                 spec,

@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from small_specs import one_node
 
 from swarmer.errors import HostError, SwarmerError
 from swarmer.host import trust as host_trust
@@ -12,6 +13,7 @@ from swarmer.secrets.authority import Authority
 from swarmer.secrets.client_files import Plane
 from swarmer.state import ClusterHome
 
+SPEC = one_node()
 HOST = "registry.service.dev.nspawn:5000"
 
 
@@ -23,7 +25,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClusterHome:
 
 @pytest.fixture
 def authority(home: ClusterHome) -> Authority:
-    authority = Authority.open(home.folder, home.name)
+    authority = Authority.create(home.folder, SPEC)
     authority.write_client_files(home.folder)
     return authority
 
@@ -99,7 +101,7 @@ def test_what_a_cluster_of_the_same_name_in_another_home_wrote_stays(
     (own,) = store.iterdir()
     with monkeypatch.context() as other:
         other.setenv("SWARMER_HOME", str(tmp_path / "home-of-another"))
-        their_authority = Authority.open(home.folder, home.name)
+        their_authority = Authority.create(home.folder, SPEC)
         their_authority.write_client_files(home.folder)
         theirs = host_trust.add(home, their_authority, HOST, root=root)
     undone = host_trust.remove(home)

@@ -38,11 +38,11 @@ def render(spec: Spec, node: str) -> None:
         click.echo("note: the image is not built yet; rendering for Debian's consul", err=True)
     stack = stack_of(Ledger(ClusterHome(spec.stack, spec.dc), spec=spec, image=""))
     with tempfile.TemporaryDirectory(prefix="swarmer-render-") as folder:
-        credentials = Credentials.open(Path(folder, "credentials.json"), token_names(spec))
+        credentials = Credentials.create(Path(folder, "credentials.json"), token_names(spec))
         seed = seed_data(
             spec,
             server,
-            authority=Authority.open(Path(folder), spec.name),
+            authority=Authority.create(Path(folder), spec),
             credentials=credentials,
             login=KeyPair.generate(),
             host_key=KeyPair.generate(),

@@ -1,11 +1,12 @@
 """The certificates of one cluster: a root CA, an issuing CA per plane, and the leaves these sign."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -21,13 +22,16 @@ from swarmer.secrets.issuer import (
     UnusableError,
     certificate_builder,
     check_signature,
+    create_issuer,
+    issuer_files,
     key_pem,
     key_usage,
     lasts,
+    load_issuer,
     load_pair,
-    open_issuer,
     subject_name,
 )
+from swarmer.spec import Spec
 
 CLIENT_NAME: Final = "swarmer-client"
 
@@ -57,34 +61,47 @@ class Authority:
     planes: Mapping[Plane, Issuer]
 
     @classmethod
-    def open(cls, folder: Path, cluster: str) -> "Authority":
-        """Load the CAs of a cluster, or create them on first use.
+    def create(cls, folder: Path, spec: Spec) -> "Authority":
+        """Make the CAs of a cluster that is about to be launched; those of an earlier one are kept.
 
-        What is there is never replaced. A key without a certificate is a creation that was interrupted; it
-        is finished.
+        A CA that exists is never replaced. A creation that was interrupted is finished.
+
+        Args:
+            folder: for `ca.pem`, `ca-key.pem` and `pki/`.
+
+        Raises:
+            SwarmerError: as `load` does; or the root CA is missing while CAs that it signed exist.
+        """
+        with locked_folder(folder), _explained(spec):
+            make_private_folder(folder / "pki")
+            root, _ = issuer_files(_root_stem(folder))
+            for plane in Plane:
+                signed, _ = issuer_files(_plane_stem(folder, plane))
+                if signed.exists() and not root.exists():
+                    raise UnusableError(f"{root} is missing, which signed {signed}")
+            return cls._of(folder, spec, create_issuer)
+
+    @classmethod
+    def load(cls, folder: Path, spec: Spec) -> "Authority":
+        """Read the CAs of a cluster; nothing is created.
 
         Args:
             folder: holds `ca.pem`, `ca-key.pem` and `pki/`.
-            cluster: `STACK:DC`, part of every CA's name.
 
         Raises:
-            SwarmerError: a file is damaged, expired, or belongs to another CA or cluster.
+            SwarmerError: a file is missing, damaged or expired, or belongs to another CA or cluster.
         """
-        with locked_folder(folder):
-            make_private_folder(folder / "pki")
-            try:
-                root = open_issuer(folder / "ca", subject_name(cluster, "root CA"), parent=None)
-                planes = {
-                    plane: open_issuer(folder / f"pki/{plane}-ca", subject_name(cluster, f"{plane} CA"), parent=root)
-                    for plane in Plane
-                }
-            except UnusableError as error:
-                raise SwarmerError(
-                    str(error),
-                    hint=f"take the cluster down and remove ca.pem, ca-key.pem and pki/ in {folder} to begin "
-                    "with a new CA; every node of the cluster is then replaced",
-                ) from error
-        return cls(cluster, root, planes)
+        with _explained(spec):
+            return cls._of(folder, spec, load_issuer)
+
+    @classmethod
+    def _of(cls, folder: Path, spec: Spec, issuer: "_IssuerFunction") -> "Authority":
+        root = issuer(_root_stem(folder), subject_name(spec.name, "root CA"), parent=None)
+        planes = {
+            plane: issuer(_plane_stem(folder, plane), subject_name(spec.name, f"{plane} CA"), parent=root)
+            for plane in Plane
+        }
+        return cls(spec.name, root, planes)
 
     @property
     def end(self) -> datetime:
@@ -189,3 +206,29 @@ class Authority:
             [self.planes[Plane.CONSUL].certificate, self.root.certificate],
             serialization.BestAvailableEncryption(P12_PASSWORD.encode()),
         )
+
+
+class _IssuerFunction(Protocol):
+    """`create_issuer` or `load_issuer`."""
+
+    def __call__(self, stem: Path, subject: x509.Name, *, parent: Issuer | None) -> Issuer: ...
+
+
+def _root_stem(folder: Path) -> Path:
+    return folder / "ca"
+
+
+def _plane_stem(folder: Path, plane: Plane) -> Path:
+    return folder / f"pki/{plane}-ca"
+
+
+@contextmanager
+def _explained(spec: Spec) -> Iterator[None]:
+    """Add what to do to an `UnusableError`."""
+    try:
+        yield
+    except UnusableError as error:
+        raise SwarmerError(
+            f"the CA of {spec.name} can't be used: {error}",
+            hint=f"restore it, or start over with a new CA: `swarmer down {spec.name} --forget`, then `swarmer up`",
+        ) from error

@@ -29,6 +29,8 @@ _JOIN_TOKEN: Final = r"SWMTKN-1-[0-9a-z]+-[0-9a-z]+"
 _VARIABLES: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "REGISTRY_HTTP_SECRET")
 _VARIABLE: Final = "|".join(rf"""(?<={name}=)[^\s"'\\]+""" for name in _VARIABLES)
 
+_START_OVER: Final = "restore them, or start over: `swarmer down` removes them, the next cluster gets new ones"
+
 
 @dataclass(frozen=True, repr=False)
 class Credentials:
@@ -46,25 +48,37 @@ class Credentials:
     tokens: Mapping[str, str]
 
     @classmethod
-    def open(cls, file: Path, token_names: Iterable[str]) -> "Credentials":
-        """Load the credentials, or create them; tokens that are not there yet are made.
+    def create(cls, file: Path, token_names: Iterable[str]) -> "Credentials":
+        """Make the credentials of a cluster that is about to be launched; existing ones are kept, and completed.
+
+        Raises:
+            SwarmerError: the file exists but can't be used; it is left as it is.
+        """
+        with locked_folder(file.parent):
+            if not file.exists():
+                write_private(file, cls._generate()._document())
+            return cls._ensure_tokens(file, token_names)
+
+    @classmethod
+    def ensure_tokens(cls, file: Path, token_names: Iterable[str]) -> "Credentials":
+        """Make the tokens that a new node of an existing cluster lacks.
 
         Tokens that are not named stay: a cluster may grow again.
 
         Raises:
-            SwarmerError: the file is there but can't be used; it is left as it is.
+            SwarmerError: as `load` does.
         """
+        cls.load(file)  # raises before the lock would make the folder
         with locked_folder(file.parent):
-            if file.exists():
-                known = current = cls._load(file)
-            else:
-                known, current = None, cls._generate()
-            missing = {name: _token() for name in token_names if name not in current.tokens}
-            if missing:
-                current = replace(current, tokens=MappingProxyType({**current.tokens, **missing}))
-            if current is not known:
-                write_private(file, current._document())
-            return current
+            return cls._ensure_tokens(file, token_names)
+
+    @classmethod
+    def _ensure_tokens(cls, file: Path, token_names: Iterable[str]) -> "Credentials":
+        current = cls.load(file)
+        if missing := {name: _token() for name in token_names if name not in current.tokens}:
+            current = replace(current, tokens=MappingProxyType({**current.tokens, **missing}))
+            write_private(file, current._document())
+        return current
 
     @classmethod
     def _generate(cls) -> "Credentials":
@@ -72,19 +86,23 @@ class Credentials:
         return cls(gossip_key, _token(), MappingProxyType({}))
 
     @classmethod
-    def _load(cls, file: Path) -> "Credentials":
+    def load(cls, file: Path) -> "Credentials":
+        """Read the credentials; nothing is created.
+
+        Raises:
+            SwarmerError: the file is missing, or can't be used.
+        """
         try:
             data = json.loads(file.read_text())
             if len(base64.b64decode(data["gossip_key"], validate=True)) != 32:
                 raise ValueError
             tokens = {name: str(uuid.UUID(token)) for name, token in data["tokens"].items()}
             return cls(data["gossip_key"], str(uuid.UUID(data["management_token"])), MappingProxyType(tokens))
+        except FileNotFoundError:
+            raise SwarmerError(f"the credentials {file} are missing", hint=_START_OVER) from None
         # The cause is left out: it may quote the file.
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise SwarmerError(
-                f"the credentials {file} can't be read",
-                hint="restore it, or take the cluster down and remove it: the next cluster gets new ones",
-            ) from None
+            raise SwarmerError(f"the credentials {file} can't be read", hint=_START_OVER) from None
 
     def _document(self) -> bytes:
         document = {

@@ -1,4 +1,4 @@
-"""One CA, or one leaf: its certificate and its key in two files, made on first use, and checked whenever they are read.
+"""One CA, or one leaf: its certificate and its key in two files, which are checked whenever they are read.
 
 EC P-256 and SHA-256 throughout, valid for a year at most, never longer than what signed them.
 """
@@ -25,12 +25,12 @@ RENEW_BEFORE: Final = timedelta(days=30)
 
 
 class UnusableError(Exception):
-    """A file that is there can't be used; the text says which, and why."""
+    """A file is missing, or can't be used; the text names it, and says why."""
 
 
 @dataclass(frozen=True)
 class Issuer:
-    """A CA, or one who is none: the certificate, and the key that signs."""
+    """A certificate and its private key; those of a CA sign others."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey = field(repr=False)
@@ -40,15 +40,34 @@ class Issuer:
         return self.certificate.public_bytes(Encoding.PEM)
 
 
-def open_issuer(stem: Path, subject: x509.Name, *, parent: Issuer | None) -> Issuer:
-    """The CA in `STEM.pem` and `STEM-key.pem`; made if it isn't there.
+def create_issuer(stem: Path, subject: x509.Name, *, parent: Issuer | None) -> Issuer:
+    """Make the CA in `STEM.pem` and `STEM-key.pem`, unless it exists; a key without a certificate gets one.
 
     Raises:
-        UnusableError: a file is damaged, expired, or belongs to another CA or cluster.
+        UnusableError: as `load_issuer` does.
     """
-    certificate_file, key_file = stem.with_name(f"{stem.name}.pem"), stem.with_name(f"{stem.name}-key.pem")
+    certificate_file, key_file = issuer_files(stem)
     if not certificate_file.exists():
-        _create_issuer(certificate_file, key_file, subject, parent)
+        if not key_file.exists():
+            write_private(key_file, key_pem(ec.generate_private_key(ec.SECP256R1())))
+        key = _load_key(key_file)
+        builder = (
+            certificate_builder(subject, key, parent)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0 if parent else 1), critical=True)
+            .add_extension(key_usage(ca=True), critical=True)
+        )
+        certificate = builder.sign(parent.key if parent else key, hashes.SHA256())
+        write_private(certificate_file, certificate.public_bytes(Encoding.PEM))
+    return load_issuer(stem, subject, parent=parent)
+
+
+def load_issuer(stem: Path, subject: x509.Name, *, parent: Issuer | None) -> Issuer:
+    """Read the CA in `STEM.pem` and `STEM-key.pem`.
+
+    Raises:
+        UnusableError: a file is missing, damaged or expired, or belongs to another CA or cluster.
+    """
+    certificate_file, key_file = issuer_files(stem)
     issuer = load_pair(certificate_file, key_file)
     if issuer.certificate.subject != subject:
         raise UnusableError(f"{certificate_file} belongs to another cluster")
@@ -56,17 +75,9 @@ def open_issuer(stem: Path, subject: x509.Name, *, parent: Issuer | None) -> Iss
     return issuer
 
 
-def _create_issuer(certificate_file: Path, key_file: Path, subject: x509.Name, parent: Issuer | None) -> None:
-    if not key_file.exists():
-        write_private(key_file, key_pem(ec.generate_private_key(ec.SECP256R1())))
-    key = _load_key(key_file)
-    builder = (
-        certificate_builder(subject, key, parent)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0 if parent else 1), critical=True)
-        .add_extension(key_usage(ca=True), critical=True)
-    )
-    certificate = builder.sign(parent.key if parent else key, hashes.SHA256())
-    write_private(certificate_file, certificate.public_bytes(Encoding.PEM))
+def issuer_files(stem: Path) -> tuple[Path, Path]:
+    """The files of a CA's certificate and of its key."""
+    return stem.with_name(f"{stem.name}.pem"), stem.with_name(f"{stem.name}-key.pem")
 
 
 def certificate_builder(
@@ -128,6 +139,8 @@ def load_pair(certificate_file: Path, key_file: Path) -> Issuer:
     try:
         certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
         fits = certificate.public_key() == key.public_key()
+    except FileNotFoundError:
+        raise UnusableError(f"the certificate {certificate_file} is missing") from None
     except (OSError, ValueError) as error:
         raise UnusableError(f"the certificate {certificate_file} can't be read") from error
     if not fits:
@@ -143,6 +156,8 @@ def load_pair(certificate_file: Path, key_file: Path) -> Issuer:
 def _load_key(file: Path) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(file.read_bytes(), password=None)
+    except FileNotFoundError:
+        raise UnusableError(f"the key {file} is missing") from None
     except (OSError, ValueError, TypeError) as error:
         raise UnusableError(f"the key {file} can't be read") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization.ssh import SSHPublicKeyTypes
 
+from swarmer.errors import SwarmerError
 from swarmer.files import write_private
 
 
@@ -28,18 +31,41 @@ class KeyPair:
                 serialization.PrivateFormat.OpenSSH,
                 serialization.NoEncryption(),
             ).decode(),
-            public=key.public_key()
-            .public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-            .decode(),
+            public=_openssh(key.public_key()),
         )
 
     @classmethod
-    def open(cls, file: Path) -> "KeyPair":
-        """The key in `file` and `file.pub`, made on first use."""
-        public = file.with_name(f"{file.name}.pub")
-        if file.exists() and public.exists():
-            return cls(file.read_text(), public.read_text().strip())
-        pair = cls.generate()
-        write_private(file, pair.private)
-        write_private(public, f"{pair.public}\n")
+    def create(cls, file: Path) -> "KeyPair":
+        """Make the key in `file`, unless it exists, and its public half in `file.pub`, for people.
+
+        Raises:
+            SwarmerError: the file exists but can't be used; it is left as it is.
+        """
+        if not file.exists():
+            write_private(file, cls.generate().private)
+        pair = cls.load(file)
+        write_private(file.with_name(f"{file.name}.pub"), f"{pair.public}\n")
         return pair
+
+    @classmethod
+    def load(cls, file: Path) -> "KeyPair":
+        """Read the key in `file`; nothing is created.
+
+        The public half is derived: the two can't differ, whenever a creation was interrupted.
+
+        Raises:
+            SwarmerError: the file is missing, or can't be used.
+        """
+        start_over = "restore it, or start over: `swarmer down` removes it, the next cluster gets a new one"
+        try:
+            private = file.read_text()
+            key = serialization.load_ssh_private_key(private.encode(), password=None)
+        except FileNotFoundError:
+            raise SwarmerError(f"the SSH key {file} is missing", hint=start_over) from None
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
+            raise SwarmerError(f"the SSH key {file} can't be read", hint=start_over) from None
+        return cls(private, _openssh(key.public_key()))
+
+
+def _openssh(key: SSHPublicKeyTypes) -> str:
+    return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
