@@ -69,8 +69,9 @@ def test_with_what_a_node_has_it_is_no_administrator_of_its_peers(
 
 def test_the_other_planes_clients_are_no_docker_clients(cluster: Cluster, nodes: list[Node], asks: Asks) -> None:
     asking = nodes[0]
+    name = f"stranger.{cluster.spec.domain}"
     for plane in (Plane.CONSUL, Plane.REGISTRY):
-        stranger = cluster.authority.issue(plane, "stranger", dns=["stranger"], ip=[], server=False, client=True)
+        stranger = cluster.authority.issue(plane, "stranger", dns=[name], ip=[], server=False, client=True)
         pem = (stranger.certificate + stranger.key).decode()
         asking.succeed("umask 077 && cat > /run/stranger.pem", input=pem)
         try:

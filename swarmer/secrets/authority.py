@@ -31,9 +31,8 @@ from swarmer.secrets.issuer import (
     load_pair,
     subject_name,
 )
+from swarmer.secrets.scope import CLIENT_NAME, Scope
 from swarmer.spec import Spec
-
-CLIENT_NAME: Final = "swarmer-client"
 
 # Not a secret: the folder's mode protects the key. Some key stores refuse a file without a password.
 P12_PASSWORD: Final = "swarmer"
@@ -54,9 +53,15 @@ class Identity:
 
 @dataclass(frozen=True)
 class Authority:
-    """The CAs of one cluster. The root signs one issuing CA per plane, these sign everything else."""
+    """The CAs of one cluster. The root signs one issuing CA per plane, these sign everything else.
+
+    Attributes:
+        cluster: `STACK:DC`.
+        scope: what the CAs may vouch for.
+    """
 
     cluster: str
+    scope: Scope
     root: Issuer
     planes: Mapping[Plane, Issuer]
 
@@ -89,19 +94,21 @@ class Authority:
             folder: holds `ca.pem`, `ca-key.pem` and `pki/`.
 
         Raises:
-            SwarmerError: a file is missing, damaged or expired, or belongs to another CA or cluster.
+            SwarmerError: a file is missing, damaged or expired, or belongs to another CA or cluster, or to one with
+                another admin network.
         """
         with _explained(spec):
             return cls._of(folder, spec, load_issuer)
 
     @classmethod
     def _of(cls, folder: Path, spec: Spec, issuer: "_IssuerFunction") -> "Authority":
-        root = issuer(_root_stem(folder), subject_name(spec.name, "root CA"), parent=None)
+        scope = Scope.of(spec)
+        root = issuer(_root_stem(folder), subject_name(spec.name, "root CA"), parent=None, scope=scope)
         planes = {
-            plane: issuer(_plane_stem(folder, plane), subject_name(spec.name, f"{plane} CA"), parent=root)
+            plane: issuer(_plane_stem(folder, plane), subject_name(spec.name, f"{plane} CA"), parent=root, scope=scope)
             for plane in Plane
         }
-        return cls(spec.name, root, planes)
+        return cls(spec.name, scope, root, planes)
 
     @property
     def end(self) -> datetime:
@@ -145,8 +152,11 @@ class Authority:
             client: it may open them.
 
         Raises:
-            ValueError: it would be valid for nothing.
+            ValueError: the leaf would be valid for nothing, or for a name or an address outside of `scope`.
         """
+        wanted: list[str | IPv4Address] = [*dns, *ip]
+        if outside := [str(name) for name in wanted if not self.scope.covers(name)]:
+            raise ValueError(f"the CAs of {self.cluster} are for {self.scope}, not for {', '.join(outside)}")
         names = [*map(x509.DNSName, dict.fromkeys(dns)), *map(x509.IPAddress, dict.fromkeys(ip))]
         usages = server * [ExtendedKeyUsageOID.SERVER_AUTH] + client * [ExtendedKeyUsageOID.CLIENT_AUTH]
         if not names or not usages:
@@ -211,7 +221,7 @@ class Authority:
 class _IssuerFunction(Protocol):
     """`create_issuer` or `load_issuer`."""
 
-    def __call__(self, stem: Path, subject: x509.Name, *, parent: Issuer | None) -> Issuer: ...
+    def __call__(self, stem: Path, subject: x509.Name, *, parent: Issuer | None, scope: Scope) -> Issuer: ...
 
 
 def _root_stem(folder: Path) -> Path:

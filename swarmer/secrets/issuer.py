@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from swarmer.files import write_private
+from swarmer.secrets.scope import Scope
 
 LIFETIME: Final = timedelta(days=365)
 
@@ -40,7 +41,7 @@ class Issuer:
         return self.certificate.public_bytes(Encoding.PEM)
 
 
-def create_issuer(stem: Path, subject: x509.Name, *, parent: Issuer | None) -> Issuer:
+def create_issuer(stem: Path, subject: x509.Name, *, parent: Issuer | None, scope: Scope) -> Issuer:
     """Make the CA in `STEM.pem` and `STEM-key.pem`, unless it exists; a key without a certificate gets one.
 
     Raises:
@@ -55,24 +56,37 @@ def create_issuer(stem: Path, subject: x509.Name, *, parent: Issuer | None) -> I
             certificate_builder(subject, key, parent)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0 if parent else 1), critical=True)
             .add_extension(key_usage(ca=True), critical=True)
+            .add_extension(scope.constraints, critical=True)
         )
         certificate = builder.sign(parent.key if parent else key, hashes.SHA256())
         write_private(certificate_file, certificate.public_bytes(Encoding.PEM))
-    return load_issuer(stem, subject, parent=parent)
+    return load_issuer(stem, subject, parent=parent, scope=scope)
 
 
-def load_issuer(stem: Path, subject: x509.Name, *, parent: Issuer | None) -> Issuer:
+def load_issuer(stem: Path, subject: x509.Name, *, parent: Issuer | None, scope: Scope) -> Issuer:
     """Read the CA in `STEM.pem` and `STEM-key.pem`.
 
     Raises:
-        UnusableError: a file is missing, damaged or expired, or belongs to another CA or cluster.
+        UnusableError: a file is missing, damaged or expired, or belongs to another CA or cluster, or the CA may
+            vouch for other names and addresses than `scope`.
     """
     certificate_file, key_file = issuer_files(stem)
     issuer = load_pair(certificate_file, key_file)
     if issuer.certificate.subject != subject:
         raise UnusableError(f"{certificate_file} belongs to another cluster")
     check_signature(certificate_file, issuer.certificate, (parent or issuer).certificate)
+    _check_scope(certificate_file, issuer.certificate, scope)
     return issuer
+
+
+def _check_scope(file: Path, certificate: x509.Certificate, scope: Scope) -> None:
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.NameConstraints)
+    except x509.ExtensionNotFound:
+        raise UnusableError(f"{file} was created by an older swarmer, and may vouch for any name") from None
+    if extension.value != scope.constraints or not extension.critical:
+        permitted = ", ".join(str(name.value) for name in extension.value.permitted_subtrees or ())
+        raise UnusableError(f"{file} is for {permitted or 'no name'}, but the cluster needs {scope}")
 
 
 def issuer_files(stem: Path) -> tuple[Path, Path]:
