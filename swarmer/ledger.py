@@ -162,6 +162,17 @@ class Ownership:
 
     def acquire(self) -> bool:
         """Take the lock; False when another living process has it."""
+        while (file := self._lock()) and not self._is_current(file):
+            file.close()  # the folder was removed while this process waited
+        self._file = file
+        if not file:
+            return False
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        return True
+
+    def _lock(self) -> IO[str] | None:
         self.home.make()
         file = self.home.owner_lock.open("a+")
         try:
@@ -174,12 +185,14 @@ class Ownership:
             )
         except GaveUp:
             file.close()
+            return None
+        return file
+
+    def _is_current(self, file: IO[str]) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self.home.owner_lock.stat())
+        except FileNotFoundError:
             return False
-        self._file = file
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        return True
 
     def holder(self) -> int | None:
         """The process id of the living process that has the lock, None when nobody has; 0 if it isn't told yet."""
