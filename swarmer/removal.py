@@ -42,15 +42,24 @@ def destroy(stack: Stack) -> None:
     ledger.remove_all(lambda resource: removers.get(resource.kind, stack.remove)(resource), independent=_INDEPENDENT)
 
 
-def down(home: ClusterHome) -> None:
+def down(home: ClusterHome, *, forget: bool = False) -> None:
     """Remove a cluster, kept or not.
+
+    Args:
+        forget: remove its folder too, with its CA and client certificates; the cluster need not be running then.
 
     Raises:
         SwarmerError: there is none, a living process runs it, or something can't be removed.
     """
-    Ledger.load(home)  # raises where there is none, before anything is made
+    if not (forget and home.folder.exists()):
+        Ledger.load(home)  # raises where there is none, before anything is made
     with owned(home):
-        destroy(stack_of(Ledger.load(home)))
+        if not forget or home.ledger.exists():
+            destroy(stack_of(Ledger.load(home)))
+        if forget:
+            host_dns.remove(home)  # this host may be set up for a cluster that doesn't run
+            host_trust.remove(home)
+            home.remove()
 
 
 @contextmanager

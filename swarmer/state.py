@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -88,6 +90,12 @@ class ClusterHome:
         """Create the folder, and close it to everyone else."""
         make_private_folder(self.folder)
 
+    def remove(self) -> None:
+        """Remove the folder with all that is in it, the CA included; and that of the stack, when it is empty."""
+        shutil.rmtree(self.folder)
+        with suppress(OSError):
+            self.folder.parent.rmdir()
+
 
 def cluster_homes() -> Iterator[ClusterHome]:
     """Every cluster folder that holds a ledger, sorted by name.
@@ -95,8 +103,21 @@ def cluster_homes() -> Iterator[ClusterHome]:
     Raises:
         PermissionError: they are another person's.
     """
+    return _homes_with("ledger.json")
+
+
+def remembered_homes() -> Iterator[ClusterHome]:
+    """Every cluster folder that holds a ledger, or something of a CA; sorted by name.
+
+    Raises:
+        PermissionError: they are another person's.
+    """
+    return _homes_with("ledger.json", "ca.pem", "ca-key.pem", "pki")
+
+
+def _homes_with(*names: str) -> Iterator[ClusterHome]:
     home = swarmer_home()
     if home.exists():
         next(home.iterdir(), None)  # `glob` would find nothing in a folder that it may not read
-    for ledger in sorted(home.glob("*/*/ledger.json")):
-        yield ClusterHome(ledger.parent.parent.name, ledger.parent.name)
+    for folder in sorted({found.parent for name in names for found in home.glob(f"*/*/{name}")}):
+        yield ClusterHome(folder.parent.name, folder.name)

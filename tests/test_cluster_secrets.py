@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from swarmer.cli import cli
 from swarmer.cluster import Cluster
 from swarmer.errors import SwarmerError
 from swarmer.image import Image
-from swarmer.ledger import Ledger
+from swarmer.ledger import Ledger, Ownership
 from swarmer.progress import Silent
 from swarmer.secrets.authority import Authority
 from swarmer.secrets.credentials import Credentials, token_names
@@ -127,3 +128,110 @@ def test_a_launch_prepares_all_secrets(swarmer: Swarmer, monkeypatch: pytest.Mon
         removal.down(home)
     assert not home.credentials.exists()
     assert not home.ssh.exists()
+
+
+# down --forget
+
+
+def made_down(home: ClusterHome) -> None:
+    """A cluster that is gone, but for its CA."""
+    removal.down(home)
+    assert home.folder.exists()
+
+
+def test_down_keeps_the_ca(swarmer: Swarmer, home: ClusterHome) -> None:
+    ca = (home.folder / "ca.pem").read_bytes()
+    assert swarmer("down").stdout == "removed nspawn:dev: core-1, 192.168.117.0/24\n"
+    assert (home.folder / "ca.pem").read_bytes() == ca
+    assert not home.credentials.exists()
+
+
+@pytest.mark.parametrize("words", [[], ["nspawn:dev"]], ids=["the only one", "named"])
+def test_forgetting_removes_the_whole_home(swarmer: Swarmer, home: ClusterHome, words: list[str]) -> None:
+    told = swarmer("down", "--forget", *words)
+    assert told.exit_code == 0, told.output
+    assert told.stdout.splitlines()[0] == "removed nspawn:dev: core-1, 192.168.117.0/24"
+    assert f"removed {home.folder}, with its CA" in told.stdout
+    assert not home.folder.parent.exists()
+    assert swarmer("down", "--forget", *words).stdout.endswith("; nothing to remove\n")
+
+
+@pytest.mark.parametrize("words", [[], ["nspawn:dev"]], ids=["the only one", "named"])
+@pytest.mark.parametrize("left", [("ca.pem",), ("ca-key.pem",), ("pki",), ("ca.pem", "ca-key.pem", "pki")])
+def test_what_a_cluster_left_is_forgotten_also_when_it_is_gone(
+    swarmer: Swarmer, home: ClusterHome, words: list[str], left: tuple[str, ...]
+) -> None:
+    made_down(home)
+    lose(home, *{"ca.pem", "ca-key.pem", "pki"} - set(left))
+    assert swarmer("down", *words).stdout.endswith("; nothing to remove\n")
+    told = swarmer("down", "--forget", *words)
+    assert told.exit_code == 0, told.output
+    assert told.stdout.startswith(f"removed {home.folder}, with its CA")
+    assert not home.folder.parent.exists()
+
+
+def test_of_several_clusters_the_forgotten_one_is_named(swarmer: Swarmer, home: ClusterHome) -> None:
+    made_down(home)
+    other = kept("other")
+    told = swarmer("down", "--forget")
+    assert told.exit_code == 1
+    assert "name the one you mean: nspawn:dev, nspawn:other" in told.stderr
+    assert swarmer("down", "--forget", "nspawn:dev").exit_code == 0
+    assert not home.folder.exists()
+    assert Authority.load(other.folder, one_node(network="192.168.117", dc="other"))
+
+
+def test_a_cluster_that_a_process_runs_is_not_forgotten(swarmer: Swarmer, home: ClusterHome) -> None:
+    before = content(home.folder)
+    ownership = removal.own(home)
+    try:
+        told = swarmer("down", "--forget")
+    finally:
+        ownership.release()
+    assert told.exit_code == 1
+    assert "cluster nspawn:dev is in use by process" in told.stderr
+    assert before.items() <= content(home.folder).items()
+
+
+def test_a_cluster_that_is_unknown_is_not_made_by_forgetting_it(swarmer: Swarmer, tmp_path: Path) -> None:
+    assert swarmer("down", "--forget", "nspawn:dev").stdout == "there is no cluster nspawn:dev; nothing to remove\n"
+    with pytest.raises(SwarmerError, match="there is no cluster nspawn:dev"):
+        removal.down(ClusterHome("nspawn", "dev"), forget=True)
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_forgotten_cluster_gets_a_new_ca_for_another_network(swarmer: Swarmer, home: ClusterHome) -> None:
+    old = (home.folder / "ca.pem").read_bytes()
+    spec = one_node(network="192.168.118")
+    with pytest.raises(SwarmerError, match="down nspawn:dev --forget"):
+        Authority.create(home.folder, spec)
+    swarmer("down", "--forget")
+    assert Authority.create(home.folder, spec).root.pem != old
+
+
+def test_status_names_the_command_that_renews_certificates(
+    swarmer: Swarmer, home: ClusterHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "expire" not in swarmer("status").stdout
+    monkeypatch.setattr("swarmer.cli.clusters.RENEW_BEFORE", timedelta(days=366))
+    told = swarmer("status").stdout
+    end = Authority.load(home.folder, one_node(network="192.168.117")).end
+    assert f"certificates expire on {end:%Y-%m-%d}" in told
+    assert "`swarmer down nspawn:dev --forget`, then `swarmer up`" in told
+
+
+def test_a_lock_of_a_forgotten_home_is_not_taken_for_its_lock(home: ClusterHome) -> None:
+    """One who waited while the folder was removed takes the lock of the new folder."""
+    waiting = Ownership(home)
+    former = waiting._lock()
+    assert former
+    home.remove()
+    home.make()
+    other = Ownership(home)
+    assert other.acquire()
+    assert not waiting._is_current(former)
+    assert not waiting.acquire()
+    other.release()
+    former.close()
+    assert waiting.acquire()
+    waiting.release()

@@ -24,7 +24,7 @@ from swarmer.progress import progress
 from swarmer.secrets.issuer import RENEW_BEFORE
 from swarmer.spec import Spec
 from swarmer.spec.rules import advice
-from swarmer.state import ClusterHome, cluster_homes
+from swarmer.state import ClusterHome, cluster_homes, remembered_homes
 
 
 @click.command()
@@ -159,29 +159,36 @@ def status(context: click.Context, home: ClusterHome | None, as_json: bool) -> N
 def _warn_of_end(certificates_end: str | None, home: ClusterHome) -> None:
     if certificates_end and datetime.fromisoformat(certificates_end) < datetime.now(UTC) + RENEW_BEFORE:
         click.echo(f"certificates expire on {certificates_end[:10]}. To renew, boot the cluster again with a new CA:")
-        click.echo(f"  `swarmer down {home.name}`, then remove ca.pem, ca-key.pem and pki/ in {home.folder}")
+        click.echo(f"  `swarmer down {home.name} --forget`, then `swarmer up`")
 
 
 @click.command()
+@click.option("--forget", is_flag=True, help="Also remove its CA, its client certificates and the rest of its folder.")
 @cluster_argument
-def down(home: ClusterHome | None) -> None:
+def down(home: ClusterHome | None, forget: bool) -> None:
     """Remove a cluster and everything it owns.
 
-    Its CA is kept for the next cluster of the same name.
+    Its CA and client certificates are kept for the next cluster of that name. With --forget they are removed too,
+    also when the cluster isn't running; the next one gets a new CA.
 
     \b
       swarmer down
       swarmer down nspawn:dev
+      swarmer down nspawn:dev --forget
     """
-    homes = [each for each in cluster_homes() if home in (None, each)]
+    known = remembered_homes() if forget else cluster_homes()
+    homes = [each for each in known if home in (None, each)]
     if not homes:
         click.echo(f"there is no cluster{f' {home.name}' if home else ''}; nothing to remove")
         return
     home = single(homes)
-    spec = Ledger.load(home).spec
+    spec = Ledger.load(home).spec if home.ledger.exists() else None
     with spinner(f"removing {home.name}"):
-        removal.down(home)
-    click.echo(f"removed {home.name}: {', '.join(server.name for server in spec.servers)}, {spec.admin_network}")
+        removal.down(home, forget=forget)
+    if spec:
+        click.echo(f"removed {home.name}: {', '.join(server.name for server in spec.servers)}, {spec.admin_network}")
+    if forget:
+        click.echo(f"removed {home.folder}, with its CA; where you imported ca.pem yourself, remove it yourself")
 
 
 @click.command()
