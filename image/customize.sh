@@ -18,6 +18,11 @@ masks=$root/usr/local/lib/systemd/system
 mkdir -p "$masks"
 sed '/^#/d; /^$/d' "$here/masked.txt" | while read -r unit; do ln -s /dev/null "$masks/$unit"; done
 
+mkdir -p "$root/etc/systemd/system-generators"
+sed '/^#/d; /^$/d' "$here/generators.txt" | while read -r generator; do
+  ln -sf /dev/null "$root/etc/systemd/system-generators/$generator"
+done
+
 in_root python3 -m compileall -q /usr/lib/python3/dist-packages
 umount "$root/proc"
 

@@ -27,11 +27,10 @@ rm -f "$root"/boot/*"$version" "$root"/vmlinuz* "$root"/initrd.img*
 
 # Not in /etc, where the presets of the node would unmask some of them again.
 masks=$root/usr/local/lib/systemd/system
-mkdir -p "$masks" "$root/etc/systemd/system-generators"
+mkdir -p "$masks"
 for unit in $(listed masked.txt); do ln -s /dev/null "$masks/$unit"; done
 mkdir "$masks/local-fs.target.wants"
 ln -s /usr/lib/systemd/system/systemd-growfs-root.service "$masks/local-fs.target.wants/"
-for generator in $(listed generators.txt); do ln -sf /dev/null "$root/etc/systemd/system-generators/$generator"; done
 
 # The user of vagrant, with the key that every vagrant has. Seed data shuts it out: see sshd_config.d/10-listen.conf.
 in_root useradd --create-home --shell /bin/bash --password '*' vagrant

@@ -29,10 +29,10 @@ DEBIAN_CONSUL: Final = (1, 8, 7)
 NODE_MODULES = ("swarmer/__init__.py", "swarmer/ports.py", "swarmer/node")
 
 #: The other parts of the layer `node`, relative to the recipe.
-NODE_FILES = ("customize.sh", "masked.txt", "node-requirements.txt", "rootfs")
+NODE_FILES = ("customize.sh", "masked.txt", "generators.txt", "node-requirements.txt", "rootfs")
 
 #: The parts of the layer `machine`, relative to `machine/` of the recipe.
-MACHINE_FILES = ("install.sh", "packages.txt", "masked.txt", "generators.txt", "rootfs", "vagrant.pub")
+MACHINE_FILES = ("install.sh", "packages.txt", "masked.txt", "rootfs", "vagrant.pub")
 
 #: Files from which a disk is made besides the image, relative to the repository.
 DISK_FILES = ("image/machine/disk.sh", "image/machine/boot", "image/machine/box")
