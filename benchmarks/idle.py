@@ -24,11 +24,18 @@ from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
 from swarmer.spec_file import load
 
-#: Prints the microseconds of the whole node, then the name and the nanoseconds of each unit that systemd knows: it
-#: remembers them when a unit ends.
+#: Print the microseconds of the whole node as `node`, and of its units by name. The first knows units that have ended
+#: as well, but keeps systemd busy for a while; the second reads the control groups alone.
+_LOOK_BACK: Final = r"""
+sed -n 's/^usage_usec/node/p' /sys/fs/cgroup/cpu.stat
+systemctl show --property=Id,CPUUsageNSec --all '*.service' '*.mount' '*.socket' init.scope |
+    awk -F= '$1 == "CPUUsageNSec" { used = $2 } $1 == "Id" { id = $2 } /^$/ { if (id) print id, int(used / 1000) }
+             END { if (id) print id, int(used / 1000) }'
+"""
 _LOOK: Final = r"""
-sed -n 's/^usage_usec //p' /sys/fs/cgroup/cpu.stat
-systemctl show --property=Id,CPUUsageNSec --all '*.service' '*.mount' '*.socket' init.scope
+sed -n 's/^usage_usec/node/p' /sys/fs/cgroup/cpu.stat
+cd /sys/fs/cgroup && grep --with-filename usage_usec init.scope/cpu.stat system.slice/*/cpu.stat |
+    sed 's,/cpu.stat:usage_usec,,; s,.*/,,'
 """
 
 #: What the look itself takes is here, as is what the harness asks.
@@ -59,7 +66,7 @@ def main(servers: Path, stack: str | None, nodes: int, rounds: int, rest: float,
     for number in range(1, rounds + 1):
         owned = lifecycle.launch(spec)
         try:
-            booted = [_usage(node) for node in owned.cluster.nodes]
+            booted = [_usage(node, _LOOK_BACK) for node in owned.cluster.nodes]
             rested = _at_rest(owned.cluster, rest)
         finally:
             owned.down()
@@ -82,25 +89,20 @@ def main(servers: Path, stack: str | None, nodes: int, rounds: int, rest: float,
 def _at_rest(cluster: Cluster, seconds: float) -> list[Usage]:
     """Per cent of a processor by unit, for each node."""
     time.sleep(_SETTLE)
-    before = [(time.monotonic(), _usage(node)) for node in cluster.nodes]
+    before = [(time.monotonic(), _usage(node, _LOOK)) for node in cluster.nodes]
     time.sleep(seconds)
     found: list[Usage] = []
     for node, (since, earlier) in zip(cluster.nodes, before, strict=True):
-        now = _usage(node)
+        now = _usage(node, _LOOK)
         elapsed = time.monotonic() - since
         found.append({unit: (used - earlier.get(unit, 0)) / elapsed * 100 for unit, used in now.items()})
     return found
 
 
-def _usage(node: Node) -> Usage:
+def _usage(node: Node, look: str) -> Usage:
     """CPU seconds since the node was launched: of each unit, and of all together."""
-    total, _, units = node.succeed(_LOOK).partition("\n")
-    used: dict[str, float] = {}
-    for unit in units.split("\n\n"):
-        properties = dict(line.partition("=")[::2] for line in unit.splitlines())
-        if properties["CPUUsageNSec"].isdecimal():
-            used[properties["Id"]] = int(properties["CPUUsageNSec"]) / 1e9
-    everything = int(total) / 1e6
+    used = {unit: int(microseconds) / 1e6 for unit, microseconds in map(str.split, node.succeed(look).splitlines())}
+    everything = used.pop(_NODE)
     return used | {_OTHER: everything - sum(used.values()), _NODE: everything - used.get(_SESSIONS, 0)}
 
 
