@@ -80,8 +80,7 @@ def test_a_layer_is_identified_by_the_content_of_its_recipe(tmp_path: Path, monk
     monkeypatch.setattr(recipe, "REPOSITORY", tmp_path)
     monkeypatch.setattr(recipe, "RECIPE", tmp_path / "image")
     (tmp_path / "image/rootfs/etc").mkdir(parents=True)
-    node = ("customize.sh", "masked.txt", "generators.txt", "node-requirements.txt", "rootfs/etc/motd")
-    for name in ("base.sh", "packages.txt", *node):
+    for name in ("base.sh", "packages.txt", "customize.sh", "masked.txt", "generators.txt", "rootfs/etc/motd"):
         (tmp_path / "image" / name).write_text(name)
 
     first_base, first_node = recipe.layers()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from registrator_node import Node, plain, turn
 from registrator_strategies import values
 
 from swarmer.node.registrator.checks import Check, Command, Status, Target, healthcheck, heartbeat, requested, seconds
@@ -14,6 +15,7 @@ from swarmer.node.registrator.commands import Commands
 from swarmer.node.registrator.metadata import Attributes
 from swarmer.node.registrator.services import Service
 from swarmer.node.registrator.signals import Signals
+from swarmer.node.registrator.watcher import Registrator
 
 TARGET = Target("node:web:80", "10.0.0.1", 8080, 80, "c0ffee")
 KINDS = ("http", "https", "cmd", "script", "ttl", "tcp", "grpc")
@@ -268,3 +270,31 @@ def test_what_is_followed_anew_runs_once_at_a_time(commands: Commands, signals: 
     # At most what had begun before it was no longer followed; none of those is scheduled again.
     assert len(commands._due) <= 6
     assert sum(1 for *_, known in commands._due if commands._is_followed(known)) == 1
+
+
+def run_commands(made: Registrator) -> None:
+    made.commands.start()
+    made._todo.add(made.signals.take(10))
+    turn(made)
+    made.commands.follow({})
+
+
+@pytest.mark.parametrize("initial", [(), ("SERVICE_CHECK_INITIAL_STATUS=passing",)])
+def test_the_outcome_of_a_command_is_reported_when_there_is_one(initial: tuple[str, ...]) -> None:
+    node = Node()
+    node.containers.append(plain("SERVICE_CHECK_SCRIPT=exit 0", *initial))
+    made = node.registrator()
+    turn(made)
+    assert node.consul.statuses() == {"passing" if initial else "critical"}
+    run_commands(made)
+    assert node.consul.statuses() == {"passing"}
+    # Another registrator has not run the command at first.
+    for known in ("passing", "warning", "critical"):
+        for check in node.consul.checks.values():
+            check["Status"] = known
+        made = node.registrator()
+        turn(made)
+        turn(made, later=3600)
+        assert node.consul.statuses() == {known}
+    run_commands(made)
+    assert node.consul.statuses() == {"passing"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from swarmer.node.registrator.engine import DockerAway, Engine
+from swarmer.node.docker_engine import Engine, EngineError
 from swarmer.node.registrator.hosts import host_address, is_local, lookup
 from swarmer.node.registrator.inventory import Inventory, summary
 
@@ -46,8 +46,8 @@ def test_where_nobody_tells_the_agents_address_is_all_there_is(caplog: pytest.Lo
 
 
 def test_an_engine_that_is_not_there_is_away(tmp_path: Path) -> None:
-    with pytest.raises(DockerAway):
-        Engine(f"unix://{tmp_path}/docker.sock").ask("info")
+    with pytest.raises(EngineError):
+        Engine(f"unix://{tmp_path}/docker.sock").call("GET", "/info")
 
 
 def test_a_process_that_ended_takes_its_container_along() -> None:

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -107,13 +106,6 @@ def _machine(folder: Path, report: Report) -> dict[str, str]:
 def _node(folder: Path, report: Report) -> dict[str, str]:
     """Our own files on top of the layers below."""
     packages = folder / "packages"
-    stream(
-        [
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"),
-            *("--target", str(packages), "--requirement", str(RECIPE / "node-requirements.txt")),
-        ],
-        report,
-    )
     for module in recipe.NODE_MODULES:
         source, target = REPOSITORY / module, packages / module
         if source.is_dir():

@@ -29,7 +29,7 @@ DEBIAN_CONSUL: Final = (1, 8, 7)
 NODE_MODULES = ("swarmer/__init__.py", "swarmer/ports.py", "swarmer/node")
 
 #: The other parts of the layer `node`, relative to the recipe.
-NODE_FILES = ("customize.sh", "masked.txt", "generators.txt", "node-requirements.txt", "rootfs")
+NODE_FILES = ("customize.sh", "masked.txt", "generators.txt", "rootfs")
 
 #: The parts of the layer `machine`, relative to `machine/` of the recipe.
 MACHINE_FILES = ("install.sh", "packages.txt", "masked.txt", "rootfs", "vagrant.pub")

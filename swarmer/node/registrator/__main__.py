@@ -7,7 +7,8 @@ import sys
 import threading
 from pathlib import Path
 
-from swarmer.node.registrator.catalog import Unreachable, connect
+from swarmer.node.consul_agent import Refused
+from swarmer.node.registrator.catalog import connect
 from swarmer.node.registrator.command_line import UsageError, parse
 from swarmer.node.registrator.watcher import Registrator
 
@@ -16,7 +17,6 @@ def main(arguments: list[str]) -> int:
     """Run until a signal ends it; 2 for a wrong command line, 1 for an error, or when consul is never reached."""
     # systemd's journal adds time and name itself.
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    logging.getLogger("urllib3").setLevel(logging.ERROR)
     try:
         options = parse(arguments)
     except UsageError as error:
@@ -25,13 +25,13 @@ def main(arguments: list[str]) -> int:
     # What is registered stays registered: the next run takes over where this one ends.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     threading.excepthook = _end
-    registrator = Registrator(options, lambda: connect(options.consul))
     try:
+        registrator = Registrator(options, lambda: connect(options.consul))
         registrator.start()
         if folder := os.environ.get("RUNTIME_DIRECTORY"):
             registrator.forget_last_boot(Path(folder))
         registrator.run()
-    except Unreachable as error:
+    except Refused as error:
         logging.error("consul at %r is not reached: %s", options.consul, error)
         return 1
     except KeyboardInterrupt:

@@ -1,13 +1,14 @@
 """The consul agent of this node: what it holds, and how that is changed."""
 
+import http.client
 import logging
-from collections.abc import Iterable
+import ssl
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final
+from urllib.parse import quote
 
-import consul
-import requests
-
-from swarmer.node.patience import patient
+from swarmer.node.consul_agent import Agent, Refused, Silent
 from swarmer.node.registrator.checks import Check, Status
 from swarmer.node.registrator.options import Consul
 from swarmer.node.registrator.plan import Plan, Registered
@@ -15,46 +16,43 @@ from swarmer.node.registrator.services import Service
 
 logger = logging.getLogger(__name__)
 
-#: Seconds until an agent that says nothing counts as unreachable.
-TIMEOUT: Final = patient(5.0)
-
-#: What a consul that restarts, is slow or has no leader raises. A refusal is not among them.
-UNREACHABLE: Final = (requests.RequestException, consul.Timeout)
+#: The last word of a path that reports a status.
+_REPORT: Final = {Status.PASSING: "pass", Status.WARNING: "warn", Status.CRITICAL: "fail"}
 
 
-class Unreachable(Exception):
-    """The agent doesn't answer, or can't do its work now; another try may succeed."""
+def connect(options: Consul) -> Agent:
+    """A client of the agent.
 
-
-def connect(options: Consul) -> consul.Consul:
-    """A client of the agent."""
-    client = consul.Consul(
-        host=options.url_host,
-        port=options.port,
-        scheme=options.scheme,
-        verify=options.ca or True,
-        cert=(options.certificate, options.key) if options.certificate else None,
-        connections_timeout=TIMEOUT,
-    )
-    # The constructor prefers CONSUL_HTTP_TOKEN over what it is given, and so over a token file.
-    client.token = options.token
-    return client
+    Raises:
+        Refused: a certificate or key can't be read.
+    """
+    if options.scheme == "http":
+        return Agent(options.token or "", connection=http.client.HTTPConnection(options.host, options.port))
+    try:
+        context = ssl.create_default_context(cafile=options.ca)
+        if options.certificate:
+            context.load_cert_chain(options.certificate, options.key)
+    except OSError as error:
+        files = ", ".join(file for file in (options.ca, options.certificate, options.key) if file)
+        raise Refused(f"{files}: {error}") from error
+    connection = http.client.HTTPSConnection(options.host, options.port, context=context)
+    return Agent(options.token or "", connection=connection)
 
 
 class Catalog:
     """The services and checks that the agent holds."""
 
-    def __init__(self, client: Any) -> None:
-        self.client = client
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
         self._refusals: dict[str, str] = {}
 
     def address(self) -> str:
         """The address that the agent tells its cluster.
 
         Raises:
-            Unreachable: it can't be asked.
+            Refused: it doesn't answer, or not yet: at a cluster's first boot it doesn't know the token.
         """
-        return str(self._read(self.client.agent.self)["Member"]["Addr"])
+        return str(self.agent.call("GET", "agent/self")["Member"]["Addr"])
 
     def check_known(self) -> None:
         """Make sure that services of this node can get into the cluster's catalog.
@@ -63,26 +61,26 @@ class Catalog:
         don't have, and consul tries again only after a minute. Without servers that answer, nobody waits.
 
         Raises:
-            Unreachable: the catalog doesn't know the node yet.
+            Refused: the catalog doesn't know the node yet.
         """
         try:
-            name = self._read(self.client.agent.self)["Config"]["NodeName"]
-            _, known = self._read(lambda: self.client.catalog.node(name, consistency="stale"))
-        except Unreachable:
+            name = self.agent.call("GET", "agent/self")["Config"]["NodeName"]
+            known = self.agent.call("GET", f"catalog/node/{quote(name)}?stale")
+        except Refused:
             return
-        # Of a member that only gossip has told of, there is no metadata.
+        # Of a member that only gossip has reported, there is no metadata.
         if not known or not known["Node"]["Meta"]:
-            raise Unreachable("the catalog doesn't know this node yet")
+            raise Refused("the catalog doesn't know this node yet")
 
     def registered(self) -> list[Registered]:
         """All services of the agent, whoever registered them.
 
         Raises:
-            Unreachable: it can't be asked.
+            Refused: it doesn't answer, or not yet: at a cluster's first boot it doesn't know the token.
         """
-        services = self._read(self.client.agent.services) or {}
+        services = self.agent.call("GET", "agent/services") or {}
         checks: dict[str, dict[str, str]] = {}
-        for check in (self._read(self.client.agent.checks) or {}).values():
+        for check in (self.agent.call("GET", "agent/checks") or {}).values():
             checks.setdefault(check["ServiceID"], {})[check["CheckID"]] = check["Status"]
         return [
             Registered(
@@ -104,23 +102,23 @@ class Catalog:
             The IDs of services whose step was refused; why is in the log.
 
         Raises:
-            Unreachable: the agent stopped answering; what is left is in the next plan again.
+            Silent: the agent doesn't answer any more; what is left is in the next plan again.
         """
         refused = [service.id for service in plan.refused]
         for service in plan.refused:
             self._complain(service.id, f"{service.id} is not registered: another program's service has that ID")
         for identity in plan.deregister:
-            if self._step("deregister", identity, lambda identity=identity: self._deregister(identity)):
+            if self._step("deregister", identity, partial(self._deregister, identity)):
                 logger.info("removed %s", identity)
             else:
                 refused.append(identity)
         for service in plan.register:
-            if self._step("register", service.id, lambda service=service: self._register(service)):
+            if self._step("register", service.id, partial(self._register, service)):
                 logger.info("added %s as %s at %s:%s", service.id, service.name, service.address, service.port)
             else:
                 refused.append(service.id)
         for check in plan.report:
-            if not self._step("report", check.id, lambda check=check: self._report(check)):
+            if not self._step("report", check.id, partial(self._report, check)):
                 refused.append(check.id)
         self._refusals = {identity: text for identity, text in self._refusals.items() if identity in refused}
         return refused
@@ -132,52 +130,34 @@ class Catalog:
             logger.error(text)
 
     def _register(self, service: Service) -> None:
-        definitions = [_definition(check) for check in service.checks]
-        self.client.agent.service.register(
-            service.name,
-            service_id=service.id,
-            address=service.address,
-            port=service.port,
-            tags=list(service.tags),
-            meta=dict(service.meta),
-            check=definitions[0] if definitions else None,
-            extra_checks=definitions[1:],
-            replace_existing_checks=True,
-        )
+        definition = {
+            "Name": service.name,
+            "ID": service.id,
+            "Address": service.address,
+            "Port": service.port,
+            "Tags": list(service.tags),
+            "Meta": dict(service.meta),
+            "Checks": [_definition(check) for check in service.checks],
+        }
+        self.agent.call("PUT", "agent/service/register?replace-existing-checks=true", definition)
 
     def _deregister(self, identity: str) -> None:
-        self.client.agent.service.deregister(identity)
+        self.agent.call("PUT", f"agent/service/deregister/{quote(identity, safe='')}")
 
     def _report(self, check: Check) -> None:
         # Without a note: a changed output would be written to the catalog, even with an unchanged status.
-        report = {
-            Status.PASSING: self.client.agent.check.ttl_pass,
-            Status.WARNING: self.client.agent.check.ttl_warn,
-            Status.CRITICAL: self.client.agent.check.ttl_fail,
-        }
-        report[check.status or Status.CRITICAL](check.id)
+        self.agent.call("PUT", f"agent/check/{_REPORT[check.status or Status.CRITICAL]}/{quote(check.id, safe='')}")
 
-    def _step(self, verb: str, identity: str, step: Any) -> bool:
+    def _step(self, verb: str, identity: str, step: Callable[[], None]) -> bool:
         """Take a step; False when consul refused it."""
         try:
-            self._call(step)
-        except consul.ConsulException as error:
-            self._complain(identity, f"consul refused to {verb} {identity}: {error}")
+            step()
+        except Silent:
+            raise
+        except Refused as refused:
+            self._complain(identity, f"consul refused to {verb} {identity}: {refused.reason}")
             return False
         return True
-
-    def _read(self, call: Any) -> Any:
-        """Ask something. A refusal is temporary too: at a cluster's first boot the token isn't known yet."""
-        try:
-            return self._call(call)
-        except consul.ConsulException as error:
-            raise Unreachable(str(error)) from error
-
-    def _call(self, call: Any) -> Any:
-        try:
-            return call()
-        except UNREACHABLE as error:
-            raise Unreachable(f"{type(error).__name__}: {error}") from error
 
 
 def _definition(check: Check) -> dict[str, Any]:

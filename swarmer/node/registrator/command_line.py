@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
+from swarmer.node.docker_engine import SCHEMES
 from swarmer.node.registrator.options import Consul, Options
 
 #: Options that are switches. Go programs also take them as `-internal=true`.
@@ -45,6 +46,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         raise UsageError("-retry-attempts is -1 for endless tries, or the number of them")
     if found.ip and not _is_address(found.ip):
         raise UsageError(f"-ip {found.ip} is not an address")
+    if urllib.parse.urlsplit(found.docker).scheme not in SCHEMES:
+        raise UsageError(f"-docker {found.docker} is not unix://PATH or tcp://HOST:PORT")
     consul = _consul(found)
     return Options(
         consul=consul,
@@ -85,7 +88,8 @@ def _parser(environment: Mapping[str, str]) -> _Parser:
     option("retry-interval", type=int, default=2000, help="milliseconds between two tries")
     option("cleanup", action="store_true", help="remove dangling services; always done, with or without this option")
     option("hostname", default=socket.gethostname(), help="name of this host in IDs of services")
-    option("docker", default=environment.get("DOCKER_HOST") or Options.docker, help="URL of the docker engine")
+    engine = environment.get("DOCKER_HOST") or Options.docker
+    option("docker", default=engine, help="unix://PATH or tcp://HOST:PORT of the docker engine")
 
     def variable(*names: str) -> str | None:
         return next((environment[name] for name in names if environment.get(name)), None)

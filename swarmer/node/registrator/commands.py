@@ -4,7 +4,6 @@ import contextlib
 import heapq
 import itertools
 import logging
-import math
 import os
 import select
 import signal
@@ -17,10 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import docker
-
 from swarmer.node.registrator.checks import Command, Status
-from swarmer.node.registrator.engine import UNREACHABLE
+from swarmer.node.registrator.engine import Engine
 from swarmer.node.registrator.services import Service
 from swarmer.node.registrator.signals import Changes, Signals
 
@@ -68,7 +65,7 @@ class Commands(threading.Thread):
 
     def __init__(self, docker_url: str, signals: Signals) -> None:
         super().__init__(name="commands", daemon=True)
-        self.docker_url = docker_url
+        self.engine = Engine(docker_url)
         self.signals = signals
         self._pool = ThreadPoolExecutor(AT_ONCE, "command")
         self._condition = threading.Condition()
@@ -139,36 +136,18 @@ class Commands(threading.Thread):
             self.signals.report(Changes(consul=True))
 
     def _in_container(self, command: Command) -> tuple[int, str]:
-        client: Any = docker.APIClient(base_url=self.docker_url, version="auto", timeout=math.ceil(command.timeout))
         deadline = time.monotonic() + command.timeout
-        try:
-            execution = client.exec_create(command.container, ["/bin/sh", "-c", command.text])["Id"]
-            output = client.exec_start(execution, stream=True)
-            # The client waits for output without an end: closing what it reads from ends that.
-            timer = threading.Timer(command.timeout, _close, [output])
-            timer.start()
-            said = b""
-            with contextlib.suppress(*UNREACHABLE):
-                for chunk in output:
-                    said = (said + chunk)[-KEPT:]
-            timer.cancel()
-            while (state := client.exec_inspect(execution))["Running"]:
-                if time.monotonic() >= deadline:
-                    # Docker can't end it, and closing its output doesn't.
-                    if _is_within(command.container, state["Pid"]):
-                        _kill(state["Pid"])
-                    return _too_long(command)
-                time.sleep(_POLL)
-        finally:
-            client.close()
+        execution = self.engine.begin_command(command.container, ["/bin/sh", "-c", command.text])
+        said = self.engine.run_command(execution, deadline=deadline, keep=KEPT)
+        while (state := self.engine.command(execution))["Running"]:
+            if time.monotonic() >= deadline:
+                # Docker can't end it, and closing its output doesn't.
+                if _is_within(command.container, state["Pid"]):
+                    _kill(state["Pid"])
+                return _too_long(command)
+            time.sleep(_POLL)
         code = state["ExitCode"]
         return -1 if code is None else int(code), said.decode(errors="replace")
-
-
-def _close(output: Any) -> None:
-    # It may just have ended by itself.
-    with contextlib.suppress(*UNREACHABLE):
-        output.close()
 
 
 def _here(command: Command) -> tuple[int, str]:

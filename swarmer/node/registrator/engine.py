@@ -1,62 +1,89 @@
-"""Asking the docker engine, over a connection that is made anew when it broke."""
+"""The docker engine, as far as it is about containers and the services of a swarm."""
 
-from typing import Any, Final
+import contextlib
+import http.client
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any, Final, cast
+from urllib.parse import quote
 
-import docker
-import docker.errors
-import requests
-import urllib3.exceptions
+from swarmer.node import docker_engine
+from swarmer.node.docker_engine import EngineError, ask
 
-from swarmer.node.patience import patient
+#: Seconds until an engine that doesn't answer counts as away.
+TIMEOUT: Final = 10.0
 
-#: Seconds until an engine that says nothing counts as away.
-TIMEOUT: Final = round(patient(10))
-
-#: What a docker engine that restarts, is slow or is away makes its client raise.
-UNREACHABLE: Final = (
-    docker.errors.DockerException,
-    requests.RequestException,
-    urllib3.exceptions.HTTPError,
-    OSError,
-    ValueError,
-)
+#: Docker's inspection of a container, or an element of one of its lists.
+Inspection = Mapping[str, Any]
 
 
-class DockerAway(Exception):
-    """The docker engine doesn't answer; another try may succeed."""
+class Engine(docker_engine.Engine):
+    """A docker engine with containers. All methods raise `EngineError`."""
 
+    def containers(self, *, ended: bool) -> list[Inspection]:
+        """The list of containers.
 
-class Refused(DockerAway):
-    """Docker answered with an error."""
-
-
-class Missing(Refused):
-    """Docker knows no such container."""
-
-
-class Engine:
-    """A docker engine. Not to be shared by threads."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._client: Any = None
-
-    def ask(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """Call a method of docker's client.
-
-        Raises:
-            DockerAway: there was no answer, or (Missing, Refused) an error.
+        Args:
+            ended: also those that don't run.
         """
+        return cast("list[Inspection]", self._get(f"/containers/json?all={int(ended)}"))
+
+    def container(self, identity: str) -> dict[str, Any]:
+        """The inspection of a container."""
+        return cast("dict[str, Any]", self._get(f"/containers/{quote(identity, safe='')}/json"))
+
+    def image(self, identity: str) -> Inspection:
+        """The inspection of an image."""
+        return cast("Inspection", self._get(f"/images/{quote(identity, safe=':')}/json"))
+
+    def services(self) -> list[Inspection]:
+        """The services of the swarm, with their `ServiceStatus`; only a manager can list them."""
+        return cast("list[Inspection]", self._get("/services?status=true"))
+
+    def begin_command(self, container: str, command: list[str]) -> str:
+        """Prepare a command in a container; its ID."""
+        body = {"AttachStdout": True, "AttachStderr": True, "Cmd": command}
+        return str(self.call("POST", f"/containers/{container}/exec", body, timeout=TIMEOUT)["Id"])
+
+    def run_command(self, identity: str, *, deadline: float, keep: int) -> bytes:
+        """Run a prepared command until its output ends, or until the deadline.
+
+        Args:
+            deadline: on the monotonic clock.
+            keep: how many bytes of the output are returned, its last ones.
+        """
+        connection = self.connection(TIMEOUT)
         try:
-            if self._client is None:
-                self._client = docker.APIClient(base_url=self.url, version="auto", timeout=TIMEOUT)
-            return getattr(self._client, method)(*arguments, **options)
-        except docker.errors.NotFound as error:
-            raise Missing(str(error)) from error
-        except docker.errors.APIError as error:
-            raise Refused(str(error)) from error
-        except UNREACHABLE as error:
-            if self._client is not None:
-                self._client.close()
-                self._client = None
-            raise DockerAway(type(error).__name__) from error
+            connection.connect()
+            own_socket = connection.sock  # http.client gives it away with an answer of unknown length
+            body = {"Detach": False, "Tty": False}
+            return _output(ask(connection, "POST", f"/exec/{identity}/start", body), own_socket, deadline, keep)
+        except (OSError, http.client.HTTPException) as error:
+            raise EngineError(f"docker doesn't answer: {type(error).__name__}: {error}") from error
+        finally:
+            connection.close()
+
+    def command(self, identity: str) -> Inspection:
+        """The inspection of a command."""
+        return cast("Inspection", self._get(f"/exec/{identity}/json"))
+
+    def _get(self, path: str) -> Any:
+        return self.call("GET", path, timeout=TIMEOUT)
+
+
+def _output(answer: http.client.HTTPResponse, own_socket: socket.socket, deadline: float, keep: int) -> bytes:
+    """The end of what a command writes. Docker sends frames: eight bytes, the last four of them the length, then text.
+
+    What is missing when the deadline passes, or the connection breaks, is missing.
+    """
+    kept = received = b""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        while (left := deadline - time.monotonic()) > 0:
+            own_socket.settimeout(left)
+            if not (chunk := answer.read1(65536)):
+                break
+            received += chunk
+            while len(received) >= 8 and len(received) >= (end := 8 + int.from_bytes(received[4:8])):
+                kept, received = (kept + received[8:end])[-keep:], received[end:]
+    return kept

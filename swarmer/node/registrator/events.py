@@ -1,14 +1,14 @@
 """Docker's event stream, turned into changes that the loop has to look at."""
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlencode
 
-import docker
-
-from swarmer.node.registrator.engine import TIMEOUT, UNREACHABLE
+from swarmer.node.docker_engine import Engine, EngineError
 from swarmer.node.registrator.signals import Backoff, Changes, Signals
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class EventStream(threading.Thread):
 
     def __init__(self, url: str, signals: Signals) -> None:
         super().__init__(name="events", daemon=True)
-        self.url = url
+        self.engine = Engine(url)
         self.signals = signals
         self.connected = threading.Event()
         # Docker subscribes a moment after it has answered, so that even the first request looks back.
@@ -61,23 +61,20 @@ class EventStream(threading.Thread):
             try:
                 self._listen(backoff)
                 logger.warning("docker closed the event stream")
-            except UNREACHABLE as error:
-                logger.warning("no events from docker: %s", type(error).__name__)
+            except EngineError as error:
+                logger.warning("no events from docker: %s", error)
             self.connected.clear()
             self.signals.report(Changes(consul=True))
             time.sleep(backoff.next())
 
     def _listen(self, backoff: Backoff) -> None:
-        client: Any = docker.APIClient(base_url=self.url, version="auto", timeout=TIMEOUT)
-        try:
-            stream = client.events(since=self._since, filters=_FILTERS, decode=True)
-            self.connected.set()
-            self.signals.report(Changes(everything=True, swarm=True))
-            for event in stream:
-                backoff.reset()
-                if nanoseconds := event.get("timeNano"):
-                    self._since = f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09}"
-                if changes := changes_of(event):
-                    self.signals.report(changes)
-        finally:
-            client.close()
+        for event in self.engine.events(urlencode({"since": self._since, "filters": json.dumps(_FILTERS)})):
+            if not event:
+                self.connected.set()
+                self.signals.report(Changes(everything=True, swarm=True))
+                continue
+            backoff.reset()
+            if nanoseconds := event.get("timeNano"):
+                self._since = f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09}"
+            if changes := changes_of(event):
+                self.signals.report(changes)

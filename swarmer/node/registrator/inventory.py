@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from swarmer.node.docker_engine import NotFound
 from swarmer.node.registrator.addresses import Inspection
-from swarmer.node.registrator.engine import Engine, Missing
+from swarmer.node.registrator.engine import Engine
 from swarmer.node.registrator.image_scripts import Config, has_script, without_scripts_of
 
 
@@ -34,7 +35,7 @@ class Inventory:
         """Inspect some containers anew.
 
         Raises:
-            DockerAway: they can't be.
+            EngineError: they can't be.
         """
         for identity in sorted(identities):
             self._inspect(identity)
@@ -43,9 +44,9 @@ class Inventory:
         """Compare with docker's list, and inspect the containers that it shows in another state than before.
 
         Raises:
-            DockerAway: it can't be asked.
+            EngineError: it can't be asked.
         """
-        listed = {item["Id"]: summary(item) for item in self.engine.ask("containers", all=self.with_ended)}
+        listed = {item["Id"]: summary(item) for item in self.engine.containers(ended=self.with_ended)}
         for identity in set(self.containers) - set(listed):
             self._forget(identity)
         for identity, state in sorted(listed.items()):
@@ -82,8 +83,8 @@ class Inventory:
     def _inspect(self, identity: str) -> None:
         self._summaries.pop(identity, None)
         try:
-            inspection: dict[str, Any] = self.engine.ask("inspect_container", identity)
-        except Missing:
+            inspection = self.engine.container(identity)
+        except NotFound:
             self._forget(identity)
             self._dead.pop(identity, None)
             return
@@ -107,8 +108,8 @@ class Inventory:
         """What the image of a container brings; everything that the container has, where the image is gone."""
         found: Config
         try:
-            found = self.engine.ask("inspect_image", inspection["Image"])["Config"] or {}
-        except Missing:
+            found = self.engine.image(inspection["Image"])["Config"] or {}
+        except NotFound:
             found = inspection["Config"]  # nobody can tell any more whose a script is
         return found
 

@@ -5,6 +5,7 @@ them in consul's key-value store, one key per service; every node watches that p
 time the sign of life of the consul agent: when it breaks and works again, the agent was away.
 """
 
+import base64
 import json
 import logging
 import threading
@@ -13,10 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import consul
-
+from swarmer.node.consul_agent import Agent, Answer, Refused, Silent
 from swarmer.node.patience import patient
-from swarmer.node.registrator.catalog import UNREACHABLE, Unreachable
 from swarmer.node.registrator.signals import Backoff, Changes, Lasting, Signals
 from swarmer.node.registrator.swarm import SwarmService, announced_labels
 
@@ -24,11 +23,11 @@ logger = logging.getLogger(__name__)
 
 PREFIX: Final = "registrator/swarm/"
 
-#: How long a watch may go unanswered, in consul's notation.
-WAIT: Final = "60s"
-
 #: Seconds until the next try where the token may not read the prefix.
 FORBIDDEN_PAUSE: Final = patient(5.0)
+
+#: The status of a refusal for lack of rights.
+FORBIDDEN: Final = 403
 
 #: Consul's refusal of a token that it doesn't know, or not yet. It may have no rights, or many.
 UNKNOWN_TOKEN: Final = "ACL not found"
@@ -54,14 +53,14 @@ class LabelWatch(threading.Thread):
         forbidden: whether consul refused to let the token read the store.
     """
 
-    def __init__(self, client: Any, signals: Signals) -> None:
+    def __init__(self, agent: Agent, signals: Signals) -> None:
         """Begin with no labels.
 
         Args:
-            client: for the watch alone: it waits for an answer most of the time.
+            agent: for the watch alone: it waits for an answer most of the time.
         """
         super().__init__(name="labels", daemon=True)
-        self.client = client
+        self.agent = agent
         self.signals = signals
         self.entries: Mapping[str, Entry] | None = None
         self.forbidden = False
@@ -77,28 +76,27 @@ class LabelWatch(threading.Thread):
         return {identity: entry.labels for identity, entry in (self.entries or {}).items()}
 
     def run(self) -> None:
-        index, away, backoff = None, False, Backoff()
+        away, backoff = False, Backoff()
+        watch = self.agent.watch(f"kv/{PREFIX}?recurse")
         while True:
             try:
-                fresh, entries = self.client.kv.get(PREFIX, recurse=True, index=index, wait=WAIT)
+                changed = self._take(watch.next())
                 backoff.reset()
-                # An index that goes back means a restored state: begin anew.
-                index = None if index is not None and int(fresh) < int(index) else fresh
-                changed = self._take(entries or ())
                 if changed or away:
                     self.signals.report(Changes(consul=True))
                 away = False
-            except consul.ACLPermissionDenied as error:
-                index = None
-                self._take_refusal(str(error))
-                time.sleep(FORBIDDEN_PAUSE)
-            except (*UNREACHABLE, consul.ConsulException):
-                index, away = None, True
-                time.sleep(backoff.next())
+            except Refused as refused:
+                if refused.status == FORBIDDEN:
+                    self._take_refusal(str(refused))
+                    time.sleep(FORBIDDEN_PAUSE)
+                else:
+                    away = True
+                    time.sleep(backoff.next())
 
-    def _take(self, entries: Iterable[Mapping[str, Any]]) -> bool:
+    def _take(self, answer: Answer) -> bool:
         """Whether the labels differ from before, or are known for the first time."""
         unread, before = self.entries is None, self.labels
+        entries: list[dict[str, Any]] = answer.json() if answer.status == 200 else []
         self.entries = {
             entry["Key"].removeprefix(PREFIX): Entry(decoded(entry["Value"]), entry["ModifyIndex"]) for entry in entries
         }
@@ -114,15 +112,15 @@ class LabelWatch(threading.Thread):
 class Sharer:
     """Writes the labels that a watch doesn't show yet."""
 
-    def __init__(self, watch: LabelWatch, client: Any, token: str | None) -> None:
+    def __init__(self, watch: LabelWatch, agent: Agent, token: str | None) -> None:
         """Write nothing yet.
 
         Args:
-            client: of the thread that shares.
+            agent: of the thread that shares.
             token: by which the store may be written; None not to share any.
         """
         self.watch = watch
-        self.client = client
+        self.agent = agent
         self.token = token
         self._missed = Lasting(MISSED)
         self._refusal = ""
@@ -141,7 +139,7 @@ class Sharer:
             entries: what the watch showed then.
 
         Raises:
-            Unreachable: consul didn't answer.
+            Silent: consul doesn't answer.
         """
         if self.token is None:
             return True
@@ -160,24 +158,25 @@ class Sharer:
         try:
             for identity, labels in missing.items():
                 index = entries[identity].index if identity in entries else 0
-                self.client.kv.put(PREFIX + identity, json.dumps(labels, sort_keys=True), cas=index, token=self.token)
+                content = json.dumps(labels, sort_keys=True).encode()
+                self.agent.call("PUT", f"kv/{PREFIX}{identity}?cas={index}", content, token=self.token)
             for identity in long_gone:
-                self.client.kv.delete(PREFIX + identity, cas=entries[identity].index, token=self.token)
-        except UNREACHABLE as error:
-            raise Unreachable(f"{type(error).__name__}: {error}") from error
-        except consul.ConsulException as error:
-            if self._refusal != str(error):
-                logger.error("labels of swarm services can't be shared: %s", error)
-            self._refusal = str(error)
+                self.agent.call("DELETE", f"kv/{PREFIX}{identity}?cas={entries[identity].index}", token=self.token)
+        except Silent:
+            raise
+        except Refused as refused:
+            if self._refusal != str(refused):
+                logger.error("labels of swarm services can't be shared: %s", refused)
+            self._refusal = str(refused)
             return False
         self._refusal = ""
         return not missing and not gone
 
 
-def decoded(value: bytes | None) -> dict[str, str]:
-    """The labels in an entry; none when it holds something else."""
+def decoded(value: str | None) -> dict[str, str]:
+    """The labels in an entry, as consul shows its value; none when it holds something else."""
     try:
-        labels = json.loads(value or b"{}")
+        labels = json.loads(base64.b64decode(value or "") or b"{}")
     except ValueError:
         return {}
     if not isinstance(labels, dict):

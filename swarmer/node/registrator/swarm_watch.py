@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from swarmer.node.consul_agent import Refused
+from swarmer.node.docker_engine import EngineError, EngineRefused
 from swarmer.node.patience import patient
-from swarmer.node.registrator.catalog import Unreachable
-from swarmer.node.registrator.engine import DockerAway, Engine, Refused
+from swarmer.node.registrator.engine import Engine
 from swarmer.node.registrator.shared_labels import Entry, Sharer
 from swarmer.node.registrator.signals import Changes, Lasting, Signals
 from swarmer.node.registrator.swarm import SwarmService
@@ -78,7 +79,7 @@ class SwarmWatch(threading.Thread):
             entries = self.sharer.watch.entries
             try:
                 swarm = self._look()
-            except DockerAway:
+            except EngineError:
                 self._denials.look(())
                 self.sharer.interrupt()
                 continue
@@ -109,7 +110,7 @@ class SwarmWatch(threading.Thread):
     def _share(self, services: tuple[SwarmService, ...], entries: Mapping[str, Entry] | None) -> bool:
         try:
             return self.sharer.share(services, entries)
-        except Unreachable as error:
+        except Refused as error:
             logger.warning("labels of swarm services can't be shared: %s; trying again", error)
             return False
 
@@ -117,12 +118,11 @@ class SwarmWatch(threading.Thread):
         """Ask once.
 
         Raises:
-            DockerAway: the engine doesn't answer, or manages a swarm without a quorum.
+            EngineError: the engine doesn't answer, or manages a swarm without a quorum.
         """
         try:
-            return Swarm(is_manager=True, services=tuple(self.engine.ask("services", status=True)))
-        except Refused:
-            state = self.engine.ask("info").get("Swarm") or {}
-            if state.get("ControlAvailable") or state.get("LocalNodeState") not in ("active", "inactive"):
+            return Swarm(is_manager=True, services=tuple(self.engine.services()))
+        except EngineRefused:
+            if self.engine.swarm_state() not in ("active/worker", "inactive"):
                 raise
             return Swarm(services=())

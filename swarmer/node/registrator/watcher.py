@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from swarmer.node.consul_agent import Agent, Refused
+from swarmer.node.docker_engine import EngineError
 from swarmer.node.patience import patient
-from swarmer.node.registrator.catalog import Catalog, Unreachable, reported_ids
+from swarmer.node.registrator.catalog import Catalog, reported_ids
 from swarmer.node.registrator.commands import Commands
-from swarmer.node.registrator.engine import DockerAway
 from swarmer.node.registrator.events import EventStream
 from swarmer.node.registrator.exits import Exits
 from swarmer.node.registrator.hosts import host_address
@@ -40,7 +41,7 @@ REFUSED_PAUSE: Final = patient(5.0)
 class Registrator:
     """One node's registrator."""
 
-    def __init__(self, options: Options, connect: Callable[[], Any]) -> None:
+    def __init__(self, options: Options, connect: Callable[[], Agent]) -> None:
         """Touch nothing yet.
 
         Args:
@@ -48,8 +49,7 @@ class Registrator:
         """
         self.options = options
         self.signals = Signals()
-        self.client = connect()
-        self.catalog = Catalog(self.client)
+        self.catalog = Catalog(connect())
         self.inventory = Inventory(options.docker, with_ended=not options.deregister_always)
         self.events = EventStream(options.docker, self.signals)
         self.watch = LabelWatch(connect(), self.signals)
@@ -70,7 +70,7 @@ class Registrator:
         """Wait for consul, as often as the options say.
 
         Raises:
-            Unreachable: it never answered.
+            Refused: it never answered.
         """
         said = ""
         for attempt in itertools.count():
@@ -79,7 +79,7 @@ class Registrator:
                 self.catalog.registered()
                 self.catalog.check_known()
                 return
-            except Unreachable as error:
+            except Refused as error:
                 if attempt == self.options.retry_attempts:
                     raise
                 if said != str(error):
@@ -96,7 +96,7 @@ class Registrator:
             folder: a folder that a reboot empties.
 
         Raises:
-            Unreachable: consul didn't answer.
+            Refused: consul didn't answer.
         """
         mark = folder / "started"
         if mark.exists():
@@ -135,7 +135,7 @@ class Registrator:
             if needed and self.inventory.complete:
                 self._agree(now)
             self._backoff.reset()
-        except (DockerAway, Unreachable) as error:
+        except (EngineError, Refused) as error:
             logger.warning("%s: %s; trying again", type(error).__name__, error)
             self._retry.at = now + self._backoff.next()
 

@@ -6,8 +6,9 @@ import threading
 from typing import NoReturn
 
 from swarmer.node.consul_agent import SEED, Agent, Refused, own_token
+from swarmer.node.docker_engine import EngineError
 from swarmer.node.patience import patient
-from swarmer.node.swarm.engine import Engine, EngineError
+from swarmer.node.swarm.engine import Engine
 from swarmer.node.swarm.member import Member
 from swarmer.node.swarm.store import Store
 

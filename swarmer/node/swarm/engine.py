@@ -1,29 +1,22 @@
-"""This node's docker engine, over its unix socket: no package but Python's own, so that it is there at once.
+"""This node's docker engine, as a member of a swarm.
 
 Source: the Engine API reference, 1.45, `swarm`, `nodes` and `events`.
 """
 
-import http.client
 import json
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from swarmer.node.patience import patient
-
-SOCKET: Final = "/run/docker.sock"
+from swarmer.node import docker_engine
+from swarmer.ports import SWARM
 
 #: Seconds until docker gives up on a change of the membership itself, and some.
 CHANGE: Final = 30.0
 
 #: A swarm node as docker's API tells it.
 SwarmNode = Mapping[str, Any]
-
-
-class EngineError(Exception):
-    """The engine doesn't answer, or says no."""
 
 
 @dataclass(frozen=True)
@@ -45,31 +38,13 @@ class Membership:
     error: str
 
 
-class Engine:
-    """The engine's HTTP API, over a connection per call: a call may wait, while others go on."""
-
-    def call(self, method: str, path: str, body: object = None, *, timeout: float = 5) -> Any:
-        """What the engine answers, from JSON.
-
-        Raises:
-            EngineError: it doesn't answer within `timeout` seconds, more on a slow node, or not with success.
-        """
-        connection = _Connection(patient(timeout))
-        try:
-            content = None if body is None else json.dumps(body)
-            connection.request(method, path, content, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            text = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise EngineError(f"docker doesn't answer: {error}") from error
-        finally:
-            connection.close()
-        if answer.status >= 300:
-            raise EngineError(f"{method} {path}: {answer.status} {_message(text)}")
-        return json.loads(text) if text.strip() else None
+class Engine(docker_engine.Engine):
+    """The engine's part of the API that is about the swarm."""
 
     def membership(self) -> Membership:
         """Where this node stands in the swarm."""
+        if self.swarm_state() == "inactive":
+            return Membership("inactive", node="", cluster="", manager=False, error="")
         swarm = self.call("GET", "/info")["Swarm"]
         return Membership(
             state=swarm["LocalNodeState"],
@@ -128,44 +103,15 @@ class Engine:
             EngineError: the engine doesn't answer.
         """
         filters = quote(json.dumps({"type": ["node"]}))
-        connection = _Connection(None)
-        try:
-            connection.request("GET", f"/events?filters={filters}")
-            answer = connection.getresponse()
-            while line := answer.readline():
-                yield json.loads(line)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise EngineError(f"docker's events end: {error}") from error
-        finally:
-            connection.close()
-
-
-class _Connection(http.client.HTTPConnection):
-    """HTTP over the engine's unix socket."""
-
-    def __init__(self, timeout: float | None) -> None:
-        super().__init__("docker")
-        self._seconds = timeout
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self._seconds)
-        self.sock.connect(SOCKET)
+        yield from self.events(f"filters={filters}")
 
 
 def _place(address: str, availability: str) -> dict[str, object]:
     """How the others reach this node, and that it listens nowhere else."""
-    listen = f"{address}:2377"
+    listen = f"{address}:{SWARM.number}"
     return {
         "ListenAddr": listen,
         "AdvertiseAddr": listen,
         "DataPathAddr": address,
         "Availability": availability,
     }
-
-
-def _message(text: bytes) -> str:
-    try:
-        return str(json.loads(text)["message"])
-    except (ValueError, KeyError, TypeError):
-        return text.decode(errors="replace").strip()

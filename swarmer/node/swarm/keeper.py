@@ -3,8 +3,9 @@
 import time
 from collections.abc import Sequence
 
+from swarmer.node.docker_engine import EngineError
 from swarmer.node.swarm import order
-from swarmer.node.swarm.engine import Engine, EngineError, SwarmNode
+from swarmer.node.swarm.engine import Engine, SwarmNode
 from swarmer.node.swarm.order import Plan, Promote, Remove, Update, Watch
 from swarmer.node.swarm.store import Records, Store
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from swarmer.node.consul_agent import Refused
+from swarmer.node.docker_engine import EngineError
 from swarmer.node.patience import patient
 from swarmer.node.swarm import order
-from swarmer.node.swarm.engine import Engine, EngineError, Membership
+from swarmer.node.swarm.engine import Engine, Membership
 from swarmer.node.swarm.keeper import Keeper
 from swarmer.node.swarm.store import Identity, Records, Store
 
