@@ -233,7 +233,7 @@ def look(swarm: SwarmWatch, script: Iterator[Listing]) -> None:
 
 def turn(made: Registrator, *, later: float = 0) -> None:
     """One turn of the main loop, which takes what was reported until now."""
-    made._todo.add(made.signals.take(0))
+    made._todo.add(made.wakeups.take(0))
     made.turn(time.monotonic() + later)
 
 

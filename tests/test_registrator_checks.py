@@ -14,7 +14,7 @@ from swarmer.node.registrator.checks import Check, Command, Status, Target, heal
 from swarmer.node.registrator.commands import Commands
 from swarmer.node.registrator.metadata import Attributes
 from swarmer.node.registrator.services import Service
-from swarmer.node.registrator.signals import Signals
+from swarmer.node.registrator.wakeups import Wakeups
 from swarmer.node.registrator.watcher import Registrator
 
 TARGET = Target("node:web:80", "10.0.0.1", 8080, 80, "c0ffee")
@@ -163,13 +163,13 @@ def test_durations(text: str, number: float) -> None:
 
 
 @pytest.fixture
-def signals() -> Signals:
-    return Signals()
+def wakeups() -> Wakeups:
+    return Wakeups()
 
 
 @pytest.fixture
-def commands(signals: Signals) -> Iterator[Commands]:
-    runner = Commands("unix:///nowhere", signals)
+def commands(wakeups: Wakeups) -> Iterator[Commands]:
+    runner = Commands("unix:///nowhere", wakeups)
     runner.start()
     yield runner
     runner.follow({})
@@ -187,40 +187,40 @@ def script(text: str, *, interval: float = 60, timeout: float = 5) -> Command:
     ("text", "status"),
     [("exit 0", Status.PASSING), ("exit 1", Status.WARNING), ("exit 2", Status.CRITICAL), ("kill $$", Status.CRITICAL)],
 )
-def test_the_exit_status_is_the_verdict(commands: Commands, signals: Signals, text: str, status: Status) -> None:
+def test_the_exit_status_is_the_verdict(commands: Commands, wakeups: Wakeups, text: str, status: Status) -> None:
     command = script(text)
     assert commands.judged(service(command)).checks[0].status is None
     commands.follow({"c": command})
-    assert signals.take(10)
+    assert wakeups.take(10)
     assert [check.status for check in commands.judged(service(command)).checks] == [status, None]
 
 
-def test_a_script_that_hangs_is_ended_with_its_children(commands: Commands, signals: Signals, tmp_path: Path) -> None:
+def test_a_script_that_hangs_is_ended_with_its_children(commands: Commands, wakeups: Wakeups, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     tmp_path.chmod(0o777)
     for folder in tmp_path.parents[:2]:
         folder.chmod(0o755)
     command = script(f"sleep 600 & echo $! > {pid}; wait", timeout=0.5)
     commands.follow({"c": command})
-    assert signals.take(10)
+    assert wakeups.take(10)
     assert commands.judged(service(command)).checks[0].status is Status.CRITICAL
     child = Path("/proc") / pid.read_text().strip() / "stat"
     assert not child.exists() or child.read_text().split()[2] == "Z"
 
 
-def test_a_script_that_never_stops_talking_is_ended_too(commands: Commands, signals: Signals) -> None:
+def test_a_script_that_never_stops_talking_is_ended_too(commands: Commands, wakeups: Wakeups) -> None:
     command = script("yes", timeout=0.3)
     commands.follow({"c": command})
-    assert signals.take(10)
+    assert wakeups.take(10)
     assert commands.judged(service(command)).checks[0].status is Status.CRITICAL
 
 
 def test_an_outcome_that_was_not_found_out_again_for_long_counts_as_failed(
-    commands: Commands, signals: Signals, monkeypatch: pytest.MonkeyPatch
+    commands: Commands, wakeups: Wakeups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = script("exit 0")
     commands.follow({"c": command})
-    assert signals.take(10)
+    assert wakeups.take(10)
     assert commands.judged(service(command)).checks[0].status is Status.PASSING
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + command.patience + 1)
@@ -228,31 +228,31 @@ def test_an_outcome_that_was_not_found_out_again_for_long_counts_as_failed(
 
 
 def test_a_script_sees_nothing_of_ours(
-    commands: Commands, signals: Signals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    commands: Commands, wakeups: Wakeups, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CONSUL_HTTP_TOKEN", "secret")
     ours = tmp_path / "ours"
     ours.touch(mode=0o600)
     command = script(f'test -z "$CONSUL_HTTP_TOKEN" && ! cat {ours}')
     commands.follow({"c": command})
-    assert signals.take(10)
+    assert wakeups.take(10)
     assert commands.judged(service(command)).checks[0].status is Status.PASSING
 
 
-def test_a_script_is_run_again_and_only_a_change_is_told(commands: Commands, signals: Signals, tmp_path: Path) -> None:
+def test_a_script_is_run_again_and_only_a_change_is_told(commands: Commands, wakeups: Wakeups, tmp_path: Path) -> None:
     command = script(f"! test -e {tmp_path}/stop", interval=0.1)
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
     commands.follow({"c": command})
-    assert signals.take(10)
+    assert wakeups.take(10)
     assert commands.judged(service(command)).checks[0].status is Status.PASSING
-    assert not signals.take(0.5)
+    assert not wakeups.take(0.5)
     (tmp_path / "stop").touch()
-    assert signals.take(10)
+    assert wakeups.take(10)
     assert commands.judged(service(command)).checks[0].status is not Status.PASSING
 
 
-def test_what_is_followed_anew_runs_once_at_a_time(commands: Commands, signals: Signals, tmp_path: Path) -> None:
+def test_what_is_followed_anew_runs_once_at_a_time(commands: Commands, wakeups: Wakeups, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.touch()
     log.chmod(0o666)
@@ -263,10 +263,10 @@ def test_what_is_followed_anew_runs_once_at_a_time(commands: Commands, signals: 
         commands.follow({"c": command})
         commands.follow({})
     commands.follow({"c": command})
-    assert signals.take(10)
+    assert wakeups.take(10)
     deadline = time.monotonic() + 0.5
     while time.monotonic() < deadline:
-        assert not signals.take(0.1)
+        assert not wakeups.take(0.1)
     # At most what had begun before it was no longer followed; none of those is scheduled again.
     assert len(commands._due) <= 6
     assert sum(1 for *_, known in commands._due if commands._is_followed(known)) == 1
@@ -274,7 +274,7 @@ def test_what_is_followed_anew_runs_once_at_a_time(commands: Commands, signals: 
 
 def run_commands(made: Registrator) -> None:
     made.commands.start()
-    made._todo.add(made.signals.take(10))
+    made._todo.add(made.wakeups.take(10))
     turn(made)
     made.commands.follow({})
 

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 import pytest
 
 from swarmer.node.registrator.exits import Exits
-from swarmer.node.registrator.signals import Changes, Signals
+from swarmer.node.registrator.wakeups import Changes, Wakeups
 
 
 @pytest.fixture
-def signals() -> Signals:
-    return Signals()
+def wakeups() -> Wakeups:
+    return Wakeups()
 
 
 @pytest.fixture
-def exits(signals: Signals) -> Exits:
-    exits = Exits(signals)
+def exits(wakeups: Wakeups) -> Exits:
+    exits = Exits(wakeups)
     exits.start()
     return exits
 
@@ -30,37 +30,37 @@ def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
         process.wait()
 
 
-def test_an_end_is_told(exits: Exits, signals: Signals, processes: list[subprocess.Popen[bytes]]) -> None:
+def test_an_end_is_told(exits: Exits, wakeups: Wakeups, processes: list[subprocess.Popen[bytes]]) -> None:
     exits.follow({"a": processes[0].pid, "b": processes[1].pid})
-    assert not signals.take(0.1)
+    assert not wakeups.take(0.1)
     processes[0].kill()
-    assert signals.take(5) == Changes(ended={"a"})
-    assert not signals.take(0.1)
+    assert wakeups.take(5) == Changes(ended={"a"})
+    assert not wakeups.take(0.1)
 
 
 def test_what_is_not_followed_any_more_is_not_told(
-    exits: Exits, signals: Signals, processes: list[subprocess.Popen[bytes]]
+    exits: Exits, wakeups: Wakeups, processes: list[subprocess.Popen[bytes]]
 ) -> None:
     exits.follow({"a": processes[0].pid, "b": processes[1].pid})
     exits.follow({"b": processes[1].pid})
     processes[0].kill()
     processes[1].kill()
-    assert signals.take(5) == Changes(ended={"b"})
+    assert wakeups.take(5) == Changes(ended={"b"})
 
 
 def test_a_container_with_another_process_is_watched_anew(
-    exits: Exits, signals: Signals, processes: list[subprocess.Popen[bytes]]
+    exits: Exits, wakeups: Wakeups, processes: list[subprocess.Popen[bytes]]
 ) -> None:
     exits.follow({"a": processes[0].pid})
     exits.follow({"a": processes[1].pid})
     processes[0].kill()
-    assert not signals.take(0.2)
+    assert not wakeups.take(0.2)
     processes[1].kill()
-    assert signals.take(5) == Changes(ended={"a"})
+    assert wakeups.take(5) == Changes(ended={"a"})
 
 
-def test_a_process_that_is_gone_already_is_told(exits: Exits, signals: Signals) -> None:
+def test_a_process_that_is_gone_already_is_told(exits: Exits, wakeups: Wakeups) -> None:
     process = subprocess.Popen(["true"])
     process.wait()
     exits.follow({"a": process.pid})
-    assert signals.take(5) == Changes(ended={"a"})
+    assert wakeups.take(5) == Changes(ended={"a"})

@@ -190,7 +190,7 @@ def test_while_labels_are_not_read_the_command_that_they_may_replace_is_not_run(
     made = node.registrator()
     turn(made)
     made.commands.start()
-    assert not made.signals.take(0.5)
+    assert not made.wakeups.take(0.5)
     turn(made)
     assert node.consul.statuses() == {"passing"}
 

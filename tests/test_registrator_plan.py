@@ -10,7 +10,7 @@ from swarmer.node.registrator.checks import Check, Status
 from swarmer.node.registrator.events import changes_of
 from swarmer.node.registrator.plan import Plan, Registered, difference
 from swarmer.node.registrator.services import CONTAINER, OWNER, Service
-from swarmer.node.registrator.signals import Backoff, Changes, Signals
+from swarmer.node.registrator.wakeups import Backoff, Changes, Wakeups
 
 NODE = "node"
 ids = st.sampled_from([f"{NODE}:web:{port}" for port in range(80, 84)] + ["mine", "theirs", "other:web:80"])
@@ -151,11 +151,11 @@ def test_events_say_what_to_look_at() -> None:
 
 
 def test_changes_are_gathered_until_they_are_taken() -> None:
-    signals = Signals()
-    signals.report(Changes(containers={"a"}))
-    signals.report(Changes(containers={"b"}, swarm=True))
-    assert signals.take(0) == Changes(containers={"a", "b"}, swarm=True)
-    assert not signals.take(0)
+    wakeups = Wakeups()
+    wakeups.report(Changes(containers={"a"}))
+    wakeups.report(Changes(containers={"b"}, swarm=True))
+    assert wakeups.take(0) == Changes(containers={"a", "b"}, swarm=True)
+    assert not wakeups.take(0)
 
 
 def test_pauses_grow_up_to_a_bound_and_begin_anew() -> None:

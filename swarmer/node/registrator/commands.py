@@ -19,7 +19,7 @@ from typing import Any, Final
 from swarmer.node.registrator.checks import Command, Status
 from swarmer.node.registrator.engine import Engine
 from swarmer.node.registrator.services import Service
-from swarmer.node.registrator.signals import Changes, Signals
+from swarmer.node.registrator.wakeups import Changes, Wakeups
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +63,10 @@ class _Followed:
 class Commands(threading.Thread):
     """Keeps the outcome of every command that is to be followed."""
 
-    def __init__(self, docker_url: str, signals: Signals) -> None:
+    def __init__(self, docker_url: str, wakeups: Wakeups) -> None:
         super().__init__(name="commands", daemon=True)
         self.engine = Engine(docker_url)
-        self.signals = signals
+        self.wakeups = wakeups
         self._pool = ThreadPoolExecutor(AT_ONCE, "command")
         self._condition = threading.Condition()
         self._followed: dict[str, _Followed] = {}
@@ -133,7 +133,7 @@ class Commands(threading.Thread):
         if status is not before:
             said = output.strip().splitlines() or [f"exit status {code}"]
             logger.info("%s is %s: %s", known.identity, status, said[-1])
-            self.signals.report(Changes(consul=True))
+            self.wakeups.report(Changes(consul=True))
 
     def _in_container(self, command: Command) -> tuple[int, str]:
         deadline = time.monotonic() + command.timeout

@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from swarmer.node.docker_engine import Engine, EngineError
-from swarmer.node.registrator.signals import Backoff, Changes, Signals
+from swarmer.node.registrator.wakeups import Backoff, Changes, Wakeups
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +47,10 @@ class EventStream(threading.Thread):
     events. `connected` tells whether there is a subscription.
     """
 
-    def __init__(self, url: str, signals: Signals) -> None:
+    def __init__(self, url: str, wakeups: Wakeups) -> None:
         super().__init__(name="events", daemon=True)
         self.engine = Engine(url)
-        self.signals = signals
+        self.wakeups = wakeups
         self.connected = threading.Event()
         # Docker subscribes a moment after it has answered, so that even the first request looks back.
         self._since = f"{time.time() - 1:.9f}"
@@ -64,17 +64,17 @@ class EventStream(threading.Thread):
             except EngineError as error:
                 logger.warning("no events from docker: %s", error)
             self.connected.clear()
-            self.signals.report(Changes(consul=True))
+            self.wakeups.report(Changes(consul=True))
             time.sleep(backoff.next())
 
     def _listen(self, backoff: Backoff) -> None:
         for event in self.engine.events(urlencode({"since": self._since, "filters": json.dumps(_FILTERS)})):
             if not event:
                 self.connected.set()
-                self.signals.report(Changes(everything=True, swarm=True))
+                self.wakeups.report(Changes(everything=True, swarm=True))
                 continue
             backoff.reset()
             if nanoseconds := event.get("timeNano"):
                 self._since = f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09}"
             if changes := changes_of(event):
-                self.signals.report(changes)
+                self.wakeups.report(changes)

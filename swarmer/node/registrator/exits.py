@@ -6,7 +6,7 @@ import select
 import threading
 from collections.abc import Mapping
 
-from swarmer.node.registrator.signals import Changes, Signals
+from swarmer.node.registrator.wakeups import Changes, Wakeups
 
 logger = logging.getLogger(__name__)
 
@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 class Exits(threading.Thread):
     """Watches the first process of each container of this machine."""
 
-    def __init__(self, signals: Signals) -> None:
+    def __init__(self, wakeups: Wakeups) -> None:
         super().__init__(name="exits", daemon=True)
-        self.signals = signals
+        self.wakeups = wakeups
         self._poll = select.epoll()
         self._lock = threading.Lock()
         self._watched: dict[str, tuple[int, int]] = {}
@@ -40,14 +40,14 @@ class Exits(threading.Thread):
                     if identity is None:
                         continue
                     self._drop(identity)
-                self.signals.report(Changes(ended={identity}))
+                self.wakeups.report(Changes(ended={identity}))
 
     def _watch(self, identity: str, pid: int) -> None:
         try:
             descriptor = os.pidfd_open(pid)
         except ProcessLookupError:
             # Gone between docker's answer and now.
-            self.signals.report(Changes(ended={identity}))
+            self.wakeups.report(Changes(ended={identity}))
             return
         except OSError as error:
             # An old kernel, or no descriptors left: docker's own event comes later, but it comes.

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from swarmer.node.consul_agent import Agent, Answer, Refused, Silent
 from swarmer.node.patience import patient
-from swarmer.node.registrator.signals import Backoff, Changes, Lasting, Signals
 from swarmer.node.registrator.swarm import SwarmService, announced_labels
+from swarmer.node.registrator.wakeups import Backoff, Changes, Lasting, Wakeups
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class LabelWatch(threading.Thread):
         forbidden: whether consul refused to let the token read the store.
     """
 
-    def __init__(self, agent: Agent, signals: Signals) -> None:
+    def __init__(self, agent: Agent, wakeups: Wakeups) -> None:
         """Begin with no labels.
 
         Args:
@@ -61,7 +61,7 @@ class LabelWatch(threading.Thread):
         """
         super().__init__(name="labels", daemon=True)
         self.agent = agent
-        self.signals = signals
+        self.wakeups = wakeups
         self.entries: Mapping[str, Entry] | None = None
         self.forbidden = False
 
@@ -83,7 +83,7 @@ class LabelWatch(threading.Thread):
                 changed = self._take(watch.next())
                 backoff.reset()
                 if changed or away:
-                    self.signals.report(Changes(consul=True))
+                    self.wakeups.report(Changes(consul=True))
                 away = False
             except Refused as refused:
                 if refused.status == FORBIDDEN:
@@ -106,7 +106,7 @@ class LabelWatch(threading.Thread):
         if not self.forbidden and UNKNOWN_TOKEN not in text:
             logger.warning("labels of swarm services can't be read: %s", text)
             self.forbidden = True
-            self.signals.report(Changes(consul=True))
+            self.wakeups.report(Changes(consul=True))
 
 
 class Sharer:

@@ -16,8 +16,8 @@ from swarmer.node.docker_engine import EngineError, EngineRefused
 from swarmer.node.patience import patient
 from swarmer.node.registrator.engine import Engine
 from swarmer.node.registrator.shared_labels import Entry, Sharer
-from swarmer.node.registrator.signals import Changes, Lasting, Signals
 from swarmer.node.registrator.swarm import SwarmService
+from swarmer.node.registrator.wakeups import Changes, Lasting, Wakeups
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class SwarmWatch(threading.Thread):
         swarm: what was last known. A manager that lost its quorum goes on with what it knew.
     """
 
-    def __init__(self, url: str, signals: Signals, sharer: Sharer) -> None:
+    def __init__(self, url: str, wakeups: Wakeups, sharer: Sharer) -> None:
         """Begin knowing nothing.
 
         Args:
@@ -59,7 +59,7 @@ class SwarmWatch(threading.Thread):
         """
         super().__init__(name="swarm", daemon=True)
         self.engine = Engine(url)
-        self.signals = signals
+        self.wakeups = wakeups
         self.sharer = sharer
         self.swarm = Swarm()
         self._shared = True
@@ -104,7 +104,7 @@ class SwarmWatch(threading.Thread):
             return
         if swarm != self.swarm:
             self.swarm = swarm
-            self.signals.report(Changes(consul=True))
+            self.wakeups.report(Changes(consul=True))
         self._shared = not swarm.is_manager or self._share(swarm.services or (), entries)
 
     def _share(self, services: tuple[SwarmService, ...], entries: Mapping[str, Entry] | None) -> bool:

@@ -21,9 +21,9 @@ from swarmer.node.registrator.options import Options
 from swarmer.node.registrator.plan import Plan, difference, with_untouched
 from swarmer.node.registrator.services import OWNER, Service, failed, is_running, swarm_service_id
 from swarmer.node.registrator.shared_labels import LabelWatch, Sharer
-from swarmer.node.registrator.signals import Backoff, Changes, Signals, Timer
 from swarmer.node.registrator.swarm import announced_labels
 from swarmer.node.registrator.swarm_watch import SwarmWatch
+from swarmer.node.registrator.wakeups import Backoff, Changes, Timer, Wakeups
 from swarmer.node.registrator.wanted import wanted
 
 logger = logging.getLogger(__name__)
@@ -48,15 +48,15 @@ class Registrator:
             connect: makes a client of the consul agent.
         """
         self.options = options
-        self.signals = Signals()
+        self.wakeups = Wakeups()
         self.catalog = Catalog(connect())
         self.inventory = Inventory(options.docker, with_ended=not options.deregister_always)
-        self.events = EventStream(options.docker, self.signals)
-        self.watch = LabelWatch(connect(), self.signals)
+        self.events = EventStream(options.docker, self.wakeups)
+        self.watch = LabelWatch(connect(), self.wakeups)
         sharer = Sharer(self.watch, connect(), options.labels_token)
-        self.swarm = SwarmWatch(options.docker, self.signals, sharer)
-        self.exits = Exits(self.signals)
-        self.commands = Commands(options.docker, self.signals)
+        self.swarm = SwarmWatch(options.docker, self.wakeups, sharer)
+        self.exits = Exits(self.wakeups)
+        self.commands = Commands(options.docker, self.wakeups)
         self.host_address = ""
         self._todo = Changes(everything=True, swarm=True)
         self._reported: dict[str, float] = {}
@@ -115,7 +115,7 @@ class Registrator:
         now = time.monotonic()
         self._resync.at = now + self._resync.period
         while True:
-            self._todo.add(self.signals.take(self._pause()))
+            self._todo.add(self.wakeups.take(self._pause()))
             self.turn(time.monotonic())
 
     def turn(self, now: float) -> None:

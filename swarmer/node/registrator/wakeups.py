@@ -37,7 +37,7 @@ class Changes:
         self.consul |= other.consul
 
 
-class Signals:
+class Wakeups:
     """The changes that threads report to the loop."""
 
     def __init__(self) -> None:
