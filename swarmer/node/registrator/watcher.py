@@ -13,8 +13,8 @@ from swarmer.node.docker_engine import EngineError
 from swarmer.node.patience import patient
 from swarmer.node.registrator.catalog import Catalog, reported_ids
 from swarmer.node.registrator.commands import Commands
+from swarmer.node.registrator.container_exits import ContainerExits
 from swarmer.node.registrator.events import EventStream
-from swarmer.node.registrator.exits import Exits
 from swarmer.node.registrator.hosts import host_address
 from swarmer.node.registrator.inventory import Inventory
 from swarmer.node.registrator.options import Options
@@ -55,7 +55,7 @@ class Registrator:
         self.watch = LabelWatch(connect(), self.wakeups)
         sharer = Sharer(self.watch, connect(), options.labels_token)
         self.swarm = SwarmWatch(options.docker, self.wakeups, sharer)
-        self.exits = Exits(self.wakeups)
+        self.exits = ContainerExits(self.wakeups)
         self.commands = Commands(options.docker, self.wakeups)
         self.host_address = ""
         self._todo = Changes(everything=True, swarm=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from swarmer.node.registrator.exits import Exits
+from swarmer.node.registrator.container_exits import ContainerExits
 from swarmer.node.registrator.wakeups import Changes, Wakeups
 
 
@@ -15,8 +15,8 @@ def wakeups() -> Wakeups:
 
 
 @pytest.fixture
-def exits(wakeups: Wakeups) -> Exits:
-    exits = Exits(wakeups)
+def exits(wakeups: Wakeups) -> ContainerExits:
+    exits = ContainerExits(wakeups)
     exits.start()
     return exits
 
@@ -30,7 +30,7 @@ def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
         process.wait()
 
 
-def test_an_end_is_told(exits: Exits, wakeups: Wakeups, processes: list[subprocess.Popen[bytes]]) -> None:
+def test_an_end_is_told(exits: ContainerExits, wakeups: Wakeups, processes: list[subprocess.Popen[bytes]]) -> None:
     exits.follow({"a": processes[0].pid, "b": processes[1].pid})
     assert not wakeups.take(0.1)
     processes[0].kill()
@@ -39,7 +39,7 @@ def test_an_end_is_told(exits: Exits, wakeups: Wakeups, processes: list[subproce
 
 
 def test_what_is_not_followed_any_more_is_not_told(
-    exits: Exits, wakeups: Wakeups, processes: list[subprocess.Popen[bytes]]
+    exits: ContainerExits, wakeups: Wakeups, processes: list[subprocess.Popen[bytes]]
 ) -> None:
     exits.follow({"a": processes[0].pid, "b": processes[1].pid})
     exits.follow({"b": processes[1].pid})
@@ -49,7 +49,7 @@ def test_what_is_not_followed_any_more_is_not_told(
 
 
 def test_a_container_with_another_process_is_watched_anew(
-    exits: Exits, wakeups: Wakeups, processes: list[subprocess.Popen[bytes]]
+    exits: ContainerExits, wakeups: Wakeups, processes: list[subprocess.Popen[bytes]]
 ) -> None:
     exits.follow({"a": processes[0].pid})
     exits.follow({"a": processes[1].pid})
@@ -59,7 +59,7 @@ def test_a_container_with_another_process_is_watched_anew(
     assert wakeups.take(5) == Changes(ended={"a"})
 
 
-def test_a_process_that_is_gone_already_is_told(exits: Exits, wakeups: Wakeups) -> None:
+def test_a_process_that_is_gone_already_is_told(exits: ContainerExits, wakeups: Wakeups) -> None:
     process = subprocess.Popen(["true"])
     process.wait()
     exits.follow({"a": process.pid})

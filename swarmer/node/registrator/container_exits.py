@@ -11,7 +11,7 @@ from swarmer.node.registrator.wakeups import Changes, Wakeups
 logger = logging.getLogger(__name__)
 
 
-class Exits(threading.Thread):
+class ContainerExits(threading.Thread):
     """Watches the first process of each container of this machine."""
 
     def __init__(self, wakeups: Wakeups) -> None:
