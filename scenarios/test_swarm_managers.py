@@ -11,7 +11,7 @@ from swarmer.clients import consul_api, docker_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
-from swarmer.node.swarm.order import HELD_ROLE
+from swarmer.node.swarm.reconcile import HELD_ROLE
 from swarmer.ports import SWARM
 from swarmer.wait import NotYet, patient, until, until_equal
 

@@ -4,9 +4,9 @@ import time
 from collections.abc import Sequence
 
 from swarmer.node.docker_engine import EngineError
-from swarmer.node.swarm import order
+from swarmer.node.swarm import reconcile
 from swarmer.node.swarm.engine import Engine, SwarmNode
-from swarmer.node.swarm.order import Plan, Promote, Remove, Update, Watch
+from swarmer.node.swarm.reconcile import Plan, Promote, Reconciler, Remove, Update
 from swarmer.node.swarm.store import Records, Store
 
 
@@ -16,7 +16,7 @@ class Keeper:
     def __init__(self, engine: Engine, store: Store, plan: Plan) -> None:
         self._engine = engine
         self._store = store
-        self._watch = Watch(plan)
+        self._reconciler = Reconciler(plan)
         self._refusals: set[str] = set()
 
     def keep(self, records: Records, nodes: Sequence[SwarmNode], *, calm: float) -> float:
@@ -30,26 +30,26 @@ class Keeper:
             EngineError: docker isn't.
         """
         now = time.monotonic()
-        for action in self._watch.look(nodes, records, now):
+        for action in self._reconciler.look(nodes, records, now):
             try:
                 self._do(action)
             except EngineError as error:  # as when somebody else changed the entry meanwhile
                 self._report_once(f"{_called(action.node)}: not done yet: {error}")
                 calm = min(calm, 0.3)
-        for name in order.without_state(nodes, records):
+        for name in reconcile.without_state(nodes, records):
             self._store.forget_manager(name)
         tokens = {role.lower(): token for role, token in self._engine.swarm()["JoinTokens"].items()}
         if tokens != records.tokens:
             self._store.record_tokens(tokens)
-        present = order.members(nodes, records.nodes)
+        present = reconcile.members(nodes, records.nodes)
         if present != records.members:
             self._store.record_members(records.members, present)
-        return self._watch.pause(now, calm=calm)
+        return self._reconciler.pause(now, calm=calm)
 
-    def _do(self, action: order.Action) -> None:
+    def _do(self, action: reconcile.Action) -> None:
         match action:
             case Promote(node, name):
-                self._engine.change(node, Role=order.MANAGER)
+                self._engine.change(node, Role=reconcile.MANAGER)
                 print(f"{name} was a worker of the swarm: promoted to manager again", flush=True)
             case Update(node, changes, reason):
                 self._engine.change(node, **changes)
@@ -66,4 +66,4 @@ class Keeper:
 
 
 def _called(node: SwarmNode) -> str:
-    return f"{order.name(node) or 'an entry without a name'} ({node['ID']})"
+    return f"{reconcile.name(node) or 'an entry without a name'} ({node['ID']})"

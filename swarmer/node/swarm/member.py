@@ -9,7 +9,7 @@ from typing import Any, Final
 from swarmer.node.consul_agent import Refused
 from swarmer.node.docker_engine import EngineError
 from swarmer.node.patience import patient
-from swarmer.node.swarm import order
+from swarmer.node.swarm import reconcile
 from swarmer.node.swarm.engine import Engine, Membership
 from swarmer.node.swarm.keeper import Keeper
 from swarmer.node.swarm.store import Identity, Records, Store
@@ -181,7 +181,7 @@ class Member:
             return 0.3
         self._alone_since = None
         own = next((node for node in nodes if node["ID"] == membership.node), None)
-        if own and self._gave_up(DOWN if order.is_down(own) else "") and order.may_leave(own, nodes):
+        if own and self._gave_up(DOWN if reconcile.is_down(own) else "") and reconcile.may_leave(own, nodes):
             return self._leave(DOWN)
         leader = bool(own and (own.get("ManagerStatus") or {}).get("Leader"))
         self.store.announce(leader=leader)
@@ -222,7 +222,7 @@ class Member:
         It is where most managers of the cluster are in it: the record is an old one then, as of a restored snapshot.
         A manager that is in it without them had its time to see that, and leaves.
         """
-        if order.is_swarm_of(self.engine.nodes(), self.known["nodes"]):
+        if reconcile.is_swarm_of(self.engine.nodes(), self.known["nodes"]):
             with self.store.lock() as session:
                 print(
                     f"the swarm {records.cluster} is recorded, but the managers are in {membership.cluster}", flush=True

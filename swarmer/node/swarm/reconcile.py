@@ -91,7 +91,7 @@ class Remove:
 Action = Update | Promote | Remove
 
 
-class Watch:
+class Reconciler:
     """What one leader has seen without a break, and what follows from it."""
 
     def __init__(self, plan: Plan) -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmer.node.swarm import order
-from swarmer.node.swarm.order import BREAK, Kind, Promote, Remove, Update, Watch
+from swarmer.node.swarm import reconcile
+from swarmer.node.swarm.reconcile import BREAK, Kind, Promote, Reconciler, Remove, Update
 from swarmer.node.swarm.store import Identity, Known, Records
 
 NAMES = ("swarm-01", "swarm-02", "swarm-03", "swarm-04", "swarm-05")
@@ -83,11 +83,11 @@ class Swarm:
 
     entries: list[dict[str, Any]]
     recorded: Mapping[str, Identity] = field(default_factory=lambda: dict(RECORDED))
-    watch: Watch = field(default_factory=lambda: Watch(PLAN))
+    watch: Reconciler = field(default_factory=lambda: Reconciler(PLAN))
     now: float = 0.0
     touched: dict[str, str] = field(default_factory=dict)
 
-    def look(self, shown: list[dict[str, Any]] | None = None) -> list[order.Action]:
+    def look(self, shown: list[dict[str, Any]] | None = None) -> list[reconcile.Action]:
         """One look at the entries, or at what docker shows of them just now; each action is carried out."""
         self.now += STEP
         actions = self.watch.look(self.entries if shown is None else shown, records(self.recorded), self.now)
@@ -102,7 +102,7 @@ class Swarm:
     def ids(self) -> set[str]:
         return {node["ID"] for node in self.entries}
 
-    def _do(self, action: order.Action) -> None:
+    def _do(self, action: reconcile.Action) -> None:
         node = next(node for node in self.entries if node["ID"] == action.node["ID"])
         match action:
             case Promote():
@@ -164,7 +164,7 @@ def test_every_leftover_goes_in_the_end_and_the_quorum_stays(
         swarm.recorded = RECORDED | {"swarm-05": Identity("swarm-05", former)}
     swarm.look_for(Kind.UNNAMED.seconds + Kind.FOREIGN.seconds)
     for node in swarm.entries:
-        assert node["ID"] in NAMES or not order.spares(node, swarm.entries)
+        assert node["ID"] in NAMES or not reconcile.spares(node, swarm.entries)
     assert set(NAMES) <= swarm.ids()
 
 
@@ -258,8 +258,10 @@ def test_a_manager_of_the_spec_that_is_a_worker_is_promoted_after_a_while(state:
 def test_a_manager_that_was_demoted_holds_the_swarms_state_no_more() -> None:
     entries = whole()
     entries[1] = entry("swarm-02", "swarm-02")
-    assert order.without_state(entries, records(RECORDED, managers={name: name for name in MANAGERS})) == ["swarm-02"]
-    assert order.without_state(entries, records(RECORDED)) == []
+    assert reconcile.without_state(entries, records(RECORDED, managers={name: name for name in MANAGERS})) == [
+        "swarm-02"
+    ]
+    assert reconcile.without_state(entries, records(RECORDED)) == []
 
 
 def test_what_can_not_be_done_is_not_looked_at_in_a_hurry() -> None:
@@ -291,7 +293,7 @@ def test_a_node_that_has_just_joined_gets_the_availability_of_the_spec_and_later
     nodes = whole()
     nodes[0]["Spec"]["Availability"] = nodes[4]["Spec"]["Availability"] = "drain"
     nodes[4]["Spec"]["Labels"] = {}
-    (action,) = Watch(PLAN).look(nodes, records(RECORDED, {}), 0)
+    (action,) = Reconciler(PLAN).look(nodes, records(RECORDED, {}), 0)
     assert action == Update(nodes[4], {"Labels": {"swarm": "any"}, "Availability": "active"})
 
 
@@ -301,12 +303,12 @@ def test_a_node_that_has_just_joined_gets_the_availability_of_the_spec_and_later
 )
 def test_labels_go_by_the_id_alone_and_others_stay(own: dict[str, str], host: str) -> None:
     node = entry("swarm-04", host, labels=own)
-    for action in Watch(PLAN).look([node], records(RECORDED), 0):
+    for action in Reconciler(PLAN).look([node], records(RECORDED), 0):
         assert isinstance(action, Update)
         node["Spec"] |= action.changes
     assert node["Spec"]["Labels"] == {**own, **PLAN["swarm-04"]["labels"]}
     stranger = entry("stranger", host, labels=own)
-    assert Watch(PLAN).look([stranger], records(RECORDED), 0) == []
+    assert Reconciler(PLAN).look([stranger], records(RECORDED), 0) == []
 
 
 managers = st.lists(st.tuples(states, st.booleans()), max_size=7)
@@ -321,18 +323,18 @@ def test_of_managers_that_count_as_down_one_leaves_and_the_others_keep_their_quo
         for number, (state, reachable) in enumerate(managers)
     ]
     up = [node for node, (_, reachable) in zip(nodes, managers, strict=True) if reachable]
-    leaving = [node for node in up if order.is_down(node) and order.may_leave(node, nodes)]
+    leaving = [node for node in up if reconcile.is_down(node) and reconcile.may_leave(node, nodes)]
     assert len(leaving) <= 1
     spare = len(up) - 1 >= len(nodes) // 2 + 1
-    assert bool(leaving) == (spare and any(order.is_down(node) for node in up))
+    assert bool(leaving) == (spare and any(reconcile.is_down(node) for node in up))
 
 
 def test_a_swarm_is_that_of_the_cluster_where_most_of_its_managers_are() -> None:
-    assert order.is_swarm_of(whole(), PLAN)
-    assert not order.is_swarm_of(whole()[:1], PLAN)
-    assert order.is_swarm_of(whole()[1:], PLAN)
+    assert reconcile.is_swarm_of(whole(), PLAN)
+    assert not reconcile.is_swarm_of(whole()[:1], PLAN)
+    assert reconcile.is_swarm_of(whole()[1:], PLAN)
     elsewhere = [entry(f"id-{number}", "swarm-01", manager=True, ip="10.0.0.50") for number in range(3)]
-    assert not order.is_swarm_of(elsewhere, PLAN)
+    assert not reconcile.is_swarm_of(elsewhere, PLAN)
 
 
 ids = st.text("abc123", min_size=1)
