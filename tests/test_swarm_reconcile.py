@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from swarmer.node.swarm import reconcile
 from swarmer.node.swarm.reconcile import BREAK, Kind, Promote, Reconciler, Remove, Update
-from swarmer.node.swarm.store import Identity, Known, Records
+from swarmer.node.swarm.records import Identity, Known, Records
 
 NAMES = ("swarm-01", "swarm-02", "swarm-03", "swarm-04", "swarm-05")
 MANAGERS = NAMES[:3]

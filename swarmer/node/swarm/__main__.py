@@ -10,7 +10,7 @@ from swarmer.node.docker_engine import EngineError
 from swarmer.node.patience import patient
 from swarmer.node.swarm.engine import Engine
 from swarmer.node.swarm.member import Member
-from swarmer.node.swarm.store import Store
+from swarmer.node.swarm.records import Store
 
 #: Seconds until what isn't ready is looked at again: the first time, and at most.
 PAUSE, LONGEST_PAUSE = patient(0.05), patient(0.25)

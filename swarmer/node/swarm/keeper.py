@@ -7,7 +7,7 @@ from swarmer.node.docker_engine import EngineError
 from swarmer.node.swarm import reconcile
 from swarmer.node.swarm.engine import Engine, SwarmNode
 from swarmer.node.swarm.reconcile import Plan, Promote, Reconciler, Remove, Update
-from swarmer.node.swarm.store import Records, Store
+from swarmer.node.swarm.records import Records, Store
 
 
 class Keeper:

@@ -12,7 +12,7 @@ from swarmer.node.patience import patient
 from swarmer.node.swarm import reconcile
 from swarmer.node.swarm.engine import Engine, Membership
 from swarmer.node.swarm.keeper import Keeper
-from swarmer.node.swarm.store import Identity, Records, Store
+from swarmer.node.swarm.records import Identity, Records, Store
 
 #: Seconds between two signs of life of a node to the managers; after three missing ones its tasks run elsewhere.
 #: Docker's own are 5, which makes that 15 to 20 s.

@@ -1,6 +1,6 @@
 """What the leader changes in the swarm, and when. Pure functions and one watch: nothing here talks to docker or consul.
 
-Which node an entry of the swarm is follows from its id alone, as the node itself recorded it (`store.Identity`). Host
+Which node an entry of the swarm is follows from its id alone, as the node itself recorded it (`records.Identity`). Host
 names and addresses are what docker shows of an entry at the moment; in the second after an election it may show a
 manager under the name of a worker. So nothing is decided by a name that a recorded id contradicts, and nothing is
 taken out of the swarm that wasn't superfluous for a while. docs/swarm.md has the rules.
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from swarmer.node.patience import patient
 from swarmer.node.swarm.engine import SwarmNode
-from swarmer.node.swarm.store import Identity, Known, Records
+from swarmer.node.swarm.records import Identity, Known, Records
 
 #: Docker's words for the two roles.
 WORKER: Final = "worker"
