@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from swarmer.node.last_boot import forget_files
+from swarmer.node.forget_stale_services import forget_files
 
 
 def keep(folder: Path, kind: str, **content: object) -> Path:

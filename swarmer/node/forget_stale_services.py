@@ -1,7 +1,7 @@
 """What a node announced of its containers before it lost power is forgotten, before anybody sees the node again.
 
 Consul counts the services of a node as dead with it, and as alive as soon as the node itself is; but its containers are
-not back by then, or never will be. So this runs before consul, as `swarmer-last-boot.service`, and takes them out of
+not back by then, or never will be. So this runs before consul, as `swarmer-forget-stale-services.service`, and takes them out of
 the catalog by way of another consul server. Where none answers, the registrator does it as soon as it has started.
 """
 
