@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from swarmer.node.consul_agent import SEED, Agent, Refused, own_token
-from swarmer.node.patience import patient
+from swarmer.node.slowness import scaled
 from swarmer.ports import CONSUL_RPC
 
 #: One file per service, `SERVICE.hcl`; `{{node}}` stands for the name of the node.
@@ -141,7 +141,7 @@ def main() -> int:
             if str(error) != last:
                 last = str(error)
                 print(last, flush=True)
-        time.sleep(patient(0.1))
+        time.sleep(scaled(0.1))
 
 
 if __name__ == "__main__":

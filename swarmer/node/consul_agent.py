@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swarmer.node.patience import patient
+from swarmer.node.slowness import scaled
 from swarmer.ports import CONSUL_HTTPS
 
 #: The folder of the seed data.
@@ -90,7 +90,7 @@ class Agent:
         timeout: float = 5,
         connection: http.client.HTTPConnection | None = None,
     ) -> None:
-        self._timeout = patient(timeout)
+        self._timeout = scaled(timeout)
         self._connection = connection or _to_node(host)
         self._headers = {"X-Consul-Token": token} if token else {}
 
@@ -107,7 +107,7 @@ class Agent:
         Raises:
             Silent: there is none.
         """
-        self._connection.timeout = self._timeout if timeout is None else patient(timeout)
+        self._connection.timeout = self._timeout if timeout is None else scaled(timeout)
         if self._connection.sock:
             self._connection.sock.settimeout(self._connection.timeout)
         try:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from swarmer.node.patience import patient
+from swarmer.node.slowness import scaled
 
 SOCKET: Final = "unix:///run/docker.sock"
 
@@ -101,8 +101,8 @@ class Engine:
         """A connection, not yet open; the caller closes it."""
         parts = urlsplit(self.url)
         if parts.scheme == "unix":
-            return _UnixConnection(parts.path, patient(timeout))
-        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=patient(timeout))
+            return _UnixConnection(parts.path, scaled(timeout))
+        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=scaled(timeout))
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from swarmer.node.consul_agent import Agent, Answer, Refused, Silent
-from swarmer.node.patience import patient
 from swarmer.node.registrator.swarm import SwarmService, announced_labels
 from swarmer.node.registrator.wakeups import Backoff, Changes, Lasting, Wakeups
+from swarmer.node.slowness import scaled
 
 logger = logging.getLogger(__name__)
 
 PREFIX: Final = "registrator/swarm/"
 
 #: Seconds until the next try where the token may not read the prefix.
-FORBIDDEN_PAUSE: Final = patient(5.0)
+FORBIDDEN_PAUSE: Final = scaled(5.0)
 
 #: The status of a refusal for lack of rights.
 FORBIDDEN: Final = 403
@@ -34,7 +34,7 @@ UNKNOWN_TOKEN: Final = "ACL not found"
 
 #: Seconds for which docker's lists have to lack a service before its entry is deleted. There is no hurry: no other
 #: service ever gets its ID.
-MISSED: Final = patient(60.0)
+MISSED: Final = scaled(60.0)
 
 
 @dataclass(frozen=True)

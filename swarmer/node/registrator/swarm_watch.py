@@ -13,20 +13,20 @@ from typing import Final
 
 from swarmer.node.consul_agent import Refused
 from swarmer.node.docker_engine import EngineError, EngineRefused
-from swarmer.node.patience import patient
 from swarmer.node.registrator.engine import Engine
 from swarmer.node.registrator.shared_labels import Entry, Sharer
 from swarmer.node.registrator.swarm import SwarmService
 from swarmer.node.registrator.wakeups import Changes, Lasting, Wakeups
+from swarmer.node.slowness import scaled
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between two looks of a manager at its swarm: tasks on other nodes come and go without an event here.
-POLL: Final = patient(1.0)
+POLL: Final = scaled(1.0)
 
 #: Seconds for which every look has to show that this node manages no swarm, until that is believed: while docker makes
 #: a new cluster of a manager (`--force-new-cluster`), it answers so too, for a moment.
-SURE: Final = patient(3.0)
+SURE: Final = scaled(3.0)
 
 _NO_MANAGER: Final = "no manager"
 

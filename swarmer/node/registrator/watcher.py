@@ -10,7 +10,6 @@ from typing import Final
 
 from swarmer.node.consul_agent import Agent, Refused
 from swarmer.node.docker_engine import EngineError
-from swarmer.node.patience import patient
 from swarmer.node.registrator.catalog import Catalog, reported_ids
 from swarmer.node.registrator.commands import Commands
 from swarmer.node.registrator.container_exits import ContainerExits
@@ -25,17 +24,18 @@ from swarmer.node.registrator.swarm import announced_labels
 from swarmer.node.registrator.swarm_watch import SwarmWatch
 from swarmer.node.registrator.wakeups import Backoff, Changes, Timer, Wakeups
 from swarmer.node.registrator.wanted import wanted
+from swarmer.node.slowness import scaled
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at the processes of containers while docker is away.
-DEAD_POLL: Final = patient(0.5)
+DEAD_POLL: Final = scaled(0.5)
 
 #: Seconds between two rounds of reports about checks, at least.
-MOST_OFTEN: Final = patient(1.0)
+MOST_OFTEN: Final = scaled(1.0)
 
 #: Seconds until the next try of what consul refused.
-REFUSED_PAUSE: Final = patient(5.0)
+REFUSED_PAUSE: Final = scaled(5.0)
 
 
 class Registrator:

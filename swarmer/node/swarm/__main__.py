@@ -7,13 +7,13 @@ from typing import NoReturn
 
 from swarmer.node.consul_agent import SEED, Agent, Refused, own_token
 from swarmer.node.docker_engine import EngineError
-from swarmer.node.patience import patient
+from swarmer.node.slowness import scaled
 from swarmer.node.swarm.engine import Engine
 from swarmer.node.swarm.member import Member
 from swarmer.node.swarm.records import Store
 
 #: Seconds until what isn't ready is looked at again: the first time, and at most.
-PAUSE, LONGEST_PAUSE = patient(0.05), patient(0.25)
+PAUSE, LONGEST_PAUSE = scaled(0.05), scaled(0.25)
 
 
 def watch(engine: Engine, changed: threading.Event) -> NoReturn:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from swarmer.node.consul_agent import Refused
 from swarmer.node.docker_engine import EngineError
-from swarmer.node.patience import patient
+from swarmer.node.slowness import scaled
 from swarmer.node.swarm import reconcile
 from swarmer.node.swarm.engine import Engine, Membership
 from swarmer.node.swarm.keeper import Keeper
@@ -16,26 +16,26 @@ from swarmer.node.swarm.records import Identity, Records, Store
 
 #: Seconds between two signs of life of a node to the managers; after three missing ones its tasks run elsewhere.
 #: Docker's own are 5, which makes that 15 to 20 s.
-HEARTBEAT: Final = patient(2.0)
+HEARTBEAT: Final = scaled(2.0)
 
 #: Seconds for which a blocking query waits at most: then what nobody announces is looked at.
-PATIENCE: Final = patient(2.0)
+PATIENCE: Final = scaled(2.0)
 
 #: Seconds between two looks of a manager when nothing happens, and of a worker; events come in between.
-CALM: Final = patient(2.0)
+CALM: Final = scaled(2.0)
 
 #: Seconds until docker's own attempts to get over a trouble count as fruitless.
-GIVE_UP: Final = patient(15.0)
+GIVE_UP: Final = scaled(15.0)
 
 #: The same for a node that counts as down: docker may wait twice for 8 s before it tries again.
-GIVE_UP_DOWN: Final = patient(30.0)
+GIVE_UP_DOWN: Final = scaled(30.0)
 
 #: Docker never mends that by itself: a leader without a quorum takes a returning node's word that it is there, then
 #: misses that node's former signs of life, and once there is a quorum again writes down both, the latter last.
 DOWN: Final = "the managers count this node as down, though it is up"
 
 #: Seconds without a leader until the last one that holds the swarm's state goes on alone; longer than an election.
-LAST_ONE: Final = patient(30.0)
+LAST_ONE: Final = scaled(30.0)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from swarmer.node.patience import patient
+from swarmer.node.slowness import scaled
 from swarmer.node.swarm.engine import SwarmNode
 from swarmer.node.swarm.records import Identity, Known, Records
 
@@ -24,7 +24,7 @@ MANAGER: Final = "manager"
 HELD_ROLE: Final = "swarmer.role"
 
 #: Seconds between two looks after which nothing counts any more as seen without a break.
-BREAK: Final = patient(5.0)
+BREAK: Final = scaled(5.0)
 
 #: The nodes of the spec by name: each one's `ip`, `role` and `availability` in docker's words, and `labels`.
 Plan = Mapping[str, Mapping[str, Any]]
@@ -34,15 +34,15 @@ class Kind(Enum):
     """What may be wrong with an entry, for how many seconds it has to be so, and how the journal puts it."""
 
     #: A few looks are enough: the node itself says so, and a replacement is over only when this one is gone.
-    FORMER = patient(0.3), "is the former self of a node that joined again under another id"
+    FORMER = scaled(0.3), "is the former self of a node that joined again under another id"
     #: Longer than docker takes to count a dead node as down: a node that is just joining, and hasn't recorded its id
     #: yet, must not be taken for the superfluous one of the two.
-    NAMESAKE = patient(10.0), "has the host name of a node that is up under another id"
-    FOREIGN = patient(30.0), "isn't a node of the cluster"
+    NAMESAKE = scaled(10.0), "has the host name of a node that is up under another id"
+    FOREIGN = scaled(30.0), "isn't a node of the cluster"
     #: Left behind by a join that docker gave up and tried again.
     UNNAMED = 180.0, "never reported a host name"
     #: Long enough to remove a node by hand: first `docker node demote`, then `docker node rm`.
-    DEMOTED = patient(10.0), "is a manager of the cluster, but a worker in the swarm"
+    DEMOTED = scaled(10.0), "is a manager of the cluster, but a worker in the swarm"
     #: Nothing is done about it: the node may be about to record its id.
     UNRECORDED = float("inf"), "hasn't recorded its id"
 

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from swarmer.node.consul_agent import Agent, Refused
-from swarmer.node.patience import patient
+from swarmer.node.slowness import scaled
 from swarmer.ports import DOCKER, SWARM
 
 SERVICE: Final = "swarm"
 PREFIX: Final = "swarm/"
 
 #: Seconds after which a manager that says nothing of itself no longer counts as healthy.
-SILENCE: Final = patient(10)
+SILENCE: Final = scaled(10)
 
 #: The most operations that consul takes in one transaction.
 _LARGEST: Final = 64
@@ -181,7 +181,7 @@ class Store:
             Refused: another manager holds it.
         """
         self._end_own_sessions()
-        definition = {"Name": SERVICE, "TTL": f"{patient(10):.0f}s", "LockDelay": "1ms", "Checks": ["serfHealth"]}
+        definition = {"Name": SERVICE, "TTL": f"{scaled(10):.0f}s", "LockDelay": "1ms", "Checks": ["serfHealth"]}
         session: str = self._agent.call("PUT", "session/create", definition)["ID"]
         try:
             if not self._agent.call("PUT", f"kv/{PREFIX}lock?acquire={session}", self._node):
