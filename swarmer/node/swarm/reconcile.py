@@ -1,4 +1,4 @@
-"""What the leader changes in the swarm, and when. Pure functions and one watch: nothing here talks to docker or consul.
+"""What the leader changes in the swarm, and when. Nothing here talks to docker or consul.
 
 Which node an entry of the swarm is follows from its id alone, as the node itself recorded it (`records.Identity`). Host
 names and addresses are what docker shows of an entry at the moment; in the second after an election it may show a
