@@ -10,6 +10,7 @@ from registrator_strategies import CONTAINER_ID, container, metadata, port_numbe
 
 from swarmer.node.registrator.command_line import parse
 from swarmer.node.registrator.options import Options
+from swarmer.node.registrator.plan import desired_services
 from swarmer.node.registrator.services import CONTAINER, OWNER, Service
 from swarmer.node.registrator.shared_labels import decoded
 from swarmer.node.registrator.swarm import announced_labels, mesh_services_of
@@ -151,7 +152,7 @@ def test_a_task_is_announced_with_the_labels_that_its_service_has() -> None:
         ports={"80/tcp": [("0.0.0.0", 8090)]},
         labels={"com.docker.swarm.service.id": "id-of-shop", "com.docker.swarm.service.name": "shop"},
     )
-    (found,) = wanted(
+    (found,) = desired_services(
         {CONTAINER_ID: task}, [], options(), host_address=HOST, labels={"id-of-shop": {"SERVICE_TAGS": "blue"}}
     )
     assert (found.name, found.tags) == ("shop", ("blue",))
@@ -163,11 +164,13 @@ def test_of_two_containers_with_the_same_id_the_older_one_keeps_it() -> None:
         return {**found, "Id": identity, "Created": created}
 
     containers = {"new": twin("new", "2026-02-02", 81), "old": twin("old", "2026-01-01", 80)}
-    (found,) = wanted(containers, [], options(), host_address=HOST, labels={})
+    (found,) = desired_services(containers, [], options(), host_address=HOST, labels={})
     assert found.port == 80
 
 
 def test_containers_and_ports_of_the_mesh_are_announced_side_by_side() -> None:
     web = container(ports={"80/tcp": [("0.0.0.0", 8090)]})
-    found = wanted({CONTAINER_ID: web}, [swarm_service(port(8080, 80))], options(), host_address=HOST, labels={})
+    found = desired_services(
+        {CONTAINER_ID: web}, [swarm_service(port(8080, 80))], options(), host_address=HOST, labels={}
+    )
     assert [one.id for one in found] == ["node:shop@mesh:8080", "node:web:80"]

@@ -1,10 +1,21 @@
-"""What has to be done so that the agent holds what it should. Pure functions."""
+"""The services that a node should have, and the steps until its agent has them. Pure functions, no I/O."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from swarmer.node.registrator.addresses import Inspection, shared_network
 from swarmer.node.registrator.checks import Check, Status
-from swarmer.node.registrator.services import CONTAINER, OWNER, RESERVED, Service
+from swarmer.node.registrator.options import Options
+from swarmer.node.registrator.services import (
+    CONTAINER,
+    OWNER,
+    RESERVED,
+    Service,
+    distinct,
+    services_of,
+    swarm_service_id,
+)
+from swarmer.node.registrator.swarm import SwarmService, mesh_services_of
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,34 @@ class Plan:
     register: tuple[Service, ...] = ()
     report: tuple[Check, ...] = ()
     refused: tuple[Service, ...] = ()
+
+
+def desired_services(
+    containers: Mapping[str, Inspection],
+    swarm_services: Iterable[SwarmService],
+    options: Options,
+    *,
+    host_address: str,
+    labels: Mapping[str, Mapping[str, str]],
+) -> list[Service]:
+    """All services that this node should have, with distinct IDs, sorted by ID.
+
+    Args:
+        containers: ID to inspection.
+        labels: ID of a swarm service to its labels.
+    """
+    found: list[Service] = []
+    for container in sorted(containers.values(), key=lambda container: (container.get("Created", ""), container["Id"])):
+        found += services_of(
+            container,
+            options,
+            host_address=host_address,
+            network_container=containers.get(shared_network(container)),
+            service_labels=labels.get(swarm_service_id(container)),
+        )
+    for service in swarm_services:
+        found += mesh_services_of(service, options, host_address=host_address)
+    return distinct(found)
 
 
 def difference(

@@ -17,13 +17,12 @@ from swarmer.node.registrator.events import EventStream
 from swarmer.node.registrator.hosts import host_address
 from swarmer.node.registrator.inventory import Inventory
 from swarmer.node.registrator.options import Options
-from swarmer.node.registrator.plan import Plan, difference, with_untouched
+from swarmer.node.registrator.plan import Plan, desired_services, difference, with_untouched
 from swarmer.node.registrator.services import OWNER, Service, failed, is_running, swarm_service_id
 from swarmer.node.registrator.shared_labels import LabelWatch, Sharer
 from swarmer.node.registrator.swarm import announced_labels
 from swarmer.node.registrator.swarm_watch import SwarmWatch
 from swarmer.node.registrator.wakeups import Backoff, Changes, Timer, Wakeups
-from swarmer.node.registrator.wanted import wanted
 from swarmer.node.slowness import scaled
 
 logger = logging.getLogger(__name__)
@@ -170,7 +169,7 @@ class Registrator:
         known = {service["ID"]: announced_labels(service) for service in swarm.services or ()}
         # Before `labels` is asked for: the watch may read the store in between.
         unknown = self._unknown_tasks(known)
-        services = wanted(
+        services = desired_services(
             self.inventory.containers,
             swarm.services or (),
             self.options,
