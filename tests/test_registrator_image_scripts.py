@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from registrator_strategies import metadata_keys, values
 
-from swarmer.node.registrator.image_scripts import has_script, without_scripts_of
+from swarmer.node.registrator.inventory import drop_image_scripts, has_script
 
 configs = st.builds(
     lambda variables, labels: {"Env": [f"{name}={value}" for name, value in variables.items()], "Labels": labels},
@@ -25,7 +25,7 @@ def test_all_but_the_scripts_of_the_image_stays(image: dict[str, Any], own: dict
     names = {variable.partition("=")[0] for variable in own["Env"]}
     inherited = [variable for variable in image["Env"] if variable.partition("=")[0] not in names]
     container = {"Image": "x", "Env": inherited + own["Env"], "Labels": {**image["Labels"], **own["Labels"]}}
-    left = without_scripts_of(container, image)
+    left = drop_image_scripts(container, image)
     assert left["Image"] == "x"
     gone = pairs(container) - pairs(left)
     assert all(has_script({"Env": [f"{name}={value}"]}) for name, value in gone)
@@ -38,4 +38,4 @@ def test_all_but_the_scripts_of_the_image_stays(image: dict[str, Any], own: dict
 
 def test_without_anything_there_is_no_script() -> None:
     assert not has_script({"Env": None, "Labels": None})
-    assert without_scripts_of({"Env": None, "Labels": None}, {"Env": None}) == {"Env": [], "Labels": {}}
+    assert drop_image_scripts({"Env": None, "Labels": None}, {"Env": None}) == {"Env": [], "Labels": {}}

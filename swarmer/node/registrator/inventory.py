@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from swarmer.node.docker_engine import NotFound
 from swarmer.node.registrator.addresses import Inspection
 from swarmer.node.registrator.engine import Engine
-from swarmer.node.registrator.image_scripts import Config, has_script, without_scripts_of
+
+#: The `Config` of a container or an image in docker's inspection.
+Config = Mapping[str, Any]
+
+_SCRIPT: Final = "_CHECK_SCRIPT"
 
 
 class Inventory:
@@ -99,7 +103,7 @@ class Inventory:
             self._dead[identity] = pid
             return
         if has_script(inspection["Config"]):
-            inspection["Config"] = without_scripts_of(inspection["Config"], self._image(inspection))
+            inspection["Config"] = drop_image_scripts(inspection["Config"], self._image(inspection))
         # Processes of an engine on another machine, or in another process namespace, can't be seen.
         inspection["seen"] = _process_exists(pid)
         self.containers[inspection["Id"]] = inspection
@@ -143,3 +147,35 @@ def _process_exists(pid: int) -> bool:
     except OSError:
         return False
     return state not in (b"Z", b"X")
+
+
+def has_script(config: Config) -> bool:
+    """Whether a container, or an image, asks for a script, by its `Config`."""
+    names = [*(variable.partition("=")[0] for variable in config.get("Env") or ()), *(config.get("Labels") or ())]
+    return any(map(_is_script, names))
+
+
+def drop_image_scripts(config: Config, image: Config) -> dict[str, Any]:
+    """A container's `Config` without the scripts that are its image's.
+
+    Scripts run on the node: only whoever runs the container may ask for them, not whoever made its image. Docker's
+    inspection of a container doesn't distinguish the image's variables and labels from its own.
+    """
+    variables, labels = set(image.get("Env") or ()), (image.get("Labels") or {}).items()
+    return {
+        **config,
+        "Env": [
+            variable
+            for variable in config.get("Env") or ()
+            if not (variable in variables and _is_script(variable.partition("=")[0]))
+        ],
+        "Labels": {
+            name: value
+            for name, value in (config.get("Labels") or {}).items()
+            if not ((name, value) in labels and _is_script(name))
+        },
+    }
+
+
+def _is_script(name: str) -> bool:
+    return name.upper().endswith(_SCRIPT)
