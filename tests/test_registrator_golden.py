@@ -14,7 +14,7 @@ from swarmer.node.registrator.addresses import shared_network
 from swarmer.node.registrator.command_line import parse
 from swarmer.node.registrator.options import Options
 from swarmer.node.registrator.services import Service, services_of
-from swarmer.node.registrator.swarm import announced_labels, mesh_services_of
+from swarmer.node.registrator.swarm_services import announced_labels, mesh_services_of
 
 GOLDEN = Path(__file__).parent / "golden"
 HOST = "192.168.118.101"

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from registrator_strategies import CONTAINER_ID, container, metadata, port_numbers
+from swarmer.node.registrator.wanted import wanted
 
 from swarmer.node.registrator.command_line import parse
 from swarmer.node.registrator.options import Options
 from swarmer.node.registrator.plan import desired_services
 from swarmer.node.registrator.services import CONTAINER, OWNER, Service
 from swarmer.node.registrator.shared_labels import decoded
-from swarmer.node.registrator.swarm import announced_labels, mesh_services_of
-from swarmer.node.registrator.wanted import wanted
+from swarmer.node.registrator.swarm_services import announced_labels, mesh_services_of
 
 HOST = "192.168.1.10"
 

@@ -15,7 +15,7 @@ from swarmer.node.registrator.services import (
     services_of,
     swarm_service_id,
 )
-from swarmer.node.registrator.swarm import SwarmService, mesh_services_of
+from swarmer.node.registrator.swarm_services import SwarmService, mesh_services_of
 
 
 @dataclass(frozen=True)

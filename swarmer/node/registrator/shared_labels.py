@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from swarmer.node.consul_agent import Agent, Answer, Refused, Silent
-from swarmer.node.registrator.swarm import SwarmService, announced_labels
+from swarmer.node.registrator.swarm_services import SwarmService, announced_labels
 from swarmer.node.registrator.wakeups import Backoff, Changes, Lasting, Wakeups
 from swarmer.node.slowness import scaled
 

@@ -15,7 +15,7 @@ from swarmer.node.consul_agent import Refused
 from swarmer.node.docker_engine import EngineError, EngineRefused
 from swarmer.node.registrator.engine import Engine
 from swarmer.node.registrator.shared_labels import Entry, Sharer
-from swarmer.node.registrator.swarm import SwarmService
+from swarmer.node.registrator.swarm_services import SwarmService
 from swarmer.node.registrator.wakeups import Changes, Lasting, Wakeups
 from swarmer.node.slowness import scaled
 

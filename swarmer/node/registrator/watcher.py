@@ -20,7 +20,7 @@ from swarmer.node.registrator.options import Options
 from swarmer.node.registrator.plan import Plan, desired_services, difference, with_untouched
 from swarmer.node.registrator.services import OWNER, Service, failed, is_running, swarm_service_id
 from swarmer.node.registrator.shared_labels import LabelWatch, Sharer
-from swarmer.node.registrator.swarm import announced_labels
+from swarmer.node.registrator.swarm_services import announced_labels
 from swarmer.node.registrator.swarm_watch import SwarmWatch
 from swarmer.node.registrator.wakeups import Backoff, Changes, Timer, Wakeups
 from swarmer.node.slowness import scaled
