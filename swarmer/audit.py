@@ -6,13 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from swarmer.cluster import Cluster
+from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
-
-if TYPE_CHECKING:
-    from swarmer.cluster import Cluster
-    from swarmer.cluster_node import Node
 
 # Message identifiers of systemd, as `journalctl --list-catalog` shows them.
 _UNIT_FAILED: Final = "d9b373ed55a64feb8242e02dbe79a49c"
@@ -48,13 +46,13 @@ class Complaint:
 class Audit:
     """Reads, after each scenario, the entries that the journals of all nodes have got since the last look."""
 
-    def __init__(self, cluster: "Cluster") -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self._cursors: dict[str, str] = {}
         self._seen: dict[str, set[str]] = {}
 
     @classmethod
-    def from_now_on(cls, cluster: "Cluster") -> "Audit":
+    def from_now_on(cls, cluster: Cluster) -> "Audit":
         """An audit that ignores what is in the journals already."""
         audit = cls(cluster)
         audit.complaints()
@@ -71,14 +69,14 @@ class Audit:
         with ThreadPoolExecutor(max(len(nodes), 1)) as pool:
             return [complaint for found in pool.map(self._complaints_of, nodes) for complaint in found]
 
-    def _complaints_of(self, node: "Node") -> list[Complaint]:
+    def _complaints_of(self, node: Node) -> list[Complaint]:
         try:
             entries = self._new_entries(node)
         except (SwarmerError, ValueError) as error:
             return [Complaint(node.name, "", f"its journal can't be read: {error}")]
         return list(_complaints(node.name, entries))
 
-    def _new_entries(self, node: "Node") -> list[_Entry]:
+    def _new_entries(self, node: Node) -> list[_Entry]:
         """The entries that may be complaints and were not returned before.
 
         Raises:

@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from swarmer.clients import consul_api
+from swarmer.cluster import Cluster
+from swarmer.cluster_node import Node
 from swarmer.ssh import CommandTimeout
-
-if TYPE_CHECKING:
-    from swarmer.cluster import Cluster
-    from swarmer.cluster_node import Node
 
 #: File name to the command on the node that fills it.
 _COMMANDS: Final = {
@@ -31,7 +29,7 @@ _COMMAND_TIMEOUT: Final = 10.0
 _AT_A_TIME: Final = 3
 
 
-def collect(cluster: "Cluster", folder: Path) -> Path:
+def collect(cluster: Cluster, folder: Path) -> Path:
     """Write the logs and the state of a cluster into a folder.
 
     Each file is obtained on its own. One that can't be obtained has the reason instead, one that takes too long has
@@ -54,7 +52,7 @@ def collect(cluster: "Cluster", folder: Path) -> Path:
     return folder
 
 
-def _files(cluster: "Cluster") -> Iterator[tuple[str, Callable[[], str]]]:
+def _files(cluster: Cluster) -> Iterator[tuple[str, Callable[[], str]]]:
     """Names of files, each with the function that obtains the content."""
     for node in cluster.nodes:
         yield f"{node.name}/console.log", node.console
@@ -75,7 +73,7 @@ def _write(file: Path, content: Callable[[], str], mask: Callable[[str], str]) -
     file.write_text(mask(text))
 
 
-def _output(node: "Node", command: str) -> str:
+def _output(node: Node, command: str) -> str:
     if not node.running:
         return f"{node.name} is switched off\n"
     try:
@@ -85,7 +83,7 @@ def _output(node: "Node", command: str) -> str:
     return result.stdout + result.stderr
 
 
-def _consul_view(cluster: "Cluster") -> str:
+def _consul_view(cluster: Cluster) -> str:
     """JSON of the members, the leader and the raft peers, as each server sees them: it shows a split brain."""
     view: dict[str, dict[str, object]] = {}
     for node in cluster.consul_servers:

@@ -5,11 +5,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, Final
 
-if TYPE_CHECKING:
-    from swarmer.cluster import Cluster
-    from swarmer.cluster_node import Node
+from swarmer.cluster import Cluster
+from swarmer.cluster_node import Node
 
 #: The length of the longest private key, in characters; no more is held back to wait for its end.
 _LONGEST_KEY: Final = 16_000
@@ -21,7 +20,7 @@ class JournalStreams:
     Secrets of the cluster are masked in the files.
     """
 
-    def __init__(self, cluster: "Cluster", folder: Path) -> None:
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster = cluster
         self.folder = folder
         self._streams: dict[str, tuple[subprocess.Popen[str], threading.Thread]] = {}
@@ -40,7 +39,7 @@ class JournalStreams:
         for name in list(self._streams):
             self._end(name)
 
-    def follow(self, node: "Node") -> None:
+    def follow(self, node: Node) -> None:
         """Append the journal of a node's current boot, from its beginning, to the node's file."""
         self._end(node.name)
         command = "journalctl --boot --follow --no-tail --quiet --output=short-iso-precise"

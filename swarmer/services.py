@@ -4,17 +4,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from swarmer.clients import docker_api
+from swarmer.cluster import Cluster
+from swarmer.cluster_node import Node
 from swarmer.errors import NodeError
 from swarmer.ssh import quoted
 from swarmer.undo import UndoStack
 from swarmer.wait import NotYet, until
-
-if TYPE_CHECKING:
-    from swarmer.cluster import Cluster
-    from swarmer.cluster_node import Node
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Task:
 class Services:
     """The services of one scenario, and what else it creates in the swarm; `remove_all` removes all of it."""
 
-    def __init__(self, cluster: "Cluster") -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self._made: list[tuple[str, str]] = []
 
@@ -103,7 +101,7 @@ class Services:
                 counted[task.node] = counted.get(task.node, 0) + 1
         return counted
 
-    def containers(self, node: "Node", name: str, *, ended: bool = False) -> list[str]:
+    def containers(self, node: Node, name: str, *, ended: bool = False) -> list[str]:
         """The ids of a service's running containers on a node, as the node's own engine lists them.
 
         Args:

@@ -60,7 +60,14 @@ class FakeNode(Node):
         self.on = False
         self.event("power_off")
 
-    def wait_booted(self, *, reached: Callable[[str], None] = lambda _: None) -> None:  # noqa: ARG002
+    def wait_booted(
+        self,
+        *,
+        reached: Callable[[str], None] = lambda _: None,  # noqa: ARG002
+        timeout: float = 60,  # noqa: ARG002
+        stall: float | None = None,  # noqa: ARG002
+        moved: Callable[[], object] = lambda: None,  # noqa: ARG002
+    ) -> None:
         self.event("booted")
 
     def did(self, part: str) -> bool:

@@ -87,6 +87,7 @@ def node(tmp_path: Path) -> JournalNode:
 @pytest.fixture
 def audit(node: JournalNode) -> Audit:
     node.write("old.service: Failed", unit="old.service", identifier=FAILED)
+    assert isinstance(node.cluster, FakeCluster)
     audit = Audit.from_now_on(node.cluster)
     (node.folder / "calls").unlink()
     return audit

@@ -27,6 +27,7 @@ from swarmer.secrets.credentials import Credentials, token_names
 from swarmer.secrets.issuer import Issuer, certificate_builder, issuer_files, key_usage, load_pair, subject_name
 from swarmer.secrets.ssh_key import KeyPair
 from swarmer.seed.cloudinit import seed_data
+from swarmer.seed.environment import NodeEnvironment
 from swarmer.spec import Spec
 
 Address = IPv4Address | IPv6Address
@@ -171,7 +172,7 @@ def leaves_of(spec: Spec, folder: Path) -> Iterator[list[x509.Certificate]]:
             login=key,
             host_key=key,
             consul_version=(1, 8, 7),
-            interface={"host0": {}},
+            environment=NodeEnvironment(network={}),
         )
         for file in YAML(typ="safe").load(seed.user_data)["write_files"]:
             if "BEGIN CERTIFICATE" in file["content"]:

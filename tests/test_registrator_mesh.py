@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from registrator_strategies import CONTAINER_ID, container, metadata, port_numbers
-from swarmer.node.registrator.wanted import wanted
 
 from swarmer.node.registrator.command_line import parse
 from swarmer.node.registrator.options import Options
