@@ -1,6 +1,7 @@
 """Nodes and a cluster that exist in memory only, for tests of what happens when a node fails."""
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from types import SimpleNamespace
 from typing import cast
@@ -81,6 +82,7 @@ class FakeCluster(Cluster):
     Attributes:
         converged: how many times `wait_converged` was called.
         locked: the error that reading the credentials raises.
+        without_ca: whether the files of its CAs are missing.
     """
 
     def __init__(self) -> None:
@@ -89,6 +91,7 @@ class FakeCluster(Cluster):
         self.stack = cast(Stack, SimpleNamespace(power_on=self._power_on, logs=list, memory=lambda _: None))
         self.converged = 0
         self.locked: Exception | None = None
+        self.without_ca = False
         self.listeners = []
 
     def manage(self) -> None:
@@ -103,7 +106,9 @@ class FakeCluster(Cluster):
 
     @property
     def authority(self) -> Authority:
-        raise SwarmerError("the CAs are missing")
+        if self.without_ca:
+            raise SwarmerError("the CAs are missing")
+        return cast(Authority, SimpleNamespace(end=datetime(2030, 1, 1, tzinfo=UTC)))
 
     @property
     def credentials(self) -> Credentials:

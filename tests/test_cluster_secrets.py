@@ -175,7 +175,7 @@ def test_of_several_clusters_the_forgotten_one_is_named(swarmer: Swarmer, home: 
     other = kept("other")
     told = swarmer("down", "--forget")
     assert told.exit_code == 1
-    assert "name the one you mean: nspawn:dev, nspawn:other" in told.stderr
+    assert "name one of them: nspawn:dev, nspawn:other" in told.stderr
     assert swarmer("down", "--forget", "nspawn:dev").exit_code == 0
     assert not home.folder.exists()
     assert Authority.load(other.folder, one_node(network="192.168.117", dc="other"))

@@ -39,7 +39,14 @@ def test_a_cluster_that_has_not_converged_is_unhealthy_and_has_a_reason(
     status = cluster_status.look(fakes)
     assert not status.healthy
     assert status.problem == problem
-    assert status.certificates_end is None
+    assert str(status.certificates_end).startswith("2030-01-01")
+
+
+def test_without_its_ca_a_cluster_is_unhealthy(fakes: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convergence, "check_converged", lambda _: None)
+    fakes.without_ca = True
+    status = cluster_status.look(fakes)
+    assert (status.healthy, status.problem, status.certificates_end) == (False, "the CAs are missing", None)
 
 
 def test_a_cluster_that_has_converged_is_healthy(fakes: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
