@@ -19,6 +19,9 @@ scenarios: setup ## boot the cluster of servers.yml and prove its promises
 test: setup ## lint, types, unit, property and harness tests of swarmer itself
 	bin/as-root $(PYTEST) tests $(ARGS)
 
+mutants: setup ## break the protections one at a time, and see which test notices
+	cd tests && ../bin/as-root ../.venv/bin/python -m mutants $(ARGS)
+
 test: STACK := nspawn vagrant
 setup: ## install what is missing: apt packages, .venv, the node image
 	@sh bin/setup '$(PYTHON)' $(STACK)
@@ -27,4 +30,4 @@ clean: ## remove what setup and runs made in this folder; clusters and images st
 	bin/as-root rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info runs
 	bin/as-root find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help scenarios test setup clean
+.PHONY: help scenarios test mutants setup clean
