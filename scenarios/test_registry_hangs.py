@@ -134,7 +134,9 @@ def test_a_download_from_a_healthy_node_goes_on_while_another_node_becomes_the_l
     digest = hashlib.sha256(next(parts))
     with faults.stop(registry_leader, unit="docker-registry"):
         another_leader(cluster, registry_leader)
-        asked.wait_until_succeeds("journalctl --boot --unit=swarmer-registry | grep 'ended the requests'", timeout=10)
+        asked.wait_until_succeeds(
+            "journalctl --boot --unit=swarmer-registry | grep 'ended the requests that waited'", timeout=10
+        )
         for part in parts:
             digest.update(part)
     assert f"sha256:{digest.hexdigest()}" == layer

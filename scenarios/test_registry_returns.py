@@ -97,16 +97,16 @@ def test_what_nobody_could_tell_of_is_not_taken_for_lost(
         node.succeed("systemctl stop docker-registry")
     try:
         returning.succeed(f"systemctl stop {units} && rm -r {TREE} && systemctl start {units}")
-        said = "journalctl --unit=swarmer-registry --output=cat _SYSTEMD_INVOCATION_ID=$(systemctl show --property="
-        said += "InvocationID --value swarmer-registry)"
-        tried = f"{said} | grep -F '{repository}@{image.digest} is not here yet'"
-        returning.wait_until_succeeds(tried, timeout=30)
+        journal = "journalctl --unit=swarmer-registry --output=cat _SYSTEMD_INVOCATION_ID=$(systemctl show --property="
+        journal += "InvocationID --value swarmer-registry)"
+        failed = f"{journal} | grep -F 'could not fetch {repository}@{image.digest} yet'"
+        returning.wait_until_succeeds(failed, timeout=30)
     finally:
         for node in silent:
             node.succeed("systemctl start docker-registry")
     cluster.wait_converged()
     check_disk(returning, [image])
-    returning.fail(f"{said} | grep -F 'is lost'")
+    returning.fail(f"{journal} | grep -F 'is lost'")
 
 
 def test_what_everybody_had_lost_is_on_every_disk_again_when_it_is_pushed_anew(

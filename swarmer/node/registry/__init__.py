@@ -1,6 +1,4 @@
-"""The private registry of a cluster: what stands around Debian's `docker-registry` on each registry node.
+"""The private registry of a cluster: the program around Debian's `docker-registry` on each registry node.
 
-`docker-registry` keeps content on the node's own disk, nginx does TLS and the transport of bodies. The program here
-decides: who may do what (`access`), where a request goes (`gate`), what a tag means (`truth`, in consul), who may
-change that (`leadership`), and that a majority has what is acknowledged (`copies`). docs/registry.md tells why.
+README.md has the path of a push and one line for each module; docs/registry.md has the reasons.
 """

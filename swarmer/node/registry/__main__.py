@@ -25,15 +25,15 @@ from swarmer.node.registry.settings import API_SOCKET, Settings
 
 logger = logging.getLogger(__name__)
 
-#: nginx's, whose workers may use our socket.
+#: The group of nginx's workers, which may use our socket.
 _GROUP = "www-data"
 
-#: Seconds until a consul that doesn't know our token yet is asked again.
+#: Seconds between two questions to a consul that doesn't know our token yet.
 _PAUSE = patient(0.1)
 
 
 def main() -> int:
-    """Run until a signal ends it."""
+    """Run until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     settings = Settings.load()
     agents = Agents()
@@ -67,13 +67,13 @@ def main() -> int:
         except Refused as refused:
             logger.info("%s", refused)
     health.deregister()
-    # Not by way of the interpreter's own end: it waits for some threads, and makes others fail in the middle of a copy,
-    # which bears being cut off at any moment.
+    # Without the interpreter's own shutdown, which waits for some threads, and makes others fail in the middle of a
+    # copy. A copy may be cut off at any moment.
     os._exit(0)
 
 
 def _start(work: Callable[[], None]) -> None:
-    """Do never-ending work beside the rest; its end by an error is the end of the program, which systemd restarts."""
+    """Run never-ending work in a thread; if it ends by an error, so does the program, which systemd restarts."""
 
     def run() -> None:
         try:

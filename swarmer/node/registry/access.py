@@ -1,8 +1,8 @@
 """Who may do what. Pure functions: the time is given to them.
 
-A client shows a certificate of the registry plane, a user and password, or a token that it got for one of these.
-`docker` sends credentials only to a registry that answers its first request with 401, and then always: so the first
-request is refused to a node's certificate too, and what it may do stands in the token.
+A client presents a certificate of the registry plane, a user and password, or a token that it was given for one of
+these. `docker` sends credentials only to a registry that answers its first request with 401, and from then on with each
+request. So the first request with a node's certificate is refused too, and the token holds what the client may do.
 
 Sources: the distribution project's pages on token authentication.
 """
@@ -19,10 +19,10 @@ from typing import Final
 from swarmer.node.registry.errors import RegistryError
 from swarmer.node.registry.settings import Settings
 
-#: Seconds that a token is good for; clients get another one when it is over.
+#: Seconds that a token is valid; a client then asks for another one.
 TOKEN_LIFETIME: Final = 300
 
-#: Seconds that the clocks of two nodes may differ: what one has given is good for the other nevertheless.
+#: Seconds by which the clocks of two nodes may differ; a token of one is valid on the other all the same.
 CLOCKS_DIFFER: Final = 2 * 3600
 
 #: The common name of the certificate that may push.
@@ -39,10 +39,10 @@ class Right(IntEnum):
 
 @dataclass(frozen=True)
 class ClientCredentials:
-    """What a client shows of itself, as nginx passes it on.
+    """What a client presents, as nginx passes it on.
 
     Attributes:
-        verified: nginx's word on the certificate, `SUCCESS` when a CA of the cluster signed it.
+        verified: nginx's verdict on the certificate, `SUCCESS` when a CA of the cluster signed it.
         subject: of the certificate, as in RFC 2253.
         issuer: of the certificate.
         authorization: the header of that name.
@@ -55,7 +55,7 @@ class ClientCredentials:
 
 
 def node_of(credentials: ClientCredentials, settings: Settings) -> str | None:
-    """The node whose certificate is shown; None when it is none of this cluster's registry plane."""
+    """The node whose certificate this is; None when the registry plane of this cluster has no such node certificate."""
     name = _common_name(credentials, settings)
     return name.removesuffix(".") if name and name.endswith(".") else None
 
@@ -64,19 +64,19 @@ def right_of(credentials: ClientCredentials, settings: Settings, now: float) -> 
     """What the certificate and the credentials together allow.
 
     Raises:
-        RegistryError: the credentials are wrong. That is told, also to who has a good certificate.
+        RegistryError: the credentials are wrong, even if the certificate is right.
     """
     return max(_by_certificate(credentials, settings), _by_authorization(credentials.authorization, settings, now))
 
 
 def token(right: Right, settings: Settings, now: float) -> str:
-    """A token that allows this for a while, on every registry node."""
+    """A token that allows this for `TOKEN_LIFETIME` seconds, on every registry node."""
     payload = json.dumps({"right": int(right), "until": int(now) + TOKEN_LIFETIME}).encode()
     return f"{_encoded(payload)}.{_encoded(_signature(payload, settings))}"
 
 
 def challenge(host: str, settings: Settings, error: str = "") -> Mapping[str, str]:
-    """The header that tells a client where to get a token."""
+    """The header with the address at which a client gets a token."""
     service = f"registry.service.{settings.domain}"
     words = f'Bearer realm="https://{host}/token",service="{service}"'
     return {"WWW-Authenticate": words + (f',error="{error}"' if error else "")}
@@ -86,7 +86,7 @@ def check(needed: Right, credentials: ClientCredentials, settings: Settings, now
     """What this client may do, which is at least what it needs.
 
     Raises:
-        RegistryError: it isn't: 401 to who can't be told from anybody, 403 to who is known.
+        RegistryError: it may less: 401 to an unknown client, 403 to a known one.
     """
     try:
         right = right_of(credentials, settings, now)
@@ -101,7 +101,7 @@ def check(needed: Right, credentials: ClientCredentials, settings: Settings, now
 
 
 def check_for_token(credentials: ClientCredentials, settings: Settings, now: float, host: str) -> Right:
-    """What a new token is good for: what this client may do without one. Tokens that get tokens would never end.
+    """What a new token allows: what this client may do without a token. Else tokens could be renewed for ever.
 
     Raises:
         RegistryError: as `check`.
@@ -129,7 +129,7 @@ def _by_certificate(credentials: ClientCredentials, settings: Settings) -> Right
 
 
 def _common_name(credentials: ClientCredentials, settings: Settings) -> str | None:
-    """Of a certificate that the registry's own CA signed: the root vouches for other planes too."""
+    """Of a certificate that the registry's own CA signed: the root CA vouches for other planes too."""
     organization = f",O={settings.organization}"
     if credentials.verified != "SUCCESS" or credentials.issuer != f"CN=registry CA{organization}":
         return None
@@ -148,14 +148,14 @@ def _by_authorization(header: str, settings: Settings, now: float) -> Right:
         case "bearer":
             return _by_token(value.strip(), settings, now)
         case _:
-            raise RegistryError(401, "UNAUTHORIZED", f"unknown way to authenticate: {scheme[:20]}")
+            raise RegistryError(401, "UNAUTHORIZED", f"unknown authentication scheme: {scheme[:20]}")
 
 
 def _by_password(value: str, settings: Settings) -> Right:
     try:
         user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
     except ValueError:
-        raise RegistryError(401, "UNAUTHORIZED", "these credentials can't be read") from None
+        raise RegistryError(401, "UNAUTHORIZED", "malformed credentials") from None
     digest = hashlib.sha256(password.encode()).hexdigest()
     if not (hmac.compare_digest(digest, settings.password_sha256) and user == settings.user):
         raise RegistryError(401, "UNAUTHORIZED", "wrong user or password")
@@ -166,12 +166,12 @@ def _by_token(value: str, settings: Settings, now: float) -> Right:
     try:
         payload, signature = map(_decoded, value.split("."))
     except ValueError:
-        raise RegistryError(401, "UNAUTHORIZED", "this token can't be read") from None
+        raise RegistryError(401, "UNAUTHORIZED", "malformed token") from None
     if not hmac.compare_digest(signature, _signature(payload, settings)):
-        raise RegistryError(401, "UNAUTHORIZED", "this token is not ours")
+        raise RegistryError(401, "UNAUTHORIZED", "invalid token")
     content = json.loads(payload)
     if now >= content["until"] + CLOCKS_DIFFER:
-        raise RegistryError(401, "UNAUTHORIZED", "this token is too old")
+        raise RegistryError(401, "UNAUTHORIZED", "expired token")
     return Right(content["right"])
 
 
@@ -184,7 +184,7 @@ def _encoded(content: bytes) -> str:
 
 
 def _decoded(text: str) -> bytes:
-    """Strictly what `_encoded` made: another spelling of the same bytes is no token."""
+    """Strictly what `_encoded` made: another spelling of the same bytes is not accepted."""
     content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     if _encoded(content) != text:
         raise ValueError(text)

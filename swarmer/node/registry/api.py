@@ -1,4 +1,4 @@
-"""What tags and manifests are, to the clients: their truth is in consul, their content on the disks of the nodes."""
+"""Answers to clients about tags and manifests: what exists is in consul, the content is on the disks of the nodes."""
 
 import json
 import logging
@@ -21,10 +21,10 @@ from swarmer.node.registry.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for a proof that is late, as on a busy node.
+#: Seconds to wait for a late proof of the leadership, as on a busy node.
 _GRACE: Final = 1.0
 
-#: Entries of a list in one answer, where the client doesn't say.
+#: Entries of a list in one answer, unless the client asks for another number.
 _PAGE: Final = 1000
 
 
@@ -38,7 +38,7 @@ class Response:
 
 
 class Api:
-    """Answers what isn't the transport of a blob."""
+    """Answers every request that doesn't transfer a blob."""
 
     def __init__(
         self,
@@ -58,10 +58,13 @@ class Api:
     def answer(
         self, method: str, uri: str, credentials: ClientCredentials, host: str, type_: str, body: bytes
     ) -> Response:
-        """The answer to a request that the gate let through.
+        """The answer to a request that `Router` let pass.
+
+        It is parsed from the same text as there, by the same function: a parse that came along in a header would be one
+        more thing to protect from clients.
 
         Raises:
-            RegistryError: what a client is told.
+            RegistryError: the error for the client.
             OSError: this node's `docker-registry` doesn't answer.
         """
         call = parse(method, uri)
@@ -83,7 +86,7 @@ class Api:
             case Kind.PEER_COPY, _:
                 return self._copy(body)
             case _:
-                raise RegistryError(404, "UNSUPPORTED", "this is not answered here")
+                raise RegistryError(404, "UNSUPPORTED", "this node does not answer that")
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -96,7 +99,7 @@ class Api:
     def _tags(self, call: ApiCall) -> Response:
         tags = sorted(self._records.tags(call.repository))
         if not tags and call.repository not in self._records.repositories():
-            raise RegistryError(404, "NAME_UNKNOWN", f"there is no repository {call.repository}")
+            raise RegistryError(404, "NAME_UNKNOWN", f"repository {call.repository} does not exist")
         return _page("tags", tags, call, {"name": call.repository})
 
     def _manifest(self, call: ApiCall) -> Response:
@@ -109,7 +112,7 @@ class Api:
         return Response(200, content, {**headers, "Docker-Distribution-Api-Version": "registry/2.0"})
 
     def _content(self, manifest: Manifest) -> bytes:
-        """Of an acknowledged manifest: from this disk, or from a node that has it already."""
+        """The content of an acknowledged manifest, from this disk or from a peer."""
         try:
             content = disk.data(manifest.digest).read_bytes()
             if manifests.digest_of(content) == manifest.digest:
@@ -126,7 +129,7 @@ class Api:
                     return content
             except (RegistryError, OSError):
                 continue
-        raise unavailable(f"no node that has {manifest.digest} answers")
+        raise unavailable(f"no node that has {manifest.digest} answers; try again")
 
     # -- changing ------------------------------------------------------------------------------------------
 
@@ -138,7 +141,7 @@ class Api:
         docker_registry.put_manifest(manifest.repository, manifest.digest, manifest.type, body)
         for child in manifest.manifests:
             if not self._records.manifest(manifest.repository, child):
-                raise RegistryError(404, "MANIFEST_BLOB_UNKNOWN", f"{child}, which the index lists, is not there")
+                raise RegistryError(404, "MANIFEST_BLOB_UNKNOWN", f"{child}, which the index lists, does not exist")
         replication.spread(manifest, self._leads)
         tag = None if call.by_digest else call.reference
         self._change(session, lambda: self._records.acknowledge(session, manifest, tag))
@@ -164,35 +167,37 @@ class Api:
         assert self._leadership
         session = self._leadership.lease.wait(_GRACE)
         if session is None:
-            raise unavailable("this node does not lead the registry any more; try again")
+            raise unavailable("this node no longer leads the registry; try again")
         return session
 
     def _change(self, session: str, change: Callable[[], None]) -> None:
-        """Make a change, if this node still leads now; consul looks whether it does then.
+        """Make a change, if this node still leads; consul checks that once more when it carries the change out.
 
         Raises:
-            RegistryError: it doesn't, or another change came between.
+            RegistryError: it no longer leads, or another change came between.
         """
         with self._one_change:
             if self._session() != session:
-                raise unavailable("the registry got another leader meanwhile; try again")
+                raise unavailable("the leader of the registry has changed; try again")
             try:
                 change()
             except Fenced as fenced:
                 logger.warning("a change came too late: %s", fenced)
-                reason = "the registry got another leader meanwhile, or an earlier change came late; try again"
+                reason = "the leader of the registry has changed, or an earlier change came late; try again"
                 raise unavailable(reason) from fenced
 
     def _copy(self, body: bytes) -> Response:
-        """A leader wants this node to have something."""
+        """Copy a manifest from the leader, at its request."""
         try:
             wanted = json.loads(body)
             source, repository, digest = wanted["source"], wanted["repository"], wanted["digest"]
             call = parse("GET", f"/v2/{repository}/manifests/{digest}")
         except (ValueError, LookupError, TypeError):
-            raise RegistryError(400, "MANIFEST_INVALID", "this doesn't say what to copy") from None
+            raise RegistryError(
+                400, "MANIFEST_INVALID", "the body must be JSON with source, repository and digest"
+            ) from None
         if source not in self._settings.peers or not call.by_digest or not self._replication:
-            raise RegistryError(400, "MANIFEST_INVALID", f"{source} has nothing to copy from")
+            raise RegistryError(400, "MANIFEST_INVALID", f"can't copy {digest} from {source}")
         self._replication.fetch(source, call.repository, call.reference)
         disk.flush_to_disk()
         return _json({})
@@ -204,13 +209,13 @@ def _json(value: object, headers: Mapping[str, str] | None = None) -> Response:
 
 
 def _page(key: str, entries: Sequence[str], call: ApiCall, rest: Mapping[str, str]) -> Response:
-    """A list, or as much of it as the client asks for, and then where the rest is."""
+    """A list, or the page of it that the client asks for with a link to the next one."""
     try:
         count = int(call.query.get("n") or _PAGE)
     except ValueError:
         count = -1
     if count < 0:
-        raise RegistryError(400, "PAGINATION_NUMBER_INVALID", f"{call.query['n'][:20]!r} is no number of entries")
+        raise RegistryError(400, "PAGINATION_NUMBER_INVALID", f"{call.query['n'][:20]!r} is not a number of entries")
     last = call.query.get("last", "")
     left = [entry for entry in entries if entry > last]
     page = left[:count]

@@ -12,13 +12,13 @@ from swarmer.node.registry.errors import RegistryError
 _PART: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME: Final = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-#: Other algorithms are not taken: `docker-registry` keeps a content under its sha256 alone, whatever it is called.
+#: Other algorithms are refused: `docker-registry` stores content under its sha256 alone, whatever digest it was given.
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME_LENGTH: Final = 255
 
 
 class Kind(Enum):
-    """The things of a registry; `PEER` and below are ours."""
+    """The resources of a registry; `TOKEN` and those below are our own."""
 
     PING = auto()
     CATALOG = auto()
@@ -32,7 +32,7 @@ class Kind(Enum):
     PEER_CONTENT = auto()
 
 
-#: What may be done with each, reading first.
+#: The methods of each, reading first.
 METHODS: Final[Mapping[Kind, tuple[str, ...]]] = {
     Kind.PING: ("GET", "HEAD"),
     Kind.CATALOG: ("GET", "HEAD"),
@@ -49,13 +49,13 @@ METHODS: Final[Mapping[Kind, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class ApiCall:
-    """One request.
+    """A parsed request.
 
     Attributes:
-        uri: path and query, as they came.
-        repository: its name, empty where none is asked for.
+        uri: path and query, as the client sent them.
+        repository: its name; empty for what isn't in a repository.
         reference: the tag, the digest or the upload.
-        query: what stands behind the question mark; of a name that is there twice, the last one.
+        query: the parameters; of one given twice, the last value.
     """
 
     method: str
@@ -67,7 +67,7 @@ class ApiCall:
 
     @property
     def writes(self) -> bool:
-        """Whether it needs the right to push. Looking how far an upload got does, too."""
+        """Whether it needs the right to push; asking for the progress of an upload does, too."""
         return self.kind in (Kind.UPLOADS, Kind.UPLOAD) or self.method not in ("GET", "HEAD")
 
     @property
@@ -77,7 +77,7 @@ class ApiCall:
 
 
 def is_digest(text: str) -> bool:
-    """Whether this is a digest that the registry takes."""
+    """Whether this is a digest that the registry accepts."""
     return _DIGEST.fullmatch(text) is not None
 
 
@@ -87,10 +87,10 @@ def is_name(text: str) -> bool:
 
 
 def parse(method: str, uri: str) -> ApiCall:
-    """What a request asks for.
+    """Parse a request.
 
     Raises:
-        RegistryError: nothing that a registry has, or not in the spec's grammar.
+        RegistryError: a registry has no such resource or method, or it isn't in the grammar of the spec.
     """
     split = urlsplit(uri)
     call = _parse_path(method, uri, unquote(split.path), dict(parse_qsl(split.query, keep_blank_values=True)))
@@ -115,22 +115,22 @@ def _parse_path(method: str, uri: str, path: str, query: Mapping[str, str]) -> A
         if inner.kind in (Kind.MANIFEST, Kind.BLOB):
             return ApiCall(method, Kind.PEER_CONTENT, uri, inner.repository, inner.reference, query)
     if not path.startswith("/v2/"):
-        raise RegistryError(404, "UNSUPPORTED", f"there is no {path[:80]} here: a registry begins with /v2/")
+        raise RegistryError(404, "UNSUPPORTED", f"{path[:80]} does not exist: paths of a registry begin with /v2/")
     name, kind, reference = _split(path.removeprefix("/v2/"))
     if not is_name(name):
-        raise RegistryError(400, "NAME_INVALID", f"{name[:80]!r} can't be the name of a repository")
+        raise RegistryError(400, "NAME_INVALID", f"{name[:80]!r} is not a valid repository name")
     if kind is Kind.BLOB and not is_digest(reference):
-        raise RegistryError(400, "DIGEST_INVALID", f"{reference[:80]!r} is no digest")
+        raise RegistryError(400, "DIGEST_INVALID", f"{reference[:80]!r} is not a valid digest")
     if kind is Kind.MANIFEST and not is_digest(reference):
         if ":" in reference:
-            raise RegistryError(400, "DIGEST_INVALID", f"{reference[:80]!r} is no digest")
+            raise RegistryError(400, "DIGEST_INVALID", f"{reference[:80]!r} is not a valid digest")
         if not _TAG.fullmatch(reference):
-            raise RegistryError(400, "MANIFEST_INVALID", f"{reference[:80]!r} can't be a tag")
+            raise RegistryError(400, "MANIFEST_INVALID", f"{reference[:80]!r} is not a valid tag")
     return ApiCall(method, kind, uri, name, reference, query)
 
 
 def _split(rest: str) -> tuple[str, Kind, str]:
-    """Name, kind and reference. A name may hold words such as `blobs`, so what stands last decides."""
+    """Name, kind and reference. A name may contain words such as `blobs`, so the last one decides."""
     if rest.endswith("/tags/list"):
         return rest.removesuffix("/tags/list"), Kind.TAGS, ""
     name, found, upload = rest.rpartition("/blobs/uploads/")
@@ -142,4 +142,4 @@ def _split(rest: str) -> tuple[str, Kind, str]:
         name, found, reference = rest.rpartition(word)
         if found and "/" not in reference:
             return name, kind, reference
-    raise RegistryError(404, "UNSUPPORTED", "a registry has manifests, blobs, tags and _catalog, nothing of that name")
+    raise RegistryError(404, "UNSUPPORTED", "unknown resource: a repository has manifests, blobs and tags")

@@ -1,7 +1,7 @@
-"""Whether `docker-registry` can use its bucket, and in S3's own words why not.
+"""Whether `docker-registry` can use its bucket; if not, the reason that S3 gave.
 
-Its answers leave the reason out, and its page of health checks would be open to every container of the node. Its
-journal has the reason.
+The answers of `docker-registry` leave the reason out, and its page of health checks would be open to every container of
+the node. So the reason is read from its journal.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Final
 
 from swarmer.node.registry import docker_registry
 
-#: Seconds that a look is good for: S3 is asked no more often, whoever asks us.
+#: Seconds for which an answer of S3 is reused, however often this is asked.
 _FRESH: Final = 2.0
 
 _DETAIL: Final = re.compile(r'err\.detail="((?:\\.|[^"\\])*)"')
@@ -28,7 +28,7 @@ class Bucket:
         self._problem = ""
 
     def problem(self) -> str:
-        """Empty when the bucket can be used; else why it can't."""
+        """Why the bucket can't be used; empty when it can."""
         with self._mutex:
             if time.monotonic() - self._looked > _FRESH:
                 self._problem = _look()
@@ -44,8 +44,8 @@ def _look() -> str:
     if reply.status == 200:
         return ""
     command = ["journalctl", "--unit=docker-registry", f"--lines={_LINES}", "--output=cat", "--no-pager"]
-    said = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10).stdout
-    return f"the bucket can't be used: {reason(said) or reply.error()}"
+    journal = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10).stdout
+    return f"the bucket can't be used: {reason(journal) or reply.error()}"
 
 
 def reason(journal: str) -> str:

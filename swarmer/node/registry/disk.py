@@ -1,4 +1,4 @@
-"""The disk under this node's `docker-registry`: what is on it, how much room is left, what was written through."""
+"""The disk under this node's `docker-registry`: what it holds, how much room is left, and writing it through."""
 
 import ctypes
 import fcntl
@@ -16,7 +16,7 @@ from swarmer.node.registry.settings import API_SOCKET, STORAGE_ROOT
 
 _TREE: Final = STORAGE_ROOT / "docker/registry/v2"
 
-#: What stays free on the disk for what is there already: a twentieth of it, at most so many bytes.
+#: The part of the disk that stays free, and the most bytes that it is.
 _RESERVE_PART: Final = 20
 _RESERVE_MOST: Final = 1 << 30
 
@@ -26,7 +26,7 @@ FULL: Final = 412
 
 _UPLOAD: Final = re.compile(r"[0-9a-f-]+")
 
-#: Beside our socket: the same for all programs of this node.
+#: Beside our socket, so that all programs of this node use the same file.
 _COLLECTION_LOCK: Final = Path(API_SOCKET).with_name("garbage-collection.lock")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -38,7 +38,7 @@ def has_blob(repository: str, digest: str) -> bool:
 
 
 def has(manifest: Manifest) -> bool:
-    """Whether a manifest and every blob of it is on this disk. What an index lists is asked for one by one."""
+    """Whether a manifest and all its blobs are on this disk. The manifests that an index lists are not looked for."""
     return (
         size(_link(manifest.repository, "_manifests/revisions", manifest.digest)) > 0
         and size(data(manifest.digest)) == manifest.size
@@ -47,9 +47,9 @@ def has(manifest: Manifest) -> bool:
 
 
 def touch(digests: Iterable[str]) -> None:
-    """Protect blobs from garbage collection, which leaves what is young: somebody counts on them being there.
+    """Protect blobs that a push counts on from garbage collection, which keeps what was touched lately.
 
-    What is there afterwards stays for a while; what isn't has to be sent again.
+    A blob that exists afterwards is kept for the grace period; any other has to be sent again.
     """
     with collection_lock(exclusive=False):
         for digest in digests:
@@ -61,14 +61,20 @@ def touch(digests: Iterable[str]) -> None:
 
 @contextmanager
 def collection_lock(*, exclusive: bool) -> Iterator[None]:
-    """Between a look at the age of something and its removal, nobody may begin to count on it."""
+    """Held exclusively between a look at the age of a file and its removal, so that no push begins to count on it."""
     with _COLLECTION_LOCK.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         yield
 
 
 def flush_to_disk() -> None:
-    """Return when everything written is on the disk, names of files too."""
+    """Return when everything written is on the disk, the names of files too.
+
+    By `syncfs`: the files were written by another program, and fsync would need each file and folder.
+
+    Raises:
+        OSError: the disk reports an error.
+    """
     descriptor = os.open(STORAGE_ROOT, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if _libc.syncfs(descriptor):
@@ -79,7 +85,7 @@ def flush_to_disk() -> None:
 
 
 def check_room(length: int) -> None:
-    """Look whether so many more bytes fit, beside what must stay free.
+    """Check that so many bytes fit beside the reserve.
 
     Raises:
         RegistryError: they don't.
@@ -91,13 +97,13 @@ def check_room(length: int) -> None:
 
 
 def nearly_full() -> bool:
-    """Whether the disk is about full: the likely reason of an error."""
+    """Whether less than the reserve is free, which then is the likely reason of an error."""
     usage = shutil.disk_usage(STORAGE_ROOT)
     return usage.free < min(usage.total // _RESERVE_PART, _RESERVE_MOST)
 
 
 def drop_upload(repository: str, upload: str) -> None:
-    """Remove what came of an upload so far."""
+    """Remove the part of an upload that arrived."""
     if _UPLOAD.fullmatch(upload):
         shutil.rmtree(_TREE / "repositories" / repository / "_uploads" / upload, ignore_errors=True)
 
@@ -114,13 +120,13 @@ def data(digest: str) -> Path:
 
 
 def relative_path(digest: str) -> str:
-    """Where that is, among all contents."""
+    """The path of that file below the folder of all contents."""
     algorithm, _, value = digest.partition(":")
     return f"{algorithm}/{value[:2]}/{value}/data"
 
 
 def size(path: Path) -> int:
-    """In bytes; 0 where there is no file, or what a power cut left of one."""
+    """The size of a file in bytes; 0 if it doesn't exist, or a power cut left it empty."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

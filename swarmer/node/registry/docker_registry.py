@@ -42,7 +42,7 @@ class Reply:
 
 
 class _Whole:
-    """A content of known length, which is an error when it ends before: `docker-registry` would wait for the rest."""
+    """Content of known length. It is an error if it ends earlier, since `docker-registry` would wait for the rest."""
 
     def __init__(self, content: "SupportsRead[bytes]", length: int) -> None:
         self._content = content
@@ -52,7 +52,7 @@ class _Whole:
         part = self._content.read(size)
         self._left -= len(part)
         if not part and self._left > 0:
-            raise OSError(f"it ended {self._left} bytes too early")
+            raise OSError(f"the content ended {self._left} bytes too early")
         return part
 
 
@@ -60,7 +60,7 @@ def ask(method: str, path: str, body: Any = None, headers: Mapping[str, str] | N
     """Ask this node's `docker-registry`.
 
     Args:
-        body: bytes, or a file that is sent as it is read; its length stands in `headers`.
+        body: bytes, or a file that is sent as it is read; its length is in `headers`.
 
     Raises:
         OSError: it doesn't answer.
@@ -86,15 +86,15 @@ def problem() -> str:
 
 
 def put_manifest(repository: str, digest: str, type_: str, content: bytes) -> None:
-    """Store a manifest under its digest; `docker-registry` looks whether all that it refers to is there.
+    """Store a manifest under its digest; `docker-registry` checks that all blobs that it refers to exist.
 
     Raises:
-        RegistryError: it isn't, or the manifest is wrong.
+        RegistryError: they don't, or the manifest is invalid.
         OSError: no answer.
     """
     with _one_manifest:
         if disk.size(disk.data(digest)) != len(content):
-            # `docker-registry` writes manifests in place, and takes for whole what a power cut left of one.
+            # `docker-registry` writes manifests in place, and accepts what a power cut left of one.
             disk.data(digest).unlink(missing_ok=True)
         reply = ask("PUT", f"/v2/{repository}/manifests/{digest}", content, {"Content-Type": type_})
     if reply.status != 201:
@@ -105,7 +105,7 @@ def put_blob(repository: str, digest: str, content: "SupportsRead[bytes]", lengt
     """Store a blob under its digest, which `docker-registry` checks.
 
     Raises:
-        RegistryError: it doesn't fit, or there is no room.
+        RegistryError: it doesn't have this digest, or there is no room.
         OSError: no answer, or `content` ended too early.
     """
     begun = ask("POST", f"/v2/{repository}/blobs/uploads/", b"")

@@ -1,4 +1,4 @@
-"""Saying no in the words of the distribution spec."""
+"""Errors in the format of the distribution spec."""
 
 import json
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 @dataclass(eq=False)
 class RegistryError(Exception):
-    """A request is answered with an error.
+    """The error that a request is answered with.
 
     Attributes:
         status: of HTTP.
         code: of the distribution spec, such as `NAME_INVALID`.
-        message: one sentence, for the person behind the client.
-        headers: that go with the answer.
+        message: one sentence, for the user of the client.
+        headers: of the answer.
     """
 
     status: int
@@ -30,11 +30,14 @@ class RegistryError(Exception):
 
     @property
     def for_nginx(self) -> Mapping[str, str]:
-        """The headers by which the gate tells nginx what to answer; see `location @refused` of nginx.conf."""
-        told = {"Status": str(self.status), "Body": self.body.decode().strip(), **self.headers}
-        return {f"X-Error-{name}": value for name, value in told.items()}
+        """The error as headers: nginx's `auth_request` knows no status but 401 and 403, and passes no body on.
+
+        `location @refused` of nginx.conf makes the answer from them.
+        """
+        parts = {"Status": str(self.status), "Body": self.body.decode().strip(), **self.headers}
+        return {f"X-Error-{name}": value for name, value in parts.items()}
 
 
 def unavailable(message: str) -> RegistryError:
-    """Not now: the client may try again."""
+    """The error for what may succeed when the client tries again."""
     return RegistryError(503, "UNAVAILABLE", message, {"Retry-After": "1"})

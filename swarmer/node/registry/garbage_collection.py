@@ -1,11 +1,10 @@
-"""Garbage collection on one registry node: what no acknowledged manifest refers to, and nobody counts on, goes.
+"""Garbage collection on one registry node: removes content that no acknowledged manifest needs, and no push counts on.
 
-    python3 -m swarmer.node.registry.garbage_collection --grace 3600     prints what it freed, as JSON
+    python3 -m swarmer.node.registry.garbage_collection --grace 3600     reports what it freed, as JSON
 
-Safe while pushes go on: what a push counts on was written, or is touched (`disk.touch`), within the grace period,
-and what is younger than that stays. Under a lock, a blob is either touched before its age is looked at, or gone
-before `docker-registry` looks whether everything is there that a manifest refers to; then that is refused, and the
-client sends the blob again.
+It is safe during pushes: what a push counts on was written or touched (`disk.touch`) within the grace period, and so
+is kept. Under a lock, a blob is either touched before its age is looked at, or removed before `docker-registry` checks
+that all blobs of a manifest exist; then the manifest is refused, and the client sends the blob again.
 """
 
 import argparse
@@ -59,25 +58,25 @@ def live(manifests: Iterable[Manifest]) -> set[tuple[str, str]]:
 
 
 def check_plausible(root: Path, *, changed: bool) -> None:
-    """Refuse to take everything for garbage because consul's state was lost, or may not be read.
+    """Check that consul's state wasn't lost, and may be read: else everything would count as garbage.
 
     Args:
         changed: whether consul holds the record that every change of the registry leaves.
 
     Raises:
-        RegistryError: it holds none, but there are manifests on the disk.
+        RegistryError: it doesn't, though the disk holds manifests.
     """
     if not changed and any(link for link in (root / "repositories").glob("**/_manifests/revisions/*/*/link")):
-        message = "consul knows of no push, but there are manifests on this disk: nothing is removed"
+        message = "consul knows of no push, but this disk holds manifests: nothing is removed"
         raise RegistryError(503, "UNAVAILABLE", message)
 
 
 def collect(root: Path, needed: Collection[tuple[str, str]], before: float, lock: Lock = nullcontext) -> Freed:
-    """Remove what isn't needed and was written before a time.
+    """Remove what isn't needed and was last written before a time.
 
     Args:
         root: the tree of `docker-registry`, with `blobs` and `repositories`.
-        needed: repository and digest of all that stays.
+        needed: repository and digest of everything to keep.
         before: by the clock of the files.
         lock: held from each look at an age to the removal.
     """
@@ -123,9 +122,9 @@ def _old(path: Path, before: float) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """Collect on this node; 1 when it isn't known what is acknowledged."""
+    """Collect on this node; 1 when it can't be known what is acknowledged."""
     parser = argparse.ArgumentParser(description="Remove from this node's disk what the registry doesn't need.")
-    parser.add_argument("--grace", type=float, default=GRACE, help="seconds that something may lie around")
+    parser.add_argument("--grace", type=float, default=GRACE, help="seconds for which unneeded content is kept")
     grace: float = parser.parse_args(arguments).grace
     if Settings.load().shared:
         print("the registry's content is not on this node's disk", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Whether this node can answer correctly, and telling consul of it."""
+"""Whether this node can answer correctly, and its registration in consul."""
 
 import logging
 import time
@@ -15,21 +15,21 @@ from swarmer.ports import REGISTRY
 
 logger = logging.getLogger(__name__)
 
-#: The ID of the check in consul; the session of who leads ends with it.
+#: The ID of the check in consul; the session of a leader ends when it fails.
 CHECK: Final = "registry"
 
-#: Before this node is registered: a cluster that boots waits for it.
+#: Seconds between two tries to register, for which a cluster that boots waits.
 _SOON: Final = patient(0.1)
 
-#: Seconds without an answer after which this node says that it is cut off. An election is over sooner.
+#: Seconds without an answer of consul after which this node counts as cut off. An election is over sooner.
 _CUT_OFF: Final = patient(5.0)
 
-#: Seconds between two looks whether consul still knows the service.
+#: Seconds between two checks that consul still has the service.
 _REGISTER: Final = patient(5.0)
 
 
 class Health:
-    """What the check of consul asks."""
+    """Answers the check of consul, and registers the service."""
 
     def __init__(self, settings: Settings, replication: Replication | None, agents: Agents) -> None:
         self._settings = settings
@@ -44,13 +44,13 @@ class Health:
         if problem := docker_registry.problem():
             return problem
         if not self._replication.joined:
-            return "this node does not have everything yet that was acknowledged"
+            return "this node does not have all acknowledged content yet"
         if time.monotonic() - self._agents.contact > _CUT_OFF:
-            return "this node can't ask the cluster what is acknowledged: consul has no quorum here"
+            return "this node can't ask what is acknowledged: consul has no quorum here"
         return ""
 
     def watch(self) -> None:
-        """Keep the service registered, from when this node can answer. Never ends."""
+        """Register the service once this node can answer, and again if consul loses it. Never returns."""
         pause = _SOON
         while True:
             try:
@@ -76,7 +76,7 @@ class Health:
             "HTTP": f"https://{address}:{REGISTRY.number}/health",
             "Interval": f"{patient(1):.1f}s",
             "Timeout": f"{patient(2):.1f}s",
-            # One failure is a program that is just being started again.
+            # A program that is just restarting fails once.
             "FailuresBeforeCritical": 2,
             "Status": "passing",
         }
@@ -84,7 +84,7 @@ class Health:
 
 
 def deregister() -> None:
-    """At a shutdown: nobody is sent here any more."""
+    """Remove the service from consul at a shutdown, so that clients are no longer sent here."""
     try:
         Agent(own_token("registry"), timeout=1).call("PUT", "agent/service/deregister/registry")
     except Refused as refused:

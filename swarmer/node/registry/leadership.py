@@ -1,11 +1,10 @@
 """Who may change the registry: one node at a time, by a lock in consul.
 
 The lock belongs to a session of consul, which ends when gossip declares the node dead, when the check of the registry
-on this node becomes critical, as when this program hangs, and when nobody renews it.
-`Lease` says when the holder has to stop by itself; truth's transactions fail for who lost the lock.
+on that node becomes critical, as when this program hangs, or when it isn't renewed. `Lease` decides when the holder has
+to stop by itself; the transactions of `Records` fail when the session no longer holds the lock.
 
-A program that starts again on the same node goes on with the session that it finds: that nobody else uses it is
-because it is the only one on this node.
+After a restart this program continues with the session that it finds under its node's name: no other program uses it.
 
 Sources: the HTTP API of consul, `session` and `kv`; its page on sessions.
 """
@@ -27,38 +26,38 @@ from swarmer.node.registry.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two proofs, and to wait for one. Three of them fit into a lease.
+#: Seconds between two proofs of the leadership, and until one is given up. Three of them fit into a lease.
 PROOF_INTERVAL: Final = patient(0.3)
 _PROOF_TIMEOUT: Final = 1.0
 
-#: Seconds between two looks of those that don't lead, unless they hear sooner that nobody does.
+#: Seconds between two looks of a node that doesn't lead, unless it learns sooner that the lock is free.
 _FOLLOW_INTERVAL: Final = patient(0.6)
 
-#: Consul's shortest. That of a dead node ends by gossip, that of a program that hangs by its check, both sooner.
+#: The shortest TTL that consul accepts. Gossip and the check end most sessions sooner.
 _TTL: Final = patient(10)
 _RENEW_INTERVAL: Final = patient(3.0)
 
-#: Seconds between two tries for a lock that nobody holds: consul doesn't tell when a lock-delay is over.
+#: Seconds between two tries for a free lock: consul doesn't report the end of a lock-delay.
 _RETRY: Final = patient(0.2)
 
 #: Seconds for which the node of consul's leader leaves a free lock to others, so that one loss takes one leader, not
 #: both: the lock-delay, and a few tries.
 _COURTESY: Final = LOCK_DELAY + 3 * _RETRY
 
-#: Seconds without an answer of consul after which it isn't worth to wait for a leader: this node is cut off.
+#: Seconds without an answer of consul after which waiting for a leader is useless: this node is cut off.
 _CUT_OFF: Final = patient(4.0)
 
-#: Seconds that a holder may be unfit before it lets the lock go.
+#: Seconds for which a holder may be unfit before it releases the lock.
 _UNFIT: Final = patient(3.0)
 
 
 class Leadership:
-    """Tries to lead, as long as this node is fit for it; tells who leads.
+    """Tries to lead while this node is fit for it, and knows who leads.
 
     Args:
-        agents: are told when consul last answered what only a quorum can.
-        fit: whether this node has everything that was acknowledged, and can serve it.
-        ended: is called when a leadership has ended, this node's or another's. It must not take long.
+        agents: their `contact` is updated whenever consul answers what only a quorum can.
+        fit: whether this node has all acknowledged content, and can serve it.
+        ended: called when the leadership of any node has ended; must not block.
     """
 
     def __init__(
@@ -87,13 +86,13 @@ class Leadership:
         return self.lease.session() is not None and self._fit()
 
     def leader(self, *, timeout: float = 0) -> str | None:
-        """The name of the node that leads, as far as it is known; waits for one."""
+        """The name of the node that leads; None when none is known after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
             if self.leads():
                 return self._settings.name
             with self._known:
-                # Of ourselves we know it only while it is proven.
+                # That this node leads is known only while it is proven.
                 if self._seen and self._seen != self._settings.name:
                     return self._seen
                 now = time.monotonic()
@@ -103,7 +102,7 @@ class Leadership:
                 self._known.wait(min(left, PROOF_INTERVAL))
 
     def watch(self) -> None:
-        """Learn who holds the lock, by questions that are answered when that changes. Never ends."""
+        """Learn who holds the lock, by blocking queries. Never returns."""
         index = 0
         while True:
             try:
@@ -120,7 +119,7 @@ class Leadership:
             self._learn_from(answer)
 
     def _learn_from(self, answer: Answer) -> None:
-        """Consul said who holds the lock, or that nobody does; not, that it can't tell."""
+        """Learn from an answer of consul that names the holder, or says that there is none."""
         session = session_of(answer)
         with self._known:
             former, self._seen_session = self._seen_session, session
@@ -140,7 +139,7 @@ class Leadership:
     # -- leading -------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Try to lead, and prove it while this node does. Never ends."""
+        """Try to lead, and prove the leadership. Never returns."""
         while True:
             try:
                 pause = self._step()
@@ -148,13 +147,13 @@ class Leadership:
                 logger.debug("%s", refused)
                 pause = _RETRY
                 if time.monotonic() - self._agents.contact > LOCK_DELAY:
-                    # Whoever led can't prove it any more either, if consul has lost its leader with it.
+                    # The leader can't prove its leadership any more either, if consul has no leader.
                     self._learn(None)
             self._freed.wait(pause)
             self._freed.clear()
 
     def resign(self) -> None:
-        """Let the lock go at once, without a lock-delay: at a shutdown."""
+        """Release the lock without a lock-delay, at a shutdown."""
         self.lease.end()
         if self._session:
             agent = Agent(own_token("registry"), timeout=_PROOF_TIMEOUT)
@@ -168,7 +167,7 @@ class Leadership:
         if answer.status not in (200, 404):
             raise Refused(f"{answer.status} {answer.text.decode(errors='replace')}")
         self._agents.contact = time.monotonic()
-        # A question that waits for news hangs for ten seconds when consul loses its leader; this one doesn't.
+        # The blocking query hangs for ten seconds when consul loses its leader; this one doesn't.
         self._learn_from(answer)
         session = session_of(answer)
         if session:
@@ -177,7 +176,7 @@ class Leadership:
             return self._hold(session, asked)
         self.lease.end()
         if session and holder_of(answer) == self._settings.name:
-            logger.info("going on with the session %s", session)
+            logger.info("continuing with the session %s", session)
             self._session, self._renewed, self._fit_at = session, 0, asked
             return 0
         return _FOLLOW_INTERVAL if session else self._try(asked)
@@ -186,7 +185,7 @@ class Leadership:
         if self._fit():
             self._fit_at = asked
         elif asked - self._fit_at > _UNFIT and len(self._settings.nodes) > 1:
-            logger.warning("this node is not fit to lead, and lets the lock go")
+            logger.warning("this node is not fit to lead, and releases the lock")
             self.lease.end()
             self._proof.ask("PUT", f"kv/{LOCK}?release={session}", self._value())
             return PROOF_INTERVAL
@@ -198,8 +197,8 @@ class Leadership:
         return PROOF_INTERVAL
 
     def _try(self, asked: float) -> float:
-        """The lock is free: take it, if this node is fit."""
-        # Not when it was asked: consul may hold back its answer until it has elected a leader.
+        """Take the free lock, if this node is fit."""
+        # Not `asked`: consul may hold back its answer until it has elected a leader.
         now = self.lease.now()
         if self._free_at is None:
             self._free_at = now

@@ -1,9 +1,9 @@
 """The right to change the registry, for as long as it is proven.
 
-Consul's leader confirmed at some moment that our session holds the lock. It gives the lock to nobody else before the
-session ended and then the lock-delay has passed. So for less than a lock-delay after we *asked*, nobody else holds it,
-whatever happened since: the machine was asleep, the network was cut. The clock is the one that goes on while a machine
-sleeps.
+Consul's leader confirmed at some moment that our session holds the lock. It gives the lock to no other session until
+ours has ended and then the lock-delay has passed. So until a lock-delay after we *asked*, no other session holds it,
+whatever happened since: the machine was suspended, the network was cut. The clock also runs while the machine is
+suspended.
 """
 
 import threading
@@ -13,16 +13,16 @@ from typing import Final
 
 from swarmer.node.patience import patient
 
-#: Seconds that consul keeps the lock from others after its holder's session ended. It says `1.5s` to consul.
+#: Seconds for which consul gives the lock to no other session after its holder's session ended.
 LOCK_DELAY: Final = patient(1.5)
 
-#: Seconds that a proof is good for, counted from before it was asked for. Less than the lock-delay: two clocks may
-#: differ in speed, and a request that began in time may take a moment to end.
+#: Seconds for which a proof is valid, from before it was asked for. Less than the lock-delay: two clocks may differ in
+#: speed, and a request that began in time may take a moment to end.
 LEASE: Final = patient(1.2)
 
 
 def awake_or_not() -> float:
-    """Seconds by a clock that nobody sets, and that doesn't stop while the machine sleeps."""
+    """Seconds by a clock that can't be set, and doesn't stop while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -46,17 +46,17 @@ class Lease:
             self._changed.notify_all()
 
     def end(self) -> None:
-        """We don't lead any more, or never did."""
+        """This node doesn't lead, or no longer does."""
         with self._changed:
             self._session, self._deadline = "", float("-inf")
 
     def session(self) -> str | None:
-        """The session that holds the lock, if that is proven now."""
+        """The session that holds the lock; None if that isn't proven now."""
         with self._changed:
             return self._session if self._session and self._clock() < self._deadline else None
 
     def wait(self, timeout: float) -> str | None:
-        """As `session`, once it is proven or time is over."""
+        """As `session`, once it is proven or after `timeout` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self._session and self._clock() < self._deadline, timeout)
         return self.session()

@@ -20,10 +20,10 @@ _INDEXES: Final = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 
-#: What to tell `docker-registry`, which else hides some of them.
+#: For `docker-registry`, which otherwise hides some of them.
 ACCEPT: Final = ", ".join((*_IMAGES, *_INDEXES))
 
-#: As `docker-registry` has it.
+#: The limit of `docker-registry`, in bytes.
 LARGEST: Final = 4 << 20
 
 
@@ -51,15 +51,15 @@ def parse(repository: str, reference: str, type_: str, content: bytes) -> Manife
         if kind in _INDEXES:
             blobs, manifests = [], [str(entry["digest"]) for entry in document["manifests"]]
         elif kind in _IMAGES:
-            # A layer with addresses of its own is fetched from there.
+            # A layer with addresses of its own is fetched from these.
             layers = [layer for layer in document["layers"] if not layer.get("urls")]
             blobs, manifests = [str(entry["digest"]) for entry in (document["config"], *layers)], []
         else:
-            raise RegistryError(400, "MANIFEST_INVALID", f"manifests of type {kind[:80]!r} are not taken")
+            raise RegistryError(400, "MANIFEST_INVALID", f"manifests of type {kind[:80]!r} are not accepted")
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise RegistryError(400, "MANIFEST_INVALID", f"this is no manifest of type {type_[:80]!r}") from None
+        raise RegistryError(400, "MANIFEST_INVALID", f"this is not a valid manifest of type {type_[:80]!r}") from None
     if wrong := [part for part in (*blobs, *manifests) if not is_digest(part)]:
-        raise RegistryError(400, "MANIFEST_INVALID", f"it refers to {wrong[0][:80]!r}, which is no digest")
+        raise RegistryError(400, "MANIFEST_INVALID", f"it refers to {wrong[0][:80]!r}, which is not a valid digest")
     return Manifest(
         repository, digest, kind, len(content), tuple(dict.fromkeys(blobs)), tuple(dict.fromkeys(manifests))
     )

@@ -1,4 +1,4 @@
-"""Talking to the other registry nodes, with the certificate of this node."""
+"""The client of the other registry nodes, with the certificate of this node."""
 
 import http.client
 import json
@@ -14,11 +14,11 @@ from swarmer.node.registry.errors import RegistryError
 from swarmer.node.registry.settings import FOLDER, Settings
 from swarmer.ports import REGISTRY
 
-#: Seconds until a peer that says nothing is passed over.
+#: Seconds until a peer that doesn't answer is given up.
 CONNECT_TIMEOUT: Final = patient(2.0)
 _READ_TIMEOUT: Final = patient(30.0)
 
-#: The same while a client waits, and another peer may be asked.
+#: The same while a client waits, and another peer can be asked.
 QUICK: Final = patient(3.0)
 _COPY_TIMEOUT: Final = 600.0
 
@@ -35,14 +35,14 @@ class Peers:
     def content(
         self, peer: str, path: str, *, method: str = "GET", timeout: float = _READ_TIMEOUT
     ) -> Iterator[http.client.HTTPResponse]:
-        """What a peer has on its own disk: `NAME/blobs/DIGEST` or `NAME/manifests/DIGEST`.
+        """Content on a peer's own disk: `NAME/blobs/DIGEST` or `NAME/manifests/DIGEST`.
 
         Args:
-            timeout: seconds without a byte until the peer is passed over.
+            timeout: seconds without a byte until the peer is given up.
 
         Raises:
             RegistryError: it doesn't have that.
-            OSError: it doesn't answer, or can't tell.
+            OSError: it doesn't answer, or with another error.
         """
         with self._asked(peer, method, f"/peer/v2/{path}", None, timeout) as answer:
             if answer.status == 404:
@@ -52,18 +52,18 @@ class Peers:
             yield answer
 
     def copy(self, peer: str, repository: str, digest: str) -> None:
-        """Let a peer fetch a manifest and its blobs from this node; returns when they are on its disk.
+        """Have a peer fetch a manifest and its blobs from this node; returns when they are on its disk.
 
         Raises:
-            RegistryError: it couldn't, with the reason.
+            RegistryError: it failed, with the reason.
             OSError: it doesn't answer.
         """
         body = json.dumps({"source": self._settings.name, "repository": repository, "digest": digest}).encode()
         with self._asked(peer, "POST", "/peer/copy", body, _COPY_TIMEOUT) as answer:
-            said = answer.read()
+            content = answer.read()
         if answer.status != 200:
             try:
-                error = json.loads(said)["errors"][0]
+                error = json.loads(content)["errors"][0]
                 raise RegistryError(answer.status, error["code"], error["message"])
             except (ValueError, LookupError, TypeError):
                 raise OSError(f"{peer} answered {answer.status}") from None
@@ -88,7 +88,7 @@ class Peers:
 
 
 def _notice_silence(connection: socket.socket) -> None:
-    """Let the kernel end a connection whose other side is gone, however long an answer may take."""
+    """Have the kernel end a connection whose peer is gone, however long an answer may take."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)

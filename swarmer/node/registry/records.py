@@ -1,14 +1,14 @@
-"""What the registry has acknowledged: kept in consul, the same for all nodes, and changed only by who leads.
+"""What the registry has acknowledged: in consul, the same for all nodes, and changed only by the leader.
 
-    registry/manifests/NAME@DIGEST    the manifest exists; its type, and what it consists of
+    registry/manifests/NAME@DIGEST    the manifest exists; its type and its parts
     registry/tags/NAME:TAG            the digest that a tag stands for
     registry/changed                  written with every change of these
 
-Reads are consistent: consul's leader makes sure that it still leads before it answers. A node that is cut off gets
-no answer, so it can't tell anything old. Changes are transactions that fail when the lock has gone to somebody else
-in the meantime, however long the one who makes them was asleep. They also fail when another change came between: consul
-may hold a transaction for seconds, as during an election, when its sender has given up already and tried again. What
-comes so late must not undo what was acknowledged since.
+Reads are consistent: consul's leader verifies that it still leads before it answers. A node that is cut off gets no
+answer, so it never serves old state. Changes are transactions that fail when another session has taken the lock in
+the meantime, however long their sender was suspended. They also fail when another change came between: consul may hold
+a transaction for seconds, as during an election, while its sender has given up and tried again. A change that comes so
+late must not undo what was acknowledged since.
 
 Sources: the HTTP API of consul, `kv` and `txn`.
 """
@@ -32,18 +32,18 @@ MANIFESTS: Final = "registry/manifests/"
 TAGS: Final = "registry/tags/"
 _CHANGED: Final = "registry/changed"
 
-#: Seconds that a client waits while consul elects its leader, rather than to get an error.
+#: Seconds for which a read waits while consul elects its leader, before it fails.
 PATIENCE: Final = patient(6.0)
 _PAUSE: Final = patient(0.1)
 
-#: Seconds until a read is asked again. Consul's agent sends it to the leader that it knows; where that one has just
-#: lost power, no answer comes, though another leads by then.
+#: Seconds until a read is repeated. Consul's agent sends it to the leader that it knows; if that one has just lost
+#: power, no answer comes, though another server leads by then.
 _READ_TIMEOUT: Final = 1.0
 
-#: Connections to consul that are kept. It takes 200 from all programs of a node together, and ends none by itself.
+#: Connections to consul that are kept open. It accepts 200 from all programs of a node, and closes none by itself.
 _IDLE: Final = 16
 
-#: Consul takes 64 steps in one transaction.
+#: Consul accepts 64 steps in one transaction; two of them are ours.
 _STEPS: Final = 60
 
 
@@ -86,17 +86,17 @@ class Manifest:
 
 
 class Agents:
-    """Connections to the node's consul agent, for as many threads as there are."""
+    """Connections to the node's consul agent, for any number of threads."""
 
     def __init__(self, *, timeout: float = 3) -> None:
         self._timeout = timeout
         self._idle: queue.LifoQueue[Agent] = queue.LifoQueue(_IDLE)
-        #: When consul last answered what only a quorum can; the beginning counts as if it had.
+        #: When consul last answered what only a quorum can; at first, when this began.
         self.contact = time.monotonic()
 
     @contextmanager
     def one(self) -> Iterator[Agent]:
-        """A connection of one's own, for a moment."""
+        """A connection for the calling thread alone."""
         try:
             agent = self._idle.get_nowait()
         except queue.Empty:
@@ -116,7 +116,7 @@ class Agents:
 
 
 class Records:
-    """Reads and changes of what is acknowledged."""
+    """Reads and changes what is acknowledged."""
 
     def __init__(self, agents: Agents) -> None:
         self._agents = agents
@@ -134,7 +134,7 @@ class Records:
         return Manifest.from_entry(entries[0]) if entries else None
 
     def manifests(self) -> list[Manifest]:
-        """All of them."""
+        """All acknowledged manifests."""
         return [Manifest.from_entry(entry) for entry in self._read(MANIFESTS, "&recurse")]
 
     def tags(self, repository: str) -> dict[str, str]:
@@ -148,7 +148,7 @@ class Records:
         return sorted({key.removeprefix(MANIFESTS).rpartition("@")[0] for key in keys})
 
     def _read(self, key: str, options: str = "") -> list[Any]:
-        """Entries, waiting out an election.
+        """Entries; waits while consul elects its leader.
 
         Raises:
             RegistryError: consul has no quorum that this node could ask.
@@ -158,7 +158,7 @@ class Records:
         return answer.json() or [] if answer.status == 200 else []
 
     def has_changed(self) -> bool:
-        """Whether anything was ever changed: if not, nothing was pushed, or consul has lost what it knew.
+        """Whether anything was ever changed. If not, nothing was pushed, or consul has lost its state.
 
         Raises:
             RegistryError: consul has no quorum that this node could ask.
@@ -173,7 +173,7 @@ class Records:
         Raises:
             Fenced: the session doesn't hold the lock any more, or an earlier change came late; nothing has changed,
                 since this is always one transaction.
-            RegistryError: consul doesn't answer; whether anything has changed isn't known.
+            RegistryError: consul doesn't answer; the change may have been made, or may still be.
         """
         steps = [_set(manifest.key, {**asdict(manifest)})]
         if tag:
@@ -210,14 +210,14 @@ class Records:
             try:
                 answer = self._agents.ask("PUT", "txn", batch)
             except Refused as refused:
-                raise unavailable(f"whether it is acknowledged isn't known: {refused}") from refused
+                raise unavailable(f"consul did not confirm the change, which may still happen: {refused}") from refused
             if answer.status == 409:
                 raise Fenced(answer.text.decode(errors="replace"))
             if answer.status != 200:
                 raise unavailable(f"consul could not record it: {answer.text.decode(errors='replace')}")
 
     def _patiently(self, ask: Callable[[], Answer]) -> Answer:
-        # Who has been cut off for so long says so at once.
+        # A node that has been cut off for that long fails immediately.
         deadline = max(self._agents.contact, time.monotonic() - PATIENCE / 2) + PATIENCE
         while True:
             try:
@@ -229,7 +229,7 @@ class Records:
             except Refused as refused:
                 last = str(refused)
             if time.monotonic() >= deadline:
-                raise unavailable(f"this node can't ask the cluster what is acknowledged: {last}")
+                raise unavailable(f"this node can't ask consul what is acknowledged: {last}; try again")
             time.sleep(_PAUSE)
 
 

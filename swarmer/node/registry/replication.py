@@ -1,4 +1,4 @@
-"""That this node has what was acknowledged, and that a majority has what is about to be."""
+"""Copies of content: all that is acknowledged on this node, and what is about to be on a majority."""
 
 import logging
 import threading
@@ -19,58 +19,58 @@ from swarmer.node.registry.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two tries to get what a node lacks.
+#: Seconds between two tries to fetch what this node lacks.
 _PAUSE: Final = patient(0.5)
 
-#: Seconds until all are asked again for what nobody had: it may have been pushed anew.
+#: Seconds between two tries to fetch what no peer has: it may have been pushed again.
 _ASK_AGAIN: Final = patient(30.0)
 
-#: Seconds between two looks whether this node still leads, while peers copy.
+#: Seconds between two checks that this node still leads, while peers copy.
 _LOOK: Final = 0.2
 
-#: Seconds after which the others are asked too, when the first peers have not copied yet; and those peers come last
+#: Seconds after which the other peers are asked too, if the first ones have not finished. The slow ones are asked last
 #: the next time.
 _HEDGE: Final = patient(1.0)
 
 
 class Replication:
-    """What this node has on its disk, and getting the rest from the others."""
+    """Fetches from the peers what this node lacks, and has them fetch from this node."""
 
     def __init__(self, settings: Settings, peers: Peers) -> None:
         self._settings = settings
         self._peers = peers
         self._complete = False
         self._joined = False
-        # When everybody was asked last.
+        # When all peers were last asked for what none of them had.
         self._lost: dict[str, float] = {}
         self._touched: set[str] = set()
         self._trouble: dict[str, float] = {}
         self._one_by_one: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._mutex = threading.Lock()
-        # One pool for each, so that a peer that hangs holds up nobody else.
+        # One pool for each peer, so that one that hangs delays no other.
         self._copying = {peer: ThreadPoolExecutor(16, thread_name_prefix=f"copy-{peer}") for peer in settings.peers}
         self._getting = ThreadPoolExecutor(8, thread_name_prefix="get")
         self._fetchers = ThreadPoolExecutor(4, thread_name_prefix="fetch")
 
     @property
     def complete(self) -> bool:
-        """Whether this node has all that it knows to be acknowledged."""
+        """Whether this node has everything that it knows to be acknowledged."""
         return self._complete
 
     @property
     def joined(self) -> bool:
-        """Whether it had everything once since it began. From then on it fetches what is new by and by."""
+        """Whether it once had everything since it started. From then on it fetches new content as it comes."""
         return self._joined
 
     # -- having --------------------------------------------------------------------------------------------
 
     def follow(self) -> None:
-        """Get everything that is acknowledged, and then what comes. Never ends."""
+        """Fetch everything that is acknowledged, and then new content. Never returns."""
         agent = Agent(own_token("registry"), timeout=40)
         index = 0
         while True:
             try:
-                # The first question is a consistent one; those that wait can't be, and only bring news.
+                # The first query is a consistent one; blocking queries can't be, and only report changes.
                 how = f"index={index}&wait=20s" if index else "consistent"
                 answer = agent.ask("GET", f"kv/{MANIFESTS}?recurse&{how}")
             except Refused:
@@ -87,14 +87,14 @@ class Replication:
                 time.sleep(_PAUSE)
 
     def get(self, wanted: Iterable[Manifest]) -> bool:
-        """Get what isn't here; whether nothing is left to get. What everybody has lost doesn't count, while it is."""
+        """Fetch what isn't on this disk; whether nothing is left to fetch. What all peers lack doesn't count."""
         known = list(wanted)
         missing = [manifest for manifest in known if not self._is_here(manifest)]
         self._touched = {manifest.key for manifest in known}
         self._lost = {manifest.key: self._lost[manifest.key] for manifest in missing if manifest.key in self._lost}
         new = [manifest for manifest in missing if manifest.key not in self._lost]
         if new:
-            # The small step of a push that just ended is no reason to be unfit.
+            # One manifest behind, as after every push, the node stays fit to lead.
             self._complete = self._complete and len(new) == 1
         long_ago = time.monotonic() - _ASK_AGAIN
         again = [
@@ -112,12 +112,12 @@ class Replication:
 
     def _is_here(self, manifest: Manifest) -> bool:
         if manifest.key not in self._touched:
-            # It may be here as garbage, which a collection that began before the push is about to remove.
+            # It may be here as garbage that a collection, begun before the push, is about to remove.
             disk.touch((manifest.digest, *manifest.blobs))
         return disk.has(manifest)
 
     def _get(self, manifest: Manifest) -> bool:
-        """Get one manifest from whoever has it; whether it is here now, or lost."""
+        """Fetch one manifest from any peer; whether it is here now, or lost."""
         denied = 0
         lost = manifest.key in self._lost
         for peer in self._troubled_last():
@@ -132,7 +132,7 @@ class Replication:
                 reason = f"{peer}: {error}"
                 self._trouble[peer] = time.monotonic()
             if not lost:
-                logger.info("%s@%s is not here yet: %s", manifest.repository, manifest.digest, reason)
+                logger.info("could not fetch %s@%s yet: %s", manifest.repository, manifest.digest, reason)
         if denied == len(self._settings.peers):
             if not lost:
                 logger.error("%s@%s is lost: no registry node has it", manifest.repository, manifest.digest)
@@ -142,14 +142,14 @@ class Replication:
     # -- fetching ------------------------------------------------------------------------------------------
 
     def fetch(self, peer: str, repository: str, digest: str) -> Manifest:
-        """Get a manifest and everything that it consists of from a peer.
+        """Fetch a manifest and all its parts from a peer.
 
-        It is written through after `disk.flush_to_disk`. Call that also when everything was here already: the process
-        that wrote it may have been killed before it did.
+        The caller has to call `disk.flush_to_disk`, also when everything was here already: the process that wrote it
+        may have been killed before it did.
 
         Raises:
-            RegistryError: the peer doesn't have it, or there is no room here.
-            OSError: the peer, or the own `docker-registry`, doesn't answer.
+            RegistryError: the peer doesn't have it, or this disk has no room.
+            OSError: the peer, or this node's `docker-registry`, doesn't answer.
         """
         with self._mutex:
             lock = self._one_by_one.setdefault(f"{repository}@{digest}", threading.Lock())
@@ -158,19 +158,19 @@ class Replication:
                 content = answer.read(manifests.LARGEST + 1)
                 type_ = answer.headers.get("Content-Type", "")
             if manifests.digest_of(content) != digest:
-                raise OSError(f"{peer} has another content for {digest}")
+                raise OSError(f"{peer} sent other content for {digest}")
             manifest = manifests.parse(repository, digest, type_, content)
             disk.touch((digest, *manifest.blobs))
             if not disk.has(manifest):
                 for child in manifest.manifests:
                     self.fetch(peer, repository, child)
-                # Some side by side: one alone would keep one processor busy, here and at the peer.
+                # Several in parallel: one alone would use one processor only, here and at the peer.
                 list(self._fetchers.map(partial(self.fetch_blob, peer, repository), manifest.blobs))
                 docker_registry.put_manifest(repository, digest, type_, content)
         return manifest
 
     def fetch_blob(self, peer: str, repository: str, digest: str) -> None:
-        """Get one blob from a peer.
+        """Fetch one blob from a peer.
 
         Raises:
             RegistryError, OSError: as `fetch`.
@@ -189,15 +189,16 @@ class Replication:
     # -- giving --------------------------------------------------------------------------------------------
 
     def spread(self, manifest: Manifest, leads: Callable[[], bool]) -> None:
-        """Return when a majority of the registry nodes, this one too, has a manifest of ours on its disk.
+        """Return when a majority of the registry nodes, with this one, has a manifest of this node on its disk.
 
-        As few peers as it takes are asked first, so that the client waits for no more; the others get it by and by.
+        Only as many peers as needed are asked first, so that the client doesn't wait for more; `follow` brings it to
+        the others.
 
         Args:
-            leads: whether this node still leads, without which there is no use in going on.
+            leads: whether this node still leads; if not, this ends.
 
         Raises:
-            RegistryError: no majority could.
+            RegistryError: it isn't on a majority.
         """
         disk.flush_to_disk()
         needed = self._settings.majority - 1
@@ -232,21 +233,23 @@ class Replication:
             if done < needed and not leads():
                 raise unavailable("this node does not lead the registry any more; try again")
         for copying in running:
-            copying.cancel()  # one that has begun goes on, and is of use
+            copying.cancel()  # a copy that has begun continues, and is useful
         if done < needed:
-            told = "; ".join(f"{peer}: {reason}" for peer, reason in reasons.items())
-            logger.warning("%s@%s has no majority: %s", manifest.repository, manifest.digest, told)
+            text = "; ".join(f"{peer}: {reason}" for peer, reason in reasons.items())
+            logger.warning("%s@%s is not on a majority: %s", manifest.repository, manifest.digest, text)
             if full:
-                raise disk.full(f"no majority of the nodes has room: {told}")
-            raise unavailable(f"only {done + 1} of {len(self._settings.nodes)} registry nodes could take it: {told}")
+                raise disk.full(f"no majority of the nodes has room: {text}")
+            raise unavailable(
+                f"only {done + 1} of {len(self._settings.nodes)} registry nodes could store it: {text}; try again"
+            )
 
     def _troubled_last(self) -> list[str]:
-        """The peers, those that have failed or were slow at the end, the last one that was so last."""
+        """The peers, those that failed or were slow last, the most recent one at the very end."""
         return sorted(self._settings.peers, key=lambda peer: self._trouble.get(peer, 0))
 
 
 def _acknowledged(answer: Answer) -> list[Manifest]:
     entries: list[dict[str, Any]] = answer.json() or [] if answer.status == 200 else []
     found = [Manifest.from_entry(entry) for entry in entries]
-    # What an index lists comes before it.
+    # The manifests that an index lists come before it.
     return sorted(found, key=lambda manifest: bool(manifest.manifests))

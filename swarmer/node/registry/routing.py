@@ -1,4 +1,4 @@
-"""Where a request goes, asked by nginx before it passes one on: here, to this node's disk, or to another node."""
+"""Where nginx passes a request: to this program, to this node's `docker-registry` or its disk, or to another node."""
 
 import time
 from collections.abc import Mapping
@@ -14,21 +14,21 @@ from swarmer.node.registry.peers import QUICK, Peers
 from swarmer.node.registry.settings import Settings
 from swarmer.ports import REGISTRY
 
-#: The names of nginx's upstreams: this program, and this node's `docker-registry`.
+#: The names of nginx's upstreams.
 _API: Final = "http://swarmer-registry"
 _DOCKER_REGISTRY: Final = "http://docker-registry"
 
-#: Seconds that a client waits for a leader, rather than to get an error. Nothing is changed while it waits.
+#: Seconds for which a request waits for a leader before it fails. Nothing is changed in that time.
 PATIENCE: Final = 8.0
 
 
 @dataclass(frozen=True)
 class Request:
-    """What nginx tells of a request.
+    """A request, as nginx describes it.
 
     Attributes:
-        host: that the client addressed.
-        length: of the body, 0 when it isn't known.
+        host: the header of that name.
+        length: of the body in bytes; 0 when it is unknown.
         forwarded: another registry node passed it on, so it must not be passed on again.
     """
 
@@ -45,10 +45,10 @@ class Route:
     """Where a request goes.
 
     Attributes:
-        target: the address that nginx passes it to.
-        authorization: the header that goes with it.
-        digest: of a blob on this node's disk, which nginx can send by itself.
-        forwarded: it goes by way of the forwarder, and so ends when the leadership does.
+        target: the URL that nginx passes it to.
+        authorization: the header for the other node.
+        digest: of a blob on this node's disk, which nginx then sends by itself.
+        forwarded: it passes through the forwarder, and so ends when the leadership does.
     """
 
     target: str
@@ -66,7 +66,7 @@ class Route:
 
 
 class Router:
-    """Decides by what is allowed, who leads, what is on this node's disk, and how much room there is."""
+    """Routes by what the client may do, who leads, which node has a blob, and whether there is room."""
 
     def __init__(self, settings: Settings, leadership: Leadership | None, peers: Peers) -> None:
         self._settings = settings
@@ -74,10 +74,10 @@ class Router:
         self._peers = peers
 
     def route(self, request: Request) -> Route:
-        """Where this request goes.
+        """The route of a request.
 
         Raises:
-            RegistryError: nowhere; what the client is told.
+            RegistryError: it isn't allowed, or can't be answered now.
         """
         credentials, settings, now = request.credentials, self._settings, time.time()
         call = parse(request.method, request.uri)
@@ -89,14 +89,14 @@ class Router:
             return Route(_API + call.uri)
         right = access.check(Right.PUSH if call.writes else Right.PULL, credentials, settings, now, request.host)
         if call.kind is Kind.PING:
-            # Else `docker` would never send credentials, which may allow more than its certificate.
+            # Otherwise `docker` would never send credentials, which may allow more than its certificate.
             if right is not Right.PUSH and not credentials.authorization:
                 message = "ask for a token, with the certificate or credentials"
                 raise RegistryError(401, "UNAUTHORIZED", message, access.challenge(request.host, settings))
             return Route(_API + call.uri)
         if self._leadership is None:
             return Route(_DOCKER_REGISTRY + call.uri, forwarded=call.writes)
-        # Who pushes asks whether a blob is there in order to use it, and only the leader can.
+        # A client that pushes asks for a blob in order to use it, and only the leader can ensure that it stays.
         for_leader = call.writes or (call.kind is Kind.BLOB and call.method == "HEAD" and right is Right.PUSH)
         if for_leader:
             node = self._leader(request)
@@ -115,7 +115,7 @@ class Router:
         return Route(target + call.uri, forwarded=for_leader)
 
     def _for_peer(self, call: ApiCall) -> Route:
-        """Between registry nodes: the content of this node's disk, whatever it means."""
+        """Between registry nodes: content on this node's disk, acknowledged or not."""
         if call.kind is Kind.PEER_COPY:
             return Route(_API + call.uri, forwarded=True)
         return Route(_DOCKER_REGISTRY + call.uri.removeprefix("/peer"))
@@ -124,11 +124,11 @@ class Router:
         assert self._leadership
         leader = self._leadership.leader(timeout=PATIENCE)
         if leader is None or (request.forwarded and leader != self._settings.name):
-            raise unavailable("no node leads the registry just now: it can't be changed, only read; try again")
+            raise unavailable("the registry has no leader at the moment; it is read-only, try again shortly")
         return leader
 
     def _holder(self, request: Request, call: ApiCall) -> str:
-        """A node that has a blob on its disk: this one, if nobody has it."""
+        """A node that has a blob on its disk; this one, if none does."""
         own = self._settings.name
         if request.forwarded or disk.has_blob(call.repository, call.reference):
             return own
@@ -142,7 +142,7 @@ class Router:
         return own
 
     def _prepare(self, request: Request, call: ApiCall) -> None:
-        """Before a push goes on here: that there is room, and that garbage collection leaves what it counts on.
+        """Prepare a step of a push on this node: check the room, and protect blobs from garbage collection.
 
         Raises:
             RegistryError: there is no room.

@@ -1,4 +1,4 @@
-"""Answering nginx, on a unix socket."""
+"""The server on a unix socket, which nginx asks."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ class Server(socketserver.ThreadingUnixStreamServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """nginx didn't wait for the answer: its client has gone, or its patience is over."""
+        """nginx didn't wait for the answer: its client has gone, or it timed out."""
         if isinstance(sys.exc_info()[1], ConnectionError):
             logger.debug("nginx hung up")
         else:
@@ -35,7 +35,7 @@ class Server(socketserver.ThreadingUnixStreamServer):
 
 
 def serve(socket: str, group: int, router: Router, api: Api, health: Health) -> Server:
-    """Begin to answer on a socket that only `group` may use."""
+    """Start to answer on a socket that only root and `group` may use."""
     handler = type("Handler", (_Handler,), {"router": router, "api": api, "health": health})
     server = Server(socket, handler)
     os.chown(socket, 0, group)
@@ -73,16 +73,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._discard_the_rest()
 
     def _discard_the_rest(self) -> None:
-        """A socket that is closed with something unread takes the answer along; nginx hangs up once it has it."""
+        """Read until nginx hangs up: the kernel drops the answer when a socket is closed with something unread."""
         self.connection.settimeout(10)
         with suppress(OSError):
             while self.rfile.read1(1 << 16):
                 pass
 
     def _body(self) -> bytes | None:
-        """All of it; None if it is too large, or its size isn't told.
+        """The whole body; None if it is too large or of unknown size.
 
-        Then this connection is closed: what was left unread would be taken for the next request, which nobody let in.
+        Then the connection has to be closed: the unread rest would be taken for the next request, which was never
+        checked.
         """
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers or not length.isdecimal() or int(length) > manifests.LARGEST:
@@ -98,25 +99,25 @@ class _Handler(BaseHTTPRequestHandler):
             case "/health":
                 problem = self.health.problem()
                 text = {"Content-Type": "text/plain; charset=utf-8"}
-                return Response(503 if problem else 200, f"{problem or 'the registry is well'}\n".encode(), text)
+                return Response(503 if problem else 200, f"{problem or 'the registry is healthy'}\n".encode(), text)
             case "/failed":
                 self._make_room()
-                raise RegistryError(500, "UNKNOWN", "the node's docker-registry had an error; its journal tells more")
+                raise RegistryError(500, "UNKNOWN", "docker-registry failed on this node; see its journal")
             case "/gone":
                 self._make_room()
                 raise unavailable("a part of the registry is down; try again")
             case _ if body is None:
                 limit = f"{manifests.LARGEST >> 20} MiB at most"
-                raise RegistryError(411, "SIZE_INVALID", f"send it whole, with its size in Content-Length: {limit}")
+                raise RegistryError(411, "SIZE_INVALID", f"send the manifest with its size in Content-Length: {limit}")
             case _:
                 type_ = headers.get("Content-Type", "")
                 return self.api.answer(self.command, self.path, self._credentials(), headers["Host"], type_, body)
 
     def _make_room(self) -> None:
-        """After an error: if it is because the disk is full, what came of that upload must not keep it full.
+        """After an error: if the disk is full, remove the upload that failed, so that it doesn't stay full.
 
         Raises:
-            RegistryError: it is.
+            RegistryError: the disk is full.
         """
         if not disk.nearly_full():
             return
@@ -126,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         raise disk.full("the upload did not fit")
 
     def _route(self) -> Response:
-        """For nginx: headers that say where to pass a request, or 403 and what to tell the client instead."""
+        """For nginx: 204 and the route of a request, or 403 and the error for the client, both as headers."""
         headers = self.headers
         length = headers.get("X-Length", "")
         request = Request(

@@ -1,4 +1,4 @@
-"""What the seed data tells the registry of this node."""
+"""The settings of this node's registry, from the seed data."""
 
 import json
 from collections.abc import Mapping
@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-#: Where the seed data puts it; nodes without this file run no registry.
+#: The folder of the seed data; a node without `registry.json` in it runs no registry.
 FOLDER: Final = Path("/etc/swarmer/registry")
 
-#: Where requests come in, and where `docker-registry` listens: sockets, which no container can reach.
+#: The sockets of this program and of `docker-registry`, which no container can reach.
 API_SOCKET: Final = "/run/swarmer-registry/api.sock"
 DOCKER_REGISTRY_SOCKET: Final = "/run/docker-registry/registry.sock"
 STORAGE_ROOT: Final = Path("/var/lib/docker-registry")
@@ -21,11 +21,11 @@ class Settings:
 
     Attributes:
         name: of this node.
-        nodes: the registry nodes, this one too: name to address.
+        nodes: name to address of all registry nodes, this one too.
         domain: `DC.STACK`.
         storage: `filesystem`, with a copy on every node; or `s3`, where all share one bucket.
-        organization: what stands as such in the certificates of this cluster.
-        user: may push, with the password.
+        organization: the O of the certificates of this cluster.
+        user: the user that may push with the password.
         password_sha256: of that password, which is random and long.
         secret: signs tokens, the same on all registry nodes.
     """
@@ -55,10 +55,10 @@ class Settings:
 
     @property
     def majority(self) -> int:
-        """How many nodes must have what is acknowledged."""
+        """The number of nodes that must have what is acknowledged."""
         return len(self.nodes) // 2 + 1
 
     @property
     def shared(self) -> bool:
-        """Whether all nodes have one storage, so that there is nothing to lead and to copy."""
+        """Whether all nodes share one storage, so that no leader and no copies are needed."""
         return self.storage != "filesystem"
