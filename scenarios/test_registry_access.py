@@ -1,4 +1,4 @@
-"""The registry is found by its name, is trusted, and lets in whom it should."""
+"""The registry is found by its name, is trusted, and grants each client its rights."""
 
 import itertools
 import json
@@ -25,8 +25,8 @@ NO_DIGEST = "sha256:" + "0" * 64
 
 
 @pytest.fixture
-def nobody(cluster: Cluster, registry_leader: Node) -> RegistryClient:
-    """A client that shows nothing of itself."""
+def anonymous(cluster: Cluster, registry_leader: Node) -> RegistryClient:
+    """A client without a certificate or other credentials."""
     return RegistryClient(cluster, registry_leader.ip, certificate=None)
 
 
@@ -110,19 +110,19 @@ def test_the_content_on_a_node_is_closed_to_its_containers(registry_nodes: list[
         ("GET", "/token"),
     ],
 )
-def test_the_anonymous_get_401_and_where_to_get_a_token(nobody: RegistryClient, method: str, path: str) -> None:
-    answer = nobody.ask(method, path)
+def test_the_anonymous_get_401_and_where_to_get_a_token(anonymous: RegistryClient, method: str, path: str) -> None:
+    answer = anonymous.ask(method, path)
     assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"].startswith(f'Bearer realm="{nobody.url("/token")}",service="registry.')
+    assert answer.headers["WWW-Authenticate"].startswith(f'Bearer realm="{anonymous.url("/token")}",service="registry.')
     if method != "HEAD":
         assert error_of(answer) == (401, ["UNAUTHORIZED"])
 
 
 @pytest.mark.parametrize("authorization", ["Basic c3dhcm1lcjp3cm9uZw==", "Bearer a.b", "Bearer x", "Basic !", "Odd x"])
 def test_wrong_credentials_are_refused_also_beside_a_good_certificate(
-    nobody: RegistryClient, client: RegistryClient, authorization: str
+    anonymous: RegistryClient, client: RegistryClient, authorization: str
 ) -> None:
-    for each in (nobody, client):
+    for each in (anonymous, client):
         answer = each.get("/v2/_catalog", headers={"Authorization": authorization})
         assert error_of(answer) == (401, ["UNAUTHORIZED"])
 
@@ -137,25 +137,25 @@ def test_certificates_of_other_planes_open_nothing(cluster: Cluster, registry_le
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("in_chunks", [False, True])
 def test_no_request_is_let_in_as_the_end_of_another(
-    nobody: RegistryClient, client: RegistryClient, method: str, in_chunks: bool
+    anonymous: RegistryClient, client: RegistryClient, method: str, in_chunks: bool
 ) -> None:
     image = Image.random()
     client.push("let-in", "1", image)
     deletion = b"DELETE /v2/let-in/manifests/1 HTTP/1.1\r\nHost: any\r\nContent-Length: 0\r\n\r\n"
-    # The registry's own program takes no body larger than a manifest may be.
+    # swarmer-registry accepts no body larger than a manifest may be.
     bodies = (deletion, bytes((4 << 20) + 1) + deletion)
     for path, body in itertools.product(("/health", "/token"), bodies):
         with suppress(requests.ConnectionError):
-            nobody.ask(method, path, data=iter([body]) if in_chunks else body)
-    # What was let in would have been answered by the time that another push is.
+            anonymous.ask(method, path, data=iter([body]) if in_chunks else body)
+    # By the end of another push, a request that was let in would have been answered.
     client.push("let-in", "2", Image.random())
     assert client.digest("let-in", "1") == image.digest
 
 
-def test_a_token_gets_no_other_token(nobody: RegistryClient, client: RegistryClient) -> None:
-    shown = {"Authorization": f"Bearer {client.get('/token').json()['token']}"}
-    assert nobody.get("/v2/_catalog", headers=shown).status_code == 200
-    assert error_of(nobody.get("/token", headers=shown)) == (401, ["UNAUTHORIZED"])
+def test_a_token_gets_no_other_token(anonymous: RegistryClient, client: RegistryClient) -> None:
+    token_header = {"Authorization": f"Bearer {client.get('/token').json()['token']}"}
+    assert anonymous.get("/v2/_catalog", headers=token_header).status_code == 200
+    assert error_of(anonymous.get("/token", headers=token_header)) == (401, ["UNAUTHORIZED"])
 
 
 def test_a_node_may_pull_and_not_push(

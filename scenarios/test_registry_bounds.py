@@ -1,4 +1,4 @@
-"""The registry bounds what it takes, and gives back the room of what nobody needs."""
+"""The registry limits what it accepts, and frees the space of unneeded content."""
 
 import ssl
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ def test_the_number_of_uploads_at_once_is_bounded(client: RegistryClient) -> Non
         begun = [stack.enter_context(begun_upload(client, location)) for location in locations]
 
         def probe() -> None:
-            # Those that are let in wait for the rest of the content; the others are told at once.
+            # Those that are let in wait for the rest of the content; the others are answered immediately.
             for number, connection in enumerate(begun):
                 connection.setblocking(False)
                 with suppress(ssl.SSLWantReadError):
@@ -66,7 +66,7 @@ def test_an_upload_that_is_too_large_is_refused_before_it_is_sent(client: Regist
 
 @contextmanager
 def small_disk(nodes: list[Node], size: int) -> Iterator[None]:
-    """Registry nodes whose disk for content holds only so many MiB, with a copy of what is there."""
+    """Registry nodes with a disk of `size` MiB, to which their content was copied."""
     root, units = "/var/lib/docker-registry", "swarmer-registry docker-registry"
     try:
         for node in nodes:
@@ -118,7 +118,7 @@ def test_an_upload_that_does_not_tell_its_size_leaves_no_full_disk(
     client.push("full", "still-kept", kept)
     name = f"{registry_host}/full/by-docker:1"
     logged_in(node)
-    # docker sends a layer in chunks, without saying how long it will be.
+    # docker sends a layer in chunks, without its length.
     layer = "head -c 100000000 /dev/urandom >/root/layer/big && tar -C /root/layer -c big | docker import - "
     node.succeed(f"mkdir -p /root/layer && {layer} {name} && rm -r /root/layer", timeout=120)
     with small_disk(registry_nodes, 64):
@@ -128,7 +128,7 @@ def test_an_upload_that_does_not_tell_its_size_leaves_no_full_disk(
         for each in registry_nodes:
             assert registry_at(each).pull("full", "still-kept") == kept
             each.fail("find /var/lib/docker-registry -path '*/_uploads/*' -size +1M | grep .")
-        # The room is there once docker-registry has let go of the file.
+        # The space is free once docker-registry has closed the file.
         until(
             "room for a small image",
             lambda: client.push("full", "small", Image.random(1_000_000)),
@@ -177,7 +177,7 @@ def test_pushes_go_on_while_garbage_is_collected(
     images = {f"again-{number}": Image.random(20_000, layers=2) for number in range(8)}
 
     def push(tag: str) -> None:
-        # What was garbage when it was asked for, and is gone when it is used, has to be sent again.
+        # A blob that was garbage when the client asked for it may be removed before it is used; then it is sent again.
         until(
             f"{tag} to be taken",
             lambda: client.push(repository, tag, images[tag]),
@@ -200,7 +200,7 @@ def test_pushes_go_on_while_garbage_is_collected(
     with Pushing(clients, others_repository) as others, ThreadPoolExecutor(4) as pool:
         for _ in range(3):
             make_garbage()
-            # Just what is about to be collected is pushed again.
+            # Push again exactly what is about to be collected.
             collecting = pool.submit(registry_gc.collect, registry_nodes)
             list(pool.map(push, images))
             assert not [each.problem for each in collecting.result() if each.problem]

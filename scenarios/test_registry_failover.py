@@ -1,4 +1,4 @@
-"""What the registry acknowledged stays, and it goes on, whatever happens to one of its nodes."""
+"""Whatever happens to one of its nodes, the registry continues, and keeps everything that it acknowledged."""
 
 import itertools
 import json
@@ -26,11 +26,11 @@ pytestmark = pytest.mark.usefixtures("images_are_forgotten")
 three_servers = pytest.mark.needs_servers(3)
 
 #: Seconds from a fault to the next acknowledged push. A silent node is declared dead within 3 s on a quiet host, the
-#: lock-delay is 1.5 s; a program that hangs fails its check twice, or its session isn't renewed for 10 to 20 s. What a
-#: client had asked of a paused program it gives up after 20 s.
+#: lock-delay is 1.5 s; a program that hangs fails its check twice, or its session isn't renewed for 10 to 20 s. A
+#: client that asked the paused leader itself times out after 20 s.
 WRITE_BOUND = {"power-off": 15, "kill": 10, "pause": 40, "partition": 15}
 
-#: What happens to the leader: the fault, and to which of its programs.
+#: The faults of the leader: what happens, and to which of its programs.
 FAULTS = [
     "power-off",
     "partition",
@@ -48,12 +48,12 @@ _repositories = (f"failover-{number}" for number in itertools.count(1))
 
 @pytest.fixture
 def repository() -> str:
-    """A repository of this scenario's own."""
+    """A repository for this scenario alone."""
     return next(_repositories)
 
 
 def fault(what: str, faults: Faults, cluster: Cluster, node: Node) -> AbstractContextManager[None]:
-    """Something that takes a node's registry away."""
+    """A fault that takes a node's registry away."""
     others = [other for other in cluster.nodes if other is not node]
     match what.split():
         case ["power-off"]:
@@ -69,7 +69,7 @@ def fault(what: str, faults: Faults, cluster: Cluster, node: Node) -> AbstractCo
 
 
 def by_name(cluster: Cluster, asked: Node) -> Callable[[], list[RegistryClient]]:
-    """Clients of the addresses that the registry's name has, as a node's DNS tells just then."""
+    """Clients of the addresses that a node's DNS has for the registry's name at that moment."""
     return lambda: [
         registry_client.pusher(cluster, address, timeout=(0.5, 5))
         for address in registry_client.addresses(cluster, asked)
@@ -77,7 +77,7 @@ def by_name(cluster: Cluster, asked: Node) -> Callable[[], list[RegistryClient]]
 
 
 def nothing_is_lost(pushes: list[Acknowledged], clients: list[RegistryClient]) -> None:
-    """Every tag is pulled from every node, whole; those that were acknowledged are there, as they were pushed."""
+    """Pull every tag from every node; those that were acknowledged exist, with the image that was pushed."""
     assert pushes
     acknowledged = {(push.repository, push.tag): push.image for push in pushes}
     tags = [
@@ -175,7 +175,7 @@ def test_an_upload_on_its_way_to_a_leader_that_is_cut_off_ends_soon(
             stack.enter_context(fault("partition", faults, cluster, registry_leader))
             yield b"after"
 
-        # Nobody tells the node in between that what it sent on doesn't arrive.
+        # The node in between gets no sign that what it forwards doesn't arrive.
         answer = follower.ask("PATCH", location, data=content(), timeout=WRITE_BOUND["partition"])
         assert answer.status_code == 503
         assert is_proper(RegistryError(answer))
@@ -188,7 +188,7 @@ def test_while_a_follower_hangs_pushes_go_on(
     leader = registry_at(registry_leader)
     for follower in registry_followers:
         with faults.stop(follower, unit="docker-registry"), ThreadPoolExecutor(16) as pool:
-            # All at once: nobody knows yet that it hangs.
+            # In parallel, while no node knows yet that it hangs.
             tags = [f"{follower.name}-{number}" for number in range(16)]
             pushes = [pool.submit(leader.push, repository, tag, Image.random()) for tag in tags]
             late = wait(pushes, timeout=patient(WRITE_BOUND["kill"])).not_done
@@ -204,7 +204,7 @@ def test_a_node_that_answers_too_late_says_try_again(
     given_up = f"journalctl --boot --unit=nginx | grep 'timed out.*{path}.*subrequest: \"/route\"'"
     with ThreadPoolExecutor(1) as pool, faults.stop(registry_leader, unit="swarmer-registry"):
         asked = pool.submit(registry_at(registry_leader).get, path, timeout=20)
-        # Now nginx asks why, and gets an answer again.
+        # Now nginx asks for the reason, and gets an answer again.
         registry_leader.wait_until_succeeds(given_up, timeout=20)
     answer = asked.result()
     assert answer.status_code == 503
@@ -230,7 +230,7 @@ def test_a_cut_leaves_one_writer_seen_from_both_sides(
             other_side.wait_for_more(10)
             healed = time.monotonic()
         one_side.wait_for_more()
-    # While the cut lasted, one side got its last answer before the other one got its first.
+    # During the cut, one side got its last answer before the other one got its first.
     during = [push for push in one_side.acknowledged if cut <= push.ended < healed and push.began > cut]
     beyond = [push for push in other_side.acknowledged if push.began > cut]
     assert len(beyond) >= 10
@@ -264,7 +264,7 @@ def test_a_leader_that_was_paused_changes_nothing_when_it_wakes(
             pushed = time.monotonic()
             for load in loads:
                 load.end()
-    # What was under way in the paused one was refused, or went to the new leader and was acknowledged by that.
+    # Requests in the paused program were refused, or went to the new leader, which acknowledged them.
     later = {push.image.digest for load in loads for push in load.acknowledged if push.ended > pushed}
     assert follower.digest(repository, "contested") in {newer.digest, *later}
     assert old.digest(repository, "contested") == follower.digest(repository, "contested")

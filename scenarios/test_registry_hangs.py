@@ -1,4 +1,4 @@
-"""A program of the leader hangs: whoever asked another node gets an answer, and downloads go on."""
+"""When a program of the leader hangs, clients of the other nodes get an answer, and downloads continue."""
 
 import hashlib
 import time
@@ -25,17 +25,17 @@ pytestmark = [pytest.mark.needs_servers(3), pytest.mark.usefixtures("images_are_
 #: Seconds from another leader to the answer to a request that still waits for the former one.
 SOON = 5
 
-#: Seconds from the hang to another leader: two failed checks, or a session that nobody renews for 10 to 20 s.
+#: Seconds from the hang to another leader: two failed checks, or a session that isn't renewed for 10 to 20 s.
 NEXT_LEADER = 30
 
 LARGE = 96 << 20
 
 
 class Halting:
-    """The body of a request, in the middle of which something happens.
+    """The body of a request, with a function called in its middle.
 
     Args:
-        happen: is called when one half was sent; the rest follows.
+        happen: called when one half was sent; the other half is sent when it returns.
     """
 
     def __init__(self, content: bytes, happen: Callable[[], None]) -> None:
@@ -49,7 +49,7 @@ class Halting:
         return self._parts
 
     def read(self, _size: int = -1) -> bytes:
-        """The next part, which is short."""
+        """The next half; empty at the end."""
         return next(self._parts, b"")
 
     def _halves(self, content: bytes, happen: Callable[[], None]) -> Iterator[bytes]:
@@ -60,7 +60,7 @@ class Halting:
 
 
 def another_leader(cluster: Cluster, former: Node) -> float:
-    """Wait until another node leads the registry; when that was."""
+    """Wait until another node leads the registry; the time by `time.monotonic`."""
 
     def probe() -> float:
         if cluster.registry_leader() is former:
@@ -105,7 +105,7 @@ def test_what_was_on_its_way_to_a_leader_that_hangs_is_answered_soon_after_anoth
         answered, status, proper, retry = asked.result(timeout=patient(60))
         follower.push(repository, "2", image)
     record_property("seconds_after_another_leader", round(answered - led, 3))
-    # Not every program that hangs holds up every request.
+    # Not every program that hangs is needed for every request.
     assert (status, proper, retry) == (503, True, "1") or status in (201, 202)
     assert answered - led < patient(SOON)
 
@@ -126,7 +126,7 @@ def test_a_download_from_a_healthy_node_goes_on_while_another_node_becomes_the_l
     check_disk(other, [image])
     layer = next(digest for digest, content in image.blobs.items() if len(content) == LARGE)
     if where == "another node":
-        # The first of the others that has it sends it: that must not be the leader, which hangs.
+        # nginx asks the first other node that has it; that must not be the leader, which hangs.
         for node in (asked, registry_leader):
             node.succeed(f"rm -r {folder_of(layer)}")
     answer = registry_at(asked).get(f"/v2/{repository}/blobs/{layer}", stream=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Registry and consul each have a leader: on two nodes, so that one loss takes one of them, where that is possible."""
+"""The leaders of registry and consul are on two nodes where possible, so that no failure takes both."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""A registry node that comes back, with an old disk, a damaged one or none, has everything before it counts."""
+"""A registry node that returns, with an old disk, a damaged one or none, fetches everything before it serves."""
 
 import itertools
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _repositories = (f"returns-{number}" for number in itertools.count(1))
 
 @pytest.fixture
 def repository() -> str:
-    """A repository of this scenario's own."""
+    """A repository for this scenario alone."""
     return next(_repositories)
 
 
@@ -81,7 +81,7 @@ def test_a_node_with_an_empty_disk_gets_everything_before_it_counts(
     assert int(found) >= 5 * 3 * 200_000
 
 
-def test_what_nobody_could_tell_of_is_not_taken_for_lost(
+def test_content_that_silent_nodes_may_have_is_not_taken_for_lost(
     cluster: Cluster,
     registry_leader: Node,
     registry_followers: list[Node],
@@ -109,7 +109,7 @@ def test_what_nobody_could_tell_of_is_not_taken_for_lost(
     returning.fail(f"{journal} | grep -F 'is lost'")
 
 
-def test_what_everybody_had_lost_is_on_every_disk_again_when_it_is_pushed_anew(
+def test_content_that_all_nodes_have_lost_is_on_every_disk_after_another_push(
     cluster: Cluster, registry_at: At, repository: str
 ) -> None:
     image = Image.random()
@@ -135,7 +135,7 @@ def test_what_a_power_cut_left_of_a_file_is_fetched_again(
     registry_at(registry_leader).push(repository, "1", image)
     returning = registry_followers[0]
     returning.wait_until_succeeds(f"test -s {TREE}/blobs/sha256/{image.digest[7:9]}/{image.digest[7:]}/data")
-    # docker-registry writes these in place: a power cut may leave the name of a file, and nothing in it.
+    # docker-registry writes these in place: a power cut may leave an empty file.
     manifest = f"{TREE}/blobs/sha256/{image.digest[7:9]}/{image.digest[7:]}/data"
     links = f"{TREE}/repositories/{repository} -name link"
     returning.succeed("systemctl stop swarmer-registry")

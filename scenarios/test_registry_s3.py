@@ -1,4 +1,4 @@
-"""With its content in a bucket, every node of the registry serves and takes images, and any of them may be lost."""
+"""With content in a bucket, every registry node serves and accepts images, and any of them may fail."""
 
 import stat
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from swarmer.faults import Faults
 from swarmer.lifecycle import OwnedCluster
 from swarmer.wait import NotYet, until
 
-# All fixtures of this module are about a cluster of its own.
+# The fixtures of this module replace those of the run's cluster by those of a separate one.
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_credentials_are_for_root_alone(cluster: Cluster, s3: S3) -> None:
         assert s3.secret in node.succeed("cat /etc/swarmer/registry/environment")
         mode = int(node.succeed("stat -c %a /etc/swarmer/registry/environment"), 8)
         assert stat.S_IMODE(mode) == 0o600
-        # Nor in the arguments of a process, nor for who isn't root in its environment.
+        # Nor in the arguments of a process, nor, for any user but root, in its environment.
         assert s3.secret not in node.succeed("ps axww -o args")
     assert s3.secret not in cluster.home.ledger.read_text()
 
@@ -159,7 +159,7 @@ def test_the_nodes_use_the_bucket_of_the_file(cluster: Cluster) -> None:
 
 @contextmanager
 def _other_credentials(node: Node, sed: str) -> Iterator[None]:
-    """A node whose docker-registry has another environment, edited by an expression of sed."""
+    """A node whose docker-registry has an environment changed by a sed expression."""
     environment = "/etc/swarmer/registry/environment"
     node.succeed(f"cp -p {environment} /root/kept && sed -i '{sed}' {environment}")
     try:
@@ -171,7 +171,7 @@ def _other_credentials(node: Node, sed: str) -> Iterator[None]:
 
 
 def _wait_critical(node: Node, reason: str) -> str:
-    """What the check of a node says, once it is critical for that reason."""
+    """The output of a node's check, once it is critical for that reason."""
 
     def probe() -> str:
         check = node.consul.agent.checks()["registry"]

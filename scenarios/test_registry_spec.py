@@ -1,4 +1,4 @@
-"""What the registry says no to, in the words of the distribution spec; tags, indexes and lists."""
+"""The registry refuses invalid requests with the errors of the distribution spec; tags, indexes and lists."""
 
 from collections.abc import Callable
 

@@ -57,6 +57,6 @@ def test_a_content_is_sent_whole(length: int) -> None:
 
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("missing", [1, 2_999_999, 3_000_000])
-def test_a_content_that_ends_too_early_is_an_error_and_nobody_waits_for_the_rest(missing: int) -> None:
+def test_a_content_that_ends_too_early_is_an_error_without_a_wait_for_the_rest(missing: int) -> None:
     with pytest.raises(OSError, match=f"{missing} bytes too early"):
         docker_registry.put_blob("library/one", "sha256:0", io.BytesIO(bytes(3_000_000 - missing)), 3_000_000)

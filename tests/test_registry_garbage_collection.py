@@ -41,7 +41,7 @@ def test_what_a_manifest_needs() -> None:
 def test_a_consul_that_has_lost_everything_makes_no_garbage_of_it(tmp_path: Path) -> None:
     check_plausible(tmp_path, changed=False)
     blob(tmp_path, DIGESTS[0])
-    check_plausible(tmp_path, changed=False)  # of an upload that nobody ended
+    check_plausible(tmp_path, changed=False)  # of an abandoned upload
     link(tmp_path, "app", "_manifests/revisions", DIGESTS[0])
     check_plausible(tmp_path, changed=True)
     with pytest.raises(RegistryError, match="consul knows of no push"):
@@ -66,7 +66,7 @@ def test_old_garbage_goes_and_is_counted(tmp_path: Path) -> None:
     assert freed.bytes >= 5000
 
 
-def test_uploads_go_when_nobody_goes_on_with_them(tmp_path: Path) -> None:
+def test_abandoned_uploads_are_removed(tmp_path: Path) -> None:
     uploads = tmp_path / "repositories/team/app/_uploads"
     left = written(uploads / "one/data", b"x" * 5000, OLD)
     written(uploads / "one/startedat", b"then", OLD)

@@ -1,4 +1,4 @@
-"""What a node makes of contents that it doesn't have, and that nobody has any more."""
+"""Content that a node lacks, and that no node has any more."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ LOST = Manifest("library/one", "sha256:" + "0" * 64, "application/json", 2)
 
 
 class Others(Peers):
-    """Nodes that don't have it, or that don't answer."""
+    """Peers that lack it, or don't answer."""
 
     def __init__(self, answer: Exception) -> None:
         self.answer = answer
@@ -40,7 +40,7 @@ def empty_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("nodes", [{"one": "10.0.0.1"}, {"one": "10.0.0.1", "two": "10.0.0.2"}], ids=["alone", "two"])
-def test_what_nobody_has_is_lost_and_the_node_serves_the_rest(nodes: Mapping[str, str]) -> None:
+def test_what_no_node_has_is_lost_and_the_node_serves_the_rest(nodes: Mapping[str, str]) -> None:
     has_none = copies(nodes, RegistryError(404, "MANIFEST_UNKNOWN", "not here"))
     assert has_none.get([LOST])
     assert has_none.complete

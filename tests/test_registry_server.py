@@ -17,7 +17,7 @@ CHUNKED = b"%x\r\n%s\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN)
 
 
 class Everything:
-    """Lets everybody in, is well, and remembers what it was asked."""
+    """Allows every request, is healthy, and records what it was asked."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, int]] = []
