@@ -70,40 +70,50 @@ def another_leader(cluster: Cluster, former: Node) -> float:
     return until("another leader of the registry", probe, timeout=NEXT_LEADER, interval=0.05)
 
 
-@pytest.mark.parametrize("program", ["nginx", "swarmer-registry", "docker-registry", "registry-forwarder"])
+@pytest.mark.parametrize(
+    ("asked", "program"),
+    [
+        ("a follower", "nginx"),
+        ("a follower", "swarmer-registry"),
+        ("a follower", "docker-registry"),
+        ("a follower", "registry-forwarder"),
+        ("the leader", "docker-registry"),
+    ],
+)
 @pytest.mark.parametrize("what", ["upload", "manifest"])
-def test_what_was_on_its_way_to_a_leader_that_hangs_is_answered_soon_after_another_one_leads(
+def test_a_request_that_waits_for_a_leader_that_hangs_is_answered_soon_after_another_one_leads(
     cluster: Cluster,
     registry_leader: Node,
     registry_followers: list[Node],
     registry_at: At,
     faults: Faults,
     record_property: Record,
+    asked: str,
     program: str,
     what: str,
 ) -> None:
     repository, image = f"hangs-{program}", Image.random()
-    follower = registry_at(registry_followers[0])
-    follower.timeout = 60
+    client = registry_at(registry_leader if asked == "the leader" else registry_followers[0])
+    client.timeout = 60
     for digest, content in image.blobs.items():
-        follower.push_blob(repository, digest, content)
+        client.push_blob(repository, digest, content)
     if what == "upload":
         method, content = "PATCH", bytes(1000)
-        path = follower.ask("POST", f"/v2/{repository}/blobs/uploads/").headers["Location"]
+        path = client.ask("POST", f"/v2/{repository}/blobs/uploads/").headers["Location"]
     else:
         method, content, path = "PUT", image.manifest, f"/v2/{repository}/manifests/1"
     with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
         body = Halting(content, lambda: stack.enter_context(faults.stop(registry_leader, unit=program)))
 
         def ask() -> tuple[float, int, bool, str]:
-            answer = follower.ask(method, path, data=body, headers={"Content-Type": MANIFEST})
+            answer = client.ask(method, path, data=body, headers={"Content-Type": MANIFEST})
             retry = answer.headers.get("Retry-After", "")
             return time.monotonic(), answer.status_code, is_proper(RegistryError(answer)), retry
 
-        asked = pool.submit(ask)
+        waiting = pool.submit(ask)
         led = another_leader(cluster, registry_leader)
-        answered, status, proper, retry = asked.result(timeout=patient(60))
-        follower.push(repository, "2", image)
+        answered, status, proper, retry = waiting.result(timeout=patient(60))
+        registry_at(registry_followers[0]).push(repository, "2", image)
     record_property("seconds_after_another_leader", round(answered - led, 3))
     # Not every program that hangs is needed for every request.
     assert (status, proper, retry) == (503, True, "1") or status in (201, 202)
