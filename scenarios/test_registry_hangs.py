@@ -120,6 +120,25 @@ def test_a_request_that_waits_for_a_leader_that_hangs_is_answered_soon_after_ano
     assert answered - led < patient(SOON)
 
 
+@pytest.mark.means_failure("swarmer-registry.service")
+def test_a_request_in_the_leaders_own_program_ends_when_that_hangs_for_a_minute(
+    registry_leader: Node, registry_at: At, faults: Faults
+) -> None:
+    repository, image = "hangs-itself", Image.random()
+    client = registry_at(registry_leader)
+    for digest, content in image.blobs.items():
+        client.push_blob(repository, digest, content)
+    with ExitStack() as stack:
+        body = Halting(
+            image.manifest, lambda: stack.enter_context(faults.stop(registry_leader, unit="swarmer-registry"))
+        )
+        path = f"/v2/{repository}/manifests/1"
+        answer = client.ask("PUT", path, data=body, headers={"Content-Type": MANIFEST}, timeout=60 + 15)
+        registry_leader.wait_for_unit("swarmer-registry")
+    assert answer.status_code == 503
+    assert is_proper(RegistryError(answer))
+
+
 @pytest.mark.parametrize("where", ["its own disk", "another node"])
 def test_a_download_from_a_healthy_node_goes_on_while_another_node_becomes_the_leader(
     cluster: Cluster,

@@ -4,8 +4,10 @@ import grp
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +30,9 @@ logger = logging.getLogger(__name__)
 #: The group of nginx's workers, which may use our socket.
 _GROUP = "www-data"
 
+#: Seconds between two signs of life for systemd's watchdog; see WatchdogSec of the unit.
+_SIGN_OF_LIFE = 10
+
 #: Seconds between two questions to a consul that doesn't know our token yet.
 _PAUSE = patient(0.1)
 
@@ -35,6 +40,7 @@ _PAUSE = patient(0.1)
 def main() -> int:
     """Run until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    _start(_show_life)
     settings = Settings.load()
     agents = Agents()
     peers = Peers(settings)
@@ -70,6 +76,17 @@ def main() -> int:
     # Without the interpreter's own shutdown, which waits for some threads, and makes others fail in the middle of a
     # copy. A copy may be cut off at any moment.
     os._exit(0)
+
+
+def _show_life() -> None:
+    """Report to systemd's watchdog that this process runs; a request in one that hangs ends only with it. Never ends.
+
+    Source: the manual page sd_notify(3).
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as watchdog:
+        while True:
+            watchdog.sendto(b"WATCHDOG=1", os.environ["NOTIFY_SOCKET"])
+            time.sleep(_SIGN_OF_LIFE)
 
 
 def _start(work: Callable[[], None]) -> None:
