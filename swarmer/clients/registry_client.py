@@ -1,7 +1,7 @@
-"""A client of the private registry by the distribution spec, for scenarios and benchmarks: one node, or the name.
+"""A client of one node of the private registry, by the distribution spec, for scenarios and benchmarks.
 
-Real clients (`docker`, `skopeo`) hide errors behind retries, and say nothing of who answered. This one shows each
-answer as it is.
+`docker` and `skopeo` hide errors behind retries, and don't report which node answered. This client returns each answer
+as it is.
 """
 
 import hashlib
@@ -32,10 +32,10 @@ INDEX: Final = "application/vnd.oci.image.index.v1+json"
 _CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 _LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 
-#: What a registry that is down, cut off or without a leader makes the client raise.
+#: The exceptions of a client whose registry is down, cut off or hangs.
 Unavailable = (requests.RequestException,)
 
-#: Let the kernel end a connection whose other side says nothing for three seconds. The first is what urllib3 sets.
+#: Have the kernel end a connection whose peer is silent for three seconds. The first option is urllib3's default.
 _SOCKET_OPTIONS: Final = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -50,7 +50,7 @@ Timeout = float | tuple[float, float]
 
 
 class RegistryError(Exception):
-    """The registry said no.
+    """The registry answered with an error.
 
     Attributes:
         status: of HTTP.
@@ -67,7 +67,7 @@ class RegistryError(Exception):
 
 @dataclass(frozen=True)
 class Image:
-    """What makes an image: its manifest, and everything that this refers to, by digest."""
+    """An image: its manifest, and the blobs that this refers to, by digest."""
 
     manifest: bytes
     blobs: Mapping[str, bytes]
@@ -78,7 +78,7 @@ class Image:
 
     @classmethod
     def random(cls, size: int = 1000, layers: int = 1) -> "Image":
-        """An image that nobody else has."""
+        """A new image with random content."""
         contents = [secrets.token_bytes(size) for _ in range(layers)]
         config = json.dumps({"architecture": "amd64", "os": "linux", "id": secrets.token_hex(8)}).encode()
         document = {
@@ -96,7 +96,7 @@ def digest_of(content: bytes) -> str:
 
 
 def codes(answer: requests.Response) -> list[str]:
-    """The error codes of the distribution spec in an answer; empty when it isn't in the spec's form."""
+    """The error codes in an answer; empty when it isn't in the format of the distribution spec."""
     try:
         return [str(error["code"]) for error in answer.json()["errors"]]
     except (ValueError, KeyError, TypeError):
@@ -104,10 +104,10 @@ def codes(answer: requests.Response) -> list[str]:
 
 
 class _NoticesSilence(HTTPAdapter):
-    """Gives up a connection whose other side is gone, rather than to wait for its answer."""
+    """Ends a connection whose peer is gone, instead of waiting for its answer."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        """With these options for each connection."""
+        """Use these options for each connection."""
         options["socket_options"] = _SOCKET_OPTIONS
         super().init_poolmanager(*arguments, **options)
 
@@ -116,9 +116,9 @@ class RegistryClient:
     """Talks to one node of the registry.
 
     Args:
-        certificate: file and key that are shown; None is nobody.
-        timeout: seconds until an answer that doesn't come is given up, more on a slow stack; of two, the first is for
-            the connection.
+        certificate: the files of a client certificate and its key; None for an anonymous client.
+        timeout: seconds without an answer until an exception, more on a slow stack; of two, the first is for the
+            connection.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class RegistryClient:
         self.timeout = timeout
         self._trust = trust_file(cluster)
         self._certificate = certificate
-        # A `Session` is one for all threads' cookies, but its connections aren't meant to be shared.
+        # A `Session` isn't meant to be shared by threads.
         self._sessions = threading.local()
 
     @property
@@ -140,24 +140,24 @@ class RegistryClient:
             session.cert = self._certificate
             session.trust_env = False
             session.mount("https://", _NoticesSilence())
-            # As every client does: a registry may hide a manifest from who doesn't name its type.
+            # As every client does: a registry may hide a manifest whose type isn't accepted.
             session.headers["Accept"] = f"{MANIFEST}, {INDEX}"
             self._sessions.own = session
         own: requests.Session = self._sessions.own
         return own
 
     def url(self, path: str) -> str:
-        """The address of a path, which may be an address already."""
+        """The URL of a path, or of a URL as the registry answers it."""
         return urljoin(f"https://{self.address}:{REGISTRY.number}/", path)
 
     def ask(self, method: str, path: str, **options: Any) -> requests.Response:
-        """Whatever the registry answers. `options` are those of `requests`."""
+        """Send a request; the answer, whatever its status. `options` are those of `requests`."""
         timeout: Timeout = options.pop("timeout", self.timeout)
         patience = patient(timeout) if isinstance(timeout, int | float) else (patient(timeout[0]), patient(timeout[1]))
         return self.session.request(method, self.url(path), timeout=patience, **options)
 
     def get(self, path: str, **options: Any) -> requests.Response:
-        """Whatever the registry answers to a GET."""
+        """Send a GET request; the answer, whatever its status."""
         return self.ask("GET", path, **options)
 
     # -- images --------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ class RegistryClient:
         """Push an image as a client does; its digest.
 
         Raises:
-            RegistryError: the registry said no.
+            RegistryError: the registry answered with an error.
             requests.RequestException: it didn't answer.
         """
         for digest, content in image.blobs.items():
@@ -188,7 +188,7 @@ class RegistryClient:
         _checked(self.ask("PUT", sent.headers["Location"], params={"digest": digest}), 201)
 
     def put_manifest(self, repository: str, reference: str, manifest: bytes, type_: str = MANIFEST) -> str:
-        """Put a manifest; its digest. An answer means that it is acknowledged.
+        """Put a manifest; its digest. When this returns, the manifest is acknowledged.
 
         Raises:
             RegistryError, requests.RequestException: as `push`.
@@ -218,7 +218,7 @@ class RegistryClient:
         return Image(manifest, blobs)
 
     def digest(self, repository: str, tag: str) -> str:
-        """The digest that a tag stands for.
+        """The digest of a tag.
 
         Raises:
             RegistryError, requests.RequestException: as `push`.
@@ -228,7 +228,7 @@ class RegistryClient:
 
 
 def pusher(cluster: "Cluster", address: IPv4Address, *, timeout: Timeout = 20) -> RegistryClient:
-    """With the client certificate of the cluster, which may push."""
+    """A client of one node with the client certificate of the cluster, which may push."""
     files = cluster.home.client(Plane.REGISTRY)
     certificate = (str(files.certificate), str(files.key))
     return RegistryClient(cluster, address, certificate=certificate, timeout=timeout)
@@ -241,7 +241,7 @@ def addresses(cluster: "Cluster", asked: "Node") -> list[IPv4Address]:
 
 
 def trust_file(cluster: "Cluster") -> str:
-    """The file with the CAs that the registry is trusted by."""
+    """The file with the CAs that sign the registry's certificate."""
     return str(cluster.home.client(Plane.REGISTRY).trust)
 
 

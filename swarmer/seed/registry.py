@@ -1,6 +1,7 @@
-"""What a node is told of the private registry by the seed data; the rest stands in `image/rootfs/`.
+"""The seed data of the private registry; the rest of it is in `image/rootfs/`.
 
-Every node gets what it takes to pull, where docker looks for it. The registry nodes also get what it takes to answer.
+Every node receives what it needs to pull, where docker looks for it. A registry node also receives what it needs to
+answer.
 
 Sources: docker's page on certificates of registries (`certs.d`); `image/rootfs/etc/nginx/nginx.conf`.
 """
@@ -22,7 +23,7 @@ from swarmer.spec import Server, Spec
 
 _CONFIGURATION: Final = f"{FOLDER}/config.yml"
 
-#: Who may push, with the password of the cluster.
+#: The user that may push with the password of the cluster.
 USER: Final = "swarmer"
 
 _PRIVATE: Final = "0600"
@@ -65,7 +66,7 @@ def _nginx(spec: Spec, server: Server) -> str:
 
 
 def _environment(spec: Spec, credentials: Credentials) -> str:
-    """Of docker-registry. Its secret is the same on all nodes, and after a restart: an upload can go on."""
+    """The environment of docker-registry. Its secret is the same on all nodes, so an upload can continue on any."""
     variables = {"REGISTRY_HTTP_SECRET": _derived(credentials, "uploads")}
     if spec.registry.storage == "s3":
         variables |= {"CONFIGURATION": _CONFIGURATION, **registry_s3.environment(spec.registry)}
@@ -73,7 +74,7 @@ def _environment(spec: Spec, credentials: Credentials) -> str:
 
 
 def _configuration(spec: Spec) -> Files:
-    """The configuration that replaces the image's."""
+    """The configuration file that replaces that of the image, if another storage is used."""
     if spec.registry.storage == "filesystem":
         return {}
     return {_CONFIGURATION: (registry_s3.configuration(spec.registry), _PUBLIC)}
@@ -94,5 +95,5 @@ def _settings(spec: Spec, server: Server, credentials: Credentials) -> str:
 
 
 def _derived(credentials: Credentials, purpose: str) -> str:
-    """A secret for one purpose, which doesn't tell the one that it is made from."""
+    """A secret for one purpose, which doesn't reveal the secret that it is derived from."""
     return hashlib.sha256(f"{purpose} {credentials.tokens[REGISTRY_SECRET]}".encode()).hexdigest()

@@ -1,8 +1,8 @@
 """The configuration of `docker-registry` for content in a bucket, and the credentials for it.
 
-It is that of `image/rootfs/etc/docker/registry/config.yml` with another storage.
+The configuration is `image/rootfs/etc/docker/registry/config.yml` with another storage.
 
-Sources: the distribution project's page on its S3 driver; AWS' page on the file of credentials.
+Sources: the distribution project's page on its S3 driver; AWS' page on the credentials file.
 """
 
 import configparser
@@ -19,7 +19,7 @@ from swarmer.spec import Registry
 
 _LITERAL: Final = RECIPE / "rootfs/etc/docker/registry/config.yml"
 
-#: What the file is to have, and how the program wants it in its environment.
+#: The keys of the file, and the variables of `docker-registry` for them.
 _KEYS: Final = {"aws_access_key_id": "AWS_ACCESS_KEY_ID", "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY"}
 
 
@@ -27,7 +27,7 @@ def configuration(registry: Registry) -> str:
     """The configuration file, as JSON, which is YAML too. No secret is in it."""
     document: dict[str, Any] = YAML(typ="safe", pure=True).load(_LITERAL)  # pyright: ignore[reportUnknownMemberType]
     del document["storage"]["filesystem"]
-    # swarmer-registry looks itself, and can tell why.
+    # swarmer-registry checks the storage itself, and can report the reason.
     del document["health"]
     driver: dict[str, Any] = {"bucket": registry.bucket, "region": registry.region, "rootdirectory": "/"}
     if registry.endpoint:
@@ -37,7 +37,7 @@ def configuration(registry: Registry) -> str:
 
 
 def environment(registry: Registry) -> dict[str, str]:
-    """The access key and its secret; empty where the instance role is used.
+    """The variables with the access key and its secret; empty if the instance role is used.
 
     Raises:
         SwarmerError: the file can't be read, or others can read it.
@@ -55,7 +55,7 @@ def environment(registry: Registry) -> dict[str, str]:
     except OSError as error:
         raise SwarmerError(
             f"the credentials {file} can't be read: {error.strerror}",
-            hint="mend `credentials` of `registry` in servers.yml, or remove it to use the instance role",
+            hint="correct `registry.credentials` in servers.yml, or delete it to use the instance role",
         ) from error
     # The cause is left out: it may quote the file.
     except (configparser.Error, KeyError, UnicodeDecodeError):

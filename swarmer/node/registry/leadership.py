@@ -130,7 +130,7 @@ class Leadership:
     def _learn(self, holder: str | None) -> None:
         with self._known:
             if holder != self._seen:
-                logger.info("the registry is led by %s", holder or "nobody")
+                logger.info("the leader of the registry is %s", holder or "unknown")
                 if holder is None:
                     self._freed.set()
             self._seen = holder
