@@ -2,7 +2,7 @@
 
 A leader that hangs never answers these, and nginx would wait as long as the client does. So when a node learns that the
 leadership has ended, it ends the requests that still wait for that leader: their clients get 503, and may try again.
-None of them could have succeeded: a change needs the session that held the lock when the request began.
+None of them can change anything any more: that needs the session that held the lock when the request began.
 """
 
 import logging
