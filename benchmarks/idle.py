@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Final
 
 import click
-from swarmer.spec.file import load
 
 from swarmer import lifecycle
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
+from swarmer.spec.file import load
 
 #: Print the microseconds of the whole node as `node`, and of its units by name. The first knows units that have ended
 #: as well, but keeps systemd busy for a while; the second reads the control groups alone.
