@@ -1,5 +1,5 @@
-# Whom Vagrant talks to on the machines that swarmer makes: nobody. Swarmer waits for them itself, whereas Vagrant's own
-# asking, twice a second and machine, would take an emulated cluster one processor second in fifteen.
+# A communicator that does not connect, for machines that swarmer creates. Swarmer waits for them itself; Vagrant's own
+# polling, twice a second and machine, would take an emulated cluster one processor second in fifteen.
 class NoopCommunicator < Vagrant.plugin("2", :communicator)
   def initialize(machine)
     @machine = machine
@@ -9,12 +9,12 @@ class NoopCommunicator < Vagrant.plugin("2", :communicator)
     true
   end
 
-  # Vagrant watches the machine's state in a thread that it begins after the one that calls this, and takes a state that
-  # was never looked at for a bad one: so this waits for the first look.
+  # Vagrant watches the machine's state in a thread that it starts after the one that calls this, and treats a state
+  # that was never read as a failure; therefore this waits until the state has been read once.
   def wait_for_ready(_seconds)
-    looks = Queue.new
-    @machine.define_singleton_method(:state) { super().tap { looks << true } }
-    looks.pop
+    reads = Queue.new
+    @machine.define_singleton_method(:state) { super().tap { reads << true } }
+    reads.pop
     true
   end
 end
