@@ -3,7 +3,11 @@
 It is written in place, never replaced by another file: it may be a symbolic link, or mounted into a container.
 """
 
+import fcntl
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
@@ -15,6 +19,21 @@ BEHIND_THE_STUB: Final = Path("/run/systemd/resolve/resolv.conf")
 _OURS: Final = re.compile(
     r"^# swarmer (?P<domain>\S+): begin.*\nnameserver (?P<address>\S+)\n# swarmer (?P=domain): end\n", re.MULTILINE
 )
+
+
+@contextmanager
+def locked() -> Iterator[None]:
+    """Keep other processes and threads of swarmer from changing the file for the time of the block.
+
+    The lock is on the folder, which exists also while the file doesn't, and is the same for every `SWARMER_HOME`.
+    It can't be taken twice.
+    """
+    descriptor = os.open(RESOLV_CONF.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def with_server(text: str, domain: str, address: IPv4Address, *, undo: str) -> str:

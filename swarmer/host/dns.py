@@ -79,12 +79,14 @@ def add(home: ClusterHome, servers: Sequence[IPv4Address]) -> HostDns:
             run(["resolvectl", "dns", made.where, *made.servers])
             run(["resolvectl", "domain", made.where, f"~{made.domain}"])
         else:
-            _start_dnsmasq(home, made)
-            text = _read_resolv_conf()
-            undo = f"swarmer dns down {home.name}"
-            resolv_conf.RESOLV_CONF.write_text(
-                resolv_conf.with_server(text, made.domain, IPv4Address(made.where), undo=undo)
-            )
+            # The dnsmasq asks those of the clusters that the file names by now: nothing may come between.
+            with resolv_conf.locked():
+                _start_dnsmasq(home, made)
+                text = _read_resolv_conf()
+                undo = f"swarmer dns down {home.name}"
+                resolv_conf.RESOLV_CONF.write_text(
+                    resolv_conf.with_server(text, made.domain, IPv4Address(made.where), undo=undo)
+                )
     except BaseException:
         remove(home)
         raise
@@ -107,7 +109,8 @@ def remove(home: ClusterHome) -> HostDns | None:
             # Goes with the link, where the link went first.
             run(["resolvectl", "revert", made.where], check=False)
         else:
-            _restore_resolv_conf(made)
+            with resolv_conf.locked():
+                _restore_resolv_conf(made)
             _stop_dnsmasq(home)
         _config(home).unlink(missing_ok=True)
         record.unlink()
