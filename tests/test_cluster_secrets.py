@@ -15,6 +15,8 @@ from swarmer.boot import prepare
 from swarmer.cli import cli
 from swarmer.cluster import Cluster
 from swarmer.errors import SwarmerError
+from swarmer.host import trust as host_trust
+from swarmer.host.trust import HostTrust
 from swarmer.image import Image
 from swarmer.ledger import Ledger, Ownership
 from swarmer.progress import Silent
@@ -235,3 +237,18 @@ def test_a_lock_of_a_forgotten_home_is_not_taken_for_its_lock(home: ClusterHome)
     former.close()
     assert waiting.acquire()
     waiting.release()
+
+
+# trust
+
+
+@pytest.mark.parametrize("command", [("update-ca-certificates",), ()], ids=["a trust store", "none"])
+def test_trust_warns_of_the_key_of_a_ca_in_the_trust_store(
+    swarmer: Swarmer, home: ClusterHome, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(host_trust, "add", lambda *_: HostTrust(("/etc/ca.crt",), (), command))
+    told = swarmer("trust").stdout
+    scope = "dev.nspawn, localhost, swarmer-client, 192.168.117.0/24, 127.0.0.0/8"
+    warning = f"note: anyone who can read {home.folder}/ca-key.pem can impersonate to this host: {scope};"
+    assert (warning in told) == bool(command)
+    assert ("no supported system trust store found" in told) != bool(command)

@@ -92,7 +92,7 @@ def trust(home: ClusterHome | None, undo: bool) -> None:
     """Make this host's docker and system trust a cluster's certificates.
 
     docker receives the CA for the registry, and a client certificate that allows pushing. `swarmer down` removes the
-    trust as well.
+    trust as well. The CA is valid for the cluster's own names and addresses only; the command prints them.
 
     \b
       swarmer trust nspawn:dev
@@ -110,6 +110,10 @@ def trust(home: ClusterHome | None, undo: bool) -> None:
     cluster = select_cluster(home)
     made = host_trust.add(cluster.home, cluster.authority, cluster.spec.registry_host)
     _report("wrote", made)
+    if made.command:
+        key = cluster.home.folder / "ca-key.pem"
+        click.echo(f"note: anyone who can read {key} can impersonate to this host: {cluster.authority.scope};")
+        click.echo("  to Java programs that use its trust store, any name: they ignore the limits of a trusted root")
     click.echo(f"  to undo: swarmer trust {cluster.name} --undo")
 
 

@@ -1,7 +1,8 @@
 """The names and addresses that the CAs of a cluster may vouch for: critical name constraints in each of them.
 
-A host that trusts the CAs (`swarmer trust`, a browser) so trusts them for the cluster alone, also when somebody reads
-their keys. Source: RFC 5280, 4.2.1.10.
+A host that trusts these CAs (`swarmer trust`, a browser) trusts them for the cluster alone, even if their keys leak.
+The exception are Java programs: they ignore the constraints of a root in their trust store, though not those of the
+planes' CAs. Source: RFC 5280, 4.2.1.10.
 """
 
 from dataclasses import dataclass
