@@ -1,6 +1,6 @@
-"""The host's `/etc/resolv.conf`: which servers it names, and lines of ours at its top that go again.
+"""The host's `/etc/resolv.conf`: the servers in it, and swarmer's own lines at its top.
 
-It is written in place, never replaced by another file: it may be a symbolic link, or mounted into a container.
+The file is written in place, never replaced by another one: it may be a symbolic link, or mounted into a container.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
-#: The real servers behind the stub of systemd-resolved.
+#: The upstream servers of systemd-resolved's stub.
 BEHIND_THE_STUB: Final = Path("/run/systemd/resolve/resolv.conf")
 
 _OURS: Final = re.compile(
@@ -37,37 +37,37 @@ def locked() -> Iterator[None]:
 
 
 def with_server(text: str, domain: str, address: IPv4Address, *, undo: str) -> str:
-    """The file with a server for the names of one cluster at its top.
+    """The content with a server for the domain of one cluster at its top.
 
     Args:
-        undo: the command that takes the lines out again, for whoever reads the file.
+        undo: the command that removes the lines; it is named in them.
     """
     lines = f"# swarmer {domain}: begin; `{undo}` takes this out\nnameserver {address}\n# swarmer {domain}: end\n"
     return lines + without_server(text, domain, address)
 
 
 def without_server(text: str, domain: str, address: IPv4Address) -> str:
-    """The file without our lines for that cluster; everything else as it was.
+    """The content without swarmer's lines for that cluster; everything else is unchanged.
 
-    Lines with another address are those of a cluster of the same name in another `SWARMER_HOME`.
+    Lines with another address belong to a cluster of the same name in another `SWARMER_HOME`.
     """
     ours = (domain, str(address))
     return _OURS.sub(lambda found: "" if found.group("domain", "address") == ours else found[0], text)
 
 
 def our_servers(text: str) -> dict[str, IPv4Address]:
-    """The servers in lines of ours, by the domain of their cluster; of two for one domain the upper one."""
+    """Domain to server, from swarmer's own lines; of two servers for one domain, the upper one."""
     return {found["domain"]: IPv4Address(found["address"]) for found in reversed(list(_OURS.finditer(text)))}
 
 
 def other_servers(text: str) -> list[IPv4Address]:
-    """The IPv4 servers in all other lines, in their order."""
+    """The IPv4 servers in all other lines, in order."""
     found = re.findall(r"^nameserver\s+([0-9.]+)\s*$", _OURS.sub("", text), re.MULTILINE)
     return [IPv4Address(address) for address in found]
 
 
 def reachable_from_nodes() -> list[IPv4Address]:
-    """The servers that this host asks, without those that only it can reach."""
+    """The DNS servers of this host, without those on its loopback addresses."""
     for file in (BEHIND_THE_STUB, RESOLV_CONF):
         if file.exists() and (found := [ip for ip in other_servers(file.read_text()) if not ip.is_loopback]):
             return found

@@ -1,12 +1,12 @@
 """Making this host resolve the names of a cluster, and undoing it.
 
-Where systemd-resolved resolves for the programs of this host, it is told that the link towards the nodes leads to
-servers for the cluster's domain. Elsewhere, and where that link is the one to the world, a dnsmasq on a loopback
-address of its own asks the nodes for that domain, and the servers of `/etc/resolv.conf` for everything else; that file
-names it first.
+On hosts with systemd-resolved, the nodes become the servers of the link towards them, for the cluster's domain only.
+On other hosts, and where that link also carries the default route, a dnsmasq is started on a loopback address of its
+own. It forwards queries for the cluster's domain to the nodes and all others to the servers of `/etc/resolv.conf`,
+in which it becomes the first server.
 
-What is about to be changed is written to `dns.json` in the cluster's folder before it is changed. So whatever dies
-in between, and whenever, `remove` undoes it; the removal of a cluster does so too.
+Every change is recorded in `dns.json` in the cluster's folder before it is made. `remove` thus undoes it whenever a
+process dies in between; the removal of a cluster does the same.
 
 Sources: resolvectl(1) `dns`, `domain`, `revert`; the manual of dnsmasq; resolv.conf(5).
 """
@@ -41,10 +41,10 @@ class HostDns:
     """What was changed on this host for one cluster.
 
     Attributes:
-        domain: whose names the host resolves.
-        servers: the addresses that are asked.
+        domain: the domain of the cluster, `DC.STACK`.
+        servers: the addresses of the nodes, which resolve the domain.
         by: `resolved` or `dnsmasq`.
-        where: the link that systemd-resolved was told of, or the loopback address of the dnsmasq.
+        where: the link configured in systemd-resolved, or the loopback address of the dnsmasq.
     """
 
     domain: str
@@ -59,10 +59,10 @@ def domain_of(home: ClusterHome) -> str:
 
 
 def add(home: ClusterHome, servers: Sequence[IPv4Address]) -> HostDns:
-    """Make this host ask `servers` for the names of a cluster. What an earlier call made is replaced.
+    """Make this host resolve the names of a cluster by `servers`; replaces what an earlier call did.
 
     Raises:
-        HostError: this machine can't, with the way out; nothing is left changed.
+        HostError: this machine lacks a resolver or this user the rights; nothing is left changed.
     """
     remove(home)
     asked = tuple(map(str, servers))
@@ -79,7 +79,7 @@ def add(home: ClusterHome, servers: Sequence[IPv4Address]) -> HostDns:
             run(["resolvectl", "dns", made.where, *made.servers])
             run(["resolvectl", "domain", made.where, f"~{made.domain}"])
         else:
-            # The dnsmasq asks those of the clusters that the file names by now: nothing may come between.
+            # The new dnsmasq forwards to those that the file names now: no other change may come between.
             with resolv_conf.locked():
                 _start_dnsmasq(home, made)
                 text = _read_resolv_conf()
@@ -94,10 +94,13 @@ def add(home: ClusterHome, servers: Sequence[IPv4Address]) -> HostDns:
 
 
 def remove(home: ClusterHome) -> HostDns | None:
-    """Undo what `add` did, as far as it did it; tells what that was, None when there is nothing to undo.
+    """Undo what `add` did, also when it was interrupted.
+
+    Returns:
+        What was undone; None if there was nothing to undo.
 
     Raises:
-        HostError: this user may not.
+        HostError: this user lacks the rights.
     """
     record = _record(home)
     if not record.exists():
@@ -106,7 +109,7 @@ def remove(home: ClusterHome) -> HostDns | None:
         data = json.loads(record.read_text())
         made = HostDns(data["domain"], tuple(data["servers"]), data["by"], data["where"])
         if made.by == "resolved":
-            # Goes with the link, where the link went first.
+            # Fails if the link is gone, and its configuration with it.
             run(["resolvectl", "revert", made.where], check=False)
         else:
             with resolv_conf.locked():
@@ -116,7 +119,7 @@ def remove(home: ClusterHome) -> HostDns | None:
         record.unlink()
     except PermissionError as error:
         raise HostError(
-            f"root made this host resolve {domain_of(home)}, and only root can undo it: {error.filename or error}",
+            f"removing {domain_of(home)} from the DNS of this host needs root: {error.filename or error}",
             hint=f"`bin/as-root .venv/bin/swarmer dns down {home.name}`, then try again",
         ) from error
     return made
@@ -140,7 +143,7 @@ def _config(home: ClusterHome) -> Path:
 
 
 def _resolved_runs() -> bool:
-    """Whether it is there, and the C library asks it: by its module, or by the stub that resolv.conf names."""
+    """Whether systemd-resolved runs and the C library uses it: by nss-resolve, or by the stub in resolv.conf."""
     if not shutil.which("resolvectl") or run(["resolvectl", "dns"], check=False).returncode:
         return False
     switch = _NSSWITCH.read_text() if _NSSWITCH.exists() else ""
@@ -156,9 +159,9 @@ def _link_to(server: IPv4Address) -> str:
 
 
 def _links_outside() -> set[str]:
-    """The links with a default route. Their servers are those of all other names; ours would take their place."""
+    """The links with a default route. The servers of these resolve all other names, and must not be replaced."""
     routes = json.loads(run(["ip", "-json", "route", "show", "default"]).stdout or "[]")
-    # One with several ways, or to nowhere, has no link of its own.
+    # A multipath or blackhole route has no link of its own.
     return {hop["dev"] for route in routes for hop in (route, *route.get("nexthops", ())) if "dev" in hop}
 
 
@@ -168,26 +171,27 @@ def _links_outside() -> set[str]:
 def _check_dnsmasq() -> None:
     if os.uname().sysname != "Linux":
         raise HostError(
-            "this machine has no systemd-resolved, and 127.0.0.0/8 is no loopback network here",
-            hint="name the nodes in a file of /etc/resolver/ that is called like the domain",
+            "this machine has no systemd-resolved, and only 127.0.0.1 of 127.0.0.0/8",
+            hint="create /etc/resolver/DOMAIN with one `nameserver` line per node",
         )
     if not shutil.which("dnsmasq", path=_PATH):
         raise HostError(
             "this machine has neither systemd-resolved nor dnsmasq",
-            hint="`apt-get install dnsmasq-base`, or what your system calls it",
+            hint="install dnsmasq, on Debian and Ubuntu by `apt-get install dnsmasq-base`",
         )
     if os.geteuid() != 0:
-        raise HostError("port 53 and /etc/resolv.conf are root's", hint="put `bin/as-root` before the same command")
+        hint = "prefix the command with `bin/as-root`"
+        raise HostError("changing DNS needs root (port 53, /etc/resolv.conf)", hint=hint)
 
 
 def _loopback(home: ClusterHome) -> IPv4Address:
-    """An address that no other cluster has, nor a resolver that this host may run on 127.0.0.1."""
+    """An address for the dnsmasq of this cluster alone, and not 127.0.0.1, where the host may run a resolver."""
     first, second = hashlib.sha256(str(home.folder).encode()).digest()[:2]
     return IPv4Address(f"127.83.{first}.{1 + second % 254}")
 
 
 def _start_dnsmasq(home: ClusterHome, made: HostDns) -> None:
-    """Start it detached; it has bound its port when this returns."""
+    """Start dnsmasq in the background; when this returns, its port is bound."""
     text = _read_resolv_conf()
     lines = [
         f"# Resolves {made.domain} for this host; `swarmer dns down {home.name}` ends it.",
@@ -201,7 +205,7 @@ def _start_dnsmasq(home: ClusterHome, made: HostDns) -> None:
         "no-negcache",
         "all-servers",
         *(f"server=/{made.domain}/{server}" for server in made.servers),
-        # Other clusters that this host resolves, each by its own dnsmasq.
+        # The other clusters that this host resolves, each by its own dnsmasq.
         *(f"server=/{domain}/{ip}" for domain, ip in resolv_conf.our_servers(text).items() if domain != made.domain),
         *(f"server={ip}" for ip in resolv_conf.other_servers(text)),
     ]
@@ -218,7 +222,7 @@ def _stop_dnsmasq(home: ClusterHome) -> None:
 
 
 def _processes(home: ClusterHome) -> Iterator[int]:
-    """Every dnsmasq of this cluster, by its command line: there is no moment at which it isn't found."""
+    """Every dnsmasq of this cluster. It is found by its command line, which it has from its start."""
     option = f"--conf-file={_config(home)}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -242,5 +246,5 @@ def _restore_resolv_conf(made: HostDns) -> None:
         return
     if rest or resolv_conf.RESOLV_CONF.is_symlink():
         resolv_conf.RESOLV_CONF.write_text(rest)
-    else:  # There was none.
+    else:  # the file did not exist before
         resolv_conf.RESOLV_CONF.unlink()

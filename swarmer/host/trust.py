@@ -1,10 +1,10 @@
 """Making this host trust the certificates of a cluster, and undoing it.
 
-docker looks for the CA of a registry, and for a client certificate, in a folder of that registry's name. Everybody
-else asks the system's store of CAs, which has its folder for additions and a command that takes them in.
+docker reads the CA of a registry, and the client certificate for it, from a folder named after the registry. Other
+programs use the system's trust store, which has a folder for additional CAs and a command that imports them.
 
-What is about to be written is in `trust.json` in the cluster's folder before it is written. So whatever dies in
-between, and whenever, `remove` undoes it; the removal of a cluster does so too.
+Every file is recorded in `trust.json` in the cluster's folder before it is written. `remove` thus undoes it whenever a
+process dies in between; the removal of a cluster does the same.
 
 Sources: docker's page on certificates of registries; update-ca-certificates(8); update-ca-trust(8).
 """
@@ -26,13 +26,13 @@ from swarmer.state import ClusterHome, swarmer_home
 
 _RECORD: Final = "trust.json"
 
-#: Beneath which everything is written; another one in tests.
+#: Everything is written beneath it; tests use another one.
 ROOT: Final = Path("/")
 
-#: Where docker looks.
+#: The folder with a folder for each registry, for docker.
 _DOCKER: Final = "etc/docker/certs.d"
 
-#: The folders for additional CAs, each with the command that takes them in: Debian, Fedora, Arch, SUSE.
+#: The folders for additional CAs, each with the command that imports them: Debian, Fedora, Arch, SUSE.
 _STORES: Final = (
     ("usr/local/share/ca-certificates", ("update-ca-certificates",)),
     ("etc/pki/ca-trust/source/anchors", ("update-ca-trust",)),
@@ -46,10 +46,10 @@ class HostTrust:
     """What was changed on this host for one cluster.
 
     Attributes:
-        files: that were written.
-        folders: that were made for them, outermost first.
-        command: that took the CA into the system's store; empty where there is no store that we know.
-        digests: the sha256 of what was written into each file; none in the record of an older version.
+        files: the files that were written.
+        folders: the folders that were created for them, outermost first.
+        command: the command that imported the CA into the trust store; empty if no supported store was found.
+        digests: file to the SHA-256 of its content, in hex; empty in the record of an older version.
     """
 
     files: tuple[str, ...]
@@ -59,11 +59,11 @@ class HostTrust:
 
 
 def add(home: ClusterHome, authority: Authority, registry_host: str, *, root: Path = ROOT) -> HostTrust:
-    """Trust a cluster. What an earlier call wrote is replaced.
+    """Make this host trust a cluster; replaces what an earlier call did.
 
     Raises:
         SwarmerError: the cluster has no client certificate; nothing is changed.
-        HostError: this user may not; nothing is left changed.
+        HostError: this user lacks the rights; nothing is left changed.
     """
     remove(home)
     client = home.client(Plane.REGISTRY)
@@ -80,10 +80,10 @@ def add(home: ClusterHome, authority: Authority, registry_host: str, *, root: Pa
             hint=f"`swarmer down {home.name}`, then `swarmer up` creates it again",
         ) from None
     command: tuple[str, ...] = ()
-    for store, takes_in in _STORES:
-        if (root / store).is_dir() and shutil.which(takes_in[0]):
+    for store, import_command in _STORES:
+        if (root / store).is_dir() and shutil.which(import_command[0]):
             contents[root / store / f"swarmer-{home.stack}-{home.dc}-{home.tag}.crt"] = authority.root.pem
-            command = takes_in
+            command = import_command
             break
     folders = [path for path in reversed((folder, *folder.parents)) if not path.exists()]
     digests = {str(file): sha256(content).hexdigest() for file, content in contents.items()}
@@ -100,8 +100,8 @@ def add(home: ClusterHome, authority: Authority, registry_host: str, *, root: Pa
             run(command)
     except PermissionError as error:
         remove(home)
-        way_out = f"`bin/as-root .venv/bin/swarmer trust {home.name}`"
-        raise HostError(f"only root may write {error.filename}", hint=way_out) from error
+        hint = f"`bin/as-root .venv/bin/swarmer trust {home.name}`"
+        raise HostError(f"writing {error.filename} needs root", hint=hint) from error
     except BaseException:
         remove(home)
         raise
@@ -109,12 +109,15 @@ def add(home: ClusterHome, authority: Authority, registry_host: str, *, root: Pa
 
 
 def remove(home: ClusterHome) -> HostTrust | None:
-    """Undo what `add` did, as far as it did it; tells what that was, None when there is nothing to undo.
+    """Undo what `add` did, also when it was interrupted.
 
-    A file with another content stays: a cluster of another `SWARMER_HOME` may have a registry of the same name.
+    A file whose content has changed is kept: a cluster of another `SWARMER_HOME` may have a registry of the same name.
+
+    Returns:
+        What was undone; None if there was nothing to undo.
 
     Raises:
-        HostError: this user may not.
+        HostError: this user lacks the rights.
     """
     record = _record(home)
     if not record.exists():
@@ -129,12 +132,12 @@ def remove(home: ClusterHome) -> HostTrust | None:
             if not any(folder.iterdir()):
                 folder.rmdir()
         if made.command:
-            # Also when no file was left: what was interrupted before may have got as far as that.
-            run(_forgetting(made.command))
+            # Also without a file to remove: an earlier `remove` may have been interrupted before this command.
+            run(_update_command(made.command))
         record.unlink()
     except PermissionError as error:
         raise HostError(
-            f"root made this host trust {home.name}, and only root can undo it: {error.filename}",
+            f"removing the trust in {home.name} from this host needs root: {error.filename}",
             hint=f"`bin/as-root .venv/bin/swarmer trust {home.name} --undo`, then try again",
         ) from error
     return made
@@ -151,8 +154,8 @@ def _is_as_written(file: str, digests: Mapping[str, str]) -> bool:
     return file not in digests or (path.exists() and sha256(path.read_bytes()).hexdigest() == digests[file])
 
 
-def _forgetting(command: tuple[str, ...]) -> tuple[str, ...]:
-    """Debian's leaves the link to a file that is gone, unless told to look closely."""
+def _update_command(command: tuple[str, ...]) -> tuple[str, ...]:
+    """Debian's command removes the links to files that are gone only with `--fresh`."""
     return (*command, "--fresh") if command[0] == "update-ca-certificates" else command
 
 

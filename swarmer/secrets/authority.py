@@ -34,7 +34,7 @@ from swarmer.secrets.issuer import (
 from swarmer.secrets.scope import CLIENT_NAME, Scope
 from swarmer.spec import Spec
 
-# Not a secret: the folder's mode protects the key. Some key stores refuse a file without a password.
+# Not a secret: the mode of the folder protects the key. Some key stores refuse a file without a password.
 P12_PASSWORD: Final = "swarmer"
 
 
@@ -67,9 +67,9 @@ class Authority:
 
     @classmethod
     def create(cls, folder: Path, spec: Spec) -> "Authority":
-        """Make the CAs of a cluster that is about to be launched; those of an earlier one are kept.
+        """Create the CAs of a cluster that is about to be launched; existing ones are kept.
 
-        A CA that exists is never replaced. A creation that was interrupted is finished.
+        An interrupted creation is completed.
 
         Args:
             folder: for `ca.pem`, `ca-key.pem` and `pki/`.
@@ -112,21 +112,21 @@ class Authority:
 
     @property
     def end(self) -> datetime:
-        """When the first of the CAs ends, and with it all that it signed."""
+        """When the first of the CAs expires, and with it all that it signed."""
         return min(issuer.certificate.not_valid_after_utc for issuer in (self.root, *self.planes.values()))
 
     def bundle(self, plane: Plane) -> bytes:
-        """What a client trusts: the plane's issuing CA and the root.
+        """The CAs that a client trusts: the plane's issuing CA and the root, as PEM.
 
-        OpenSSL (Python, curl) wants a chain up to the root. The root vouches for every plane, so this is for
-        those who check a server's name, not for a server that checks its clients: see `plane_bundle`.
+        OpenSSL (Python, curl) needs a chain up to the root. The root vouches for every plane. This bundle is thus for
+        clients, which check the server's name as well, not for servers that verify clients: see `plane_bundle`.
         """
         return self.planes[plane].pem + self.root.pem
 
     def plane_bundle(self, plane: Plane) -> bytes:
-        """What a server trusts its clients by: the plane's issuing CA alone, so that no other plane gets in.
+        """The CA by which a server verifies clients: the plane's issuing CA alone, which excludes other planes.
 
-        Go (consul, docker, registry) takes any certificate of its pool as the end of a chain. OpenSSL does
+        Go (consul, docker, registry) accepts any certificate of its pool as the end of a chain. OpenSSL does
         so only with `X509_V_FLAG_PARTIAL_CHAIN`.
         """
         return self.planes[plane].pem
@@ -144,12 +144,12 @@ class Authority:
         """Sign a new leaf, with a new key.
 
         Args:
-            plane: whose issuing CA signs.
-            common_name: for people; TLS looks only at `dns` and `ip`.
+            plane: the plane whose issuing CA signs.
+            common_name: human-readable; TLS checks only `dns` and `ip`.
             dns: names the leaf is valid for.
             ip: addresses the leaf is valid for.
-            server: it may answer connections.
-            client: it may open them.
+            server: valid for TLS servers.
+            client: valid for TLS clients.
 
         Raises:
             ValueError: the leaf would be valid for nothing, or for a name or an address outside of `scope`.
@@ -173,7 +173,7 @@ class Authority:
         return Identity(leaf.public_bytes(Encoding.PEM) + self.planes[plane].pem, key_pem(key))
 
     def write_client_files(self, folder: Path) -> bool:
-        """Write what clients need, into the home of the cluster; a certificate that lasts a while yet is kept.
+        """Write `client_files` of every plane and `P12_NAME`; a certificate is kept until it is about to expire.
 
         Returns:
             Whether an earlier certificate was replaced; a browser then needs the new `P12_NAME`.
@@ -199,7 +199,7 @@ class Authority:
         return renewed
 
     def _is_good(self, plane: Plane, files: ClientFiles) -> bool:
-        """A client certificate of this authority that lasts, or lasts as long as its CA."""
+        """Whether a client certificate is of this authority, and need not be renewed yet."""
         try:
             leaf = load_pair(files.certificate, files.key)
             check_signature(files.certificate, leaf.certificate, self.planes[plane].certificate)

@@ -1,4 +1,4 @@
-"""The planes of a cluster, and where the files are by which a client of each plane connects."""
+"""The planes of a cluster, and the certificate files of a client of each plane."""
 
 from dataclasses import dataclass
 from enum import StrEnum

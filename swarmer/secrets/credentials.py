@@ -19,13 +19,13 @@ from swarmer.spec import ConsulRole, Server, Spec, SwarmRole
 
 MASK: Final = "***"
 
-# A block that was cut off has no end; what follows its begin is then masked to the end of the text.
+# A block that was cut off has no end line: it is masked to the end of the text.
 _PRIVATE_KEY: Final = r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
 
-# The swarm makes its own; they come to light in what docker prints.
+# Created by the swarm itself, and printed by docker.
 _JOIN_TOKEN: Final = r"SWMTKN-1-[0-9a-z]+-[0-9a-z]+"
 
-# The environment of docker-registry. The keys of a bucket come from a file of the user's.
+# The environment of docker-registry. The keys of a bucket come from the user's own file.
 _VARIABLES: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "REGISTRY_HTTP_SECRET")
 _VARIABLE: Final = "|".join(rf"""(?<={name}=)[^\s"'\\]+""" for name in _VARIABLES)
 
@@ -34,11 +34,11 @@ _START_OVER: Final = "restore them, or start over: `swarmer down` removes them, 
 
 @dataclass(frozen=True, repr=False)
 class Credentials:
-    """What the nodes and the harness of one cluster share, and nobody else knows.
+    """The secrets that the nodes and the harness of one cluster share.
 
     Attributes:
         gossip_key: base64 of 32 bytes, for consul's `encrypt`.
-        management_token: the consul ACL token that may do everything; for the harness.
+        management_token: the consul ACL token with all rights; for the harness.
         tokens: the consul ACL token of each service of each node, by `NODE/SERVICE`, and the secrets of the
             registry; see `token_names`.
     """
@@ -49,7 +49,10 @@ class Credentials:
 
     @classmethod
     def create(cls, file: Path, token_names: Iterable[str]) -> "Credentials":
-        """Make the credentials of a cluster that is about to be launched; existing ones are kept, and completed.
+        """Create the credentials of a cluster that is about to be launched; existing ones are kept.
+
+        Args:
+            token_names: the tokens to create, unless they exist; see `token_names`.
 
         Raises:
             SwarmerError: the file exists but can't be used; it is left as it is.
@@ -61,9 +64,9 @@ class Credentials:
 
     @classmethod
     def ensure_tokens(cls, file: Path, token_names: Iterable[str]) -> "Credentials":
-        """Make the tokens that a new node of an existing cluster lacks.
+        """Create the tokens that an existing cluster lacks.
 
-        Tokens that are not named stay: a cluster may grow again.
+        Tokens that are not named are kept: a cluster may grow again.
 
         Raises:
             SwarmerError: as `load` does.
@@ -129,16 +132,16 @@ class Credentials:
 
 
 def consul_tokens(server: Server) -> dict[str, str]:
-    """The names of a node's tokens in `Credentials.tokens`, by the service that uses it.
+    """Service to the name of its token in `Credentials.tokens`, for one node.
 
-    What each token is good for stands in `image/rootfs/usr/share/swarmer/acl/SERVICE.hcl`.
+    The rights of each token are in `image/rootfs/usr/share/swarmer/acl/SERVICE.hcl`.
     """
     swarm = ("swarm-worker",) if server.swarm is SwarmRole.AGENT else ("swarm-manager", "registrator-labels")
     registry = ("registry",) if server.consul is ConsulRole.SERVER else ()
     return {service: f"{server.name}/{service}" for service in ("agent", "dns", "registrator", *swarm, *registry)}
 
 
-#: Names in `Credentials.tokens`: what a user of the registry logs in with, and what its nodes sign with.
+#: Names in `Credentials.tokens`: the password of the registry's user, and the key by which its nodes sign.
 REGISTRY_PASSWORD: Final = "registry/password"
 REGISTRY_SECRET: Final = "registry/secret"
 

@@ -1,6 +1,6 @@
 """One CA, or one leaf: its certificate and its key in two files, which are checked whenever they are read.
 
-EC P-256 and SHA-256 throughout, valid for a year at most, never longer than what signed them.
+EC P-256 and SHA-256 throughout; valid for a year at most, and never longer than the issuer.
 """
 
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class Issuer:
 
 
 def create_issuer(stem: Path, subject: x509.Name, *, parent: Issuer | None, scope: Scope) -> Issuer:
-    """Make the CA in `STEM.pem` and `STEM-key.pem`, unless it exists; a key without a certificate gets one.
+    """Create the CA in `STEM.pem` and `STEM-key.pem`, unless it exists; an existing key gets a certificate.
 
     Raises:
         UnusableError: as `load_issuer` does.
@@ -129,7 +129,7 @@ def key_usage(*, ca: bool) -> x509.KeyUsage:
 
 
 def subject_name(cluster: str, common_name: str) -> x509.Name:
-    """The name of a certificate of this cluster."""
+    """The subject of a certificate of a cluster."""
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization(cluster)),
@@ -139,7 +139,7 @@ def subject_name(cluster: str, common_name: str) -> x509.Name:
 
 
 def organization(cluster: str) -> str:
-    """What stands as such in every certificate of a cluster."""
+    """The organization in the subject of every certificate of a cluster."""
     return f"swarmer {cluster}"
 
 
@@ -147,7 +147,7 @@ def load_pair(certificate_file: Path, key_file: Path) -> Issuer:
     """Read a certificate and its key.
 
     Raises:
-        UnusableError: one of them is missing or damaged, they don't fit, or their time is over.
+        UnusableError: one of them is missing or damaged, they don't match, or the certificate is not valid now.
     """
     key = _load_key(key_file)
     try:
@@ -180,10 +180,10 @@ def _load_key(file: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def check_signature(file: Path, certificate: x509.Certificate, issuer: x509.Certificate) -> None:
-    """Look whether a certificate was signed by that issuer.
+    """Check that a certificate was signed by that issuer.
 
     Raises:
-        UnusableError: it wasn't.
+        UnusableError: it was not.
     """
     try:
         certificate.verify_directly_issued_by(issuer)
@@ -192,16 +192,16 @@ def check_signature(file: Path, certificate: x509.Certificate, issuer: x509.Cert
 
 
 def lasts(leaf: Issuer, issuer: Issuer) -> bool:
-    """Whether a leaf need not be renewed yet: its end is far, or that of its CA, which it can't outlive."""
+    """Whether a leaf need not be renewed yet: it is valid for `RENEW_BEFORE`, or as long as its CA."""
     end = issuer.certificate.not_valid_after_utc
     return leaf.certificate.not_valid_after_utc >= min(now() + RENEW_BEFORE, end)
 
 
 def now() -> datetime:
-    """The time, in whole seconds as certificates have it."""
+    """The time in UTC, in whole seconds as in certificates."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
 def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A private key as it is kept: PKCS#8, not encrypted."""
+    """A private key as stored: PEM, PKCS#8, not encrypted."""
     return key.private_bytes(Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

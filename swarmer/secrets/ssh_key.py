@@ -36,7 +36,7 @@ class KeyPair:
 
     @classmethod
     def create(cls, file: Path) -> "KeyPair":
-        """Make the key in `file`, unless it exists, and its public half in `file.pub`, for people.
+        """Create the key in `file`, unless it exists; its public half is also in `file.pub`, for other programs.
 
         Raises:
             SwarmerError: the file exists but can't be used; it is left as it is.
@@ -51,7 +51,7 @@ class KeyPair:
     def load(cls, file: Path) -> "KeyPair":
         """Read the key in `file`; nothing is created.
 
-        The public half is derived: the two can't differ, whenever a creation was interrupted.
+        The public half is derived from the private one, so they match also after an interrupted creation.
 
         Raises:
             SwarmerError: the file is missing, or can't be used.
