@@ -186,7 +186,7 @@ def test_it_ends_with_the_cluster(shell: Shell, file: Path, tmp_path: Path) -> N
 
 
 def test_an_address_that_is_none_is_told(shell: Shell, file: Path) -> None:
-    assert "is no IPv4 address of a node" in shell("swarmer dns up test.nspawn nowhere")
+    assert "is not an IPv4 address" in shell("swarmer dns up test.nspawn nowhere")
     assert file.read_text() == FILE
 
 
