@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from registrator_node import Node, plain, turn
 from registrator_strategies import values
 
-from swarmer.node.registrator.checks import Check, Command, Status, Target, healthcheck, heartbeat, requested, seconds
+from swarmer.node.registrator.checks import (
+    Check,
+    CheckCommand,
+    Status,
+    Target,
+    check_of_attributes,
+    healthcheck,
+    heartbeat,
+    seconds,
+)
 from swarmer.node.registrator.commands import Commands
 from swarmer.node.registrator.metadata import Attributes
 from swarmer.node.registrator.services import Service
@@ -26,7 +35,7 @@ def check(**attributes: str) -> Check:
 
 
 def check_of(target: Target, **attributes: str) -> Check:
-    (found,) = requested(target, Attributes({f"check_{name}": value for name, value in attributes.items()}))
+    (found,) = check_of_attributes(target, Attributes({f"check_{name}": value for name, value in attributes.items()}))
     return found
 
 
@@ -83,9 +92,9 @@ def test_a_ttl_is_reported_by_somebody_else() -> None:
 
 def test_a_command_runs_in_the_container_and_a_script_on_the_node() -> None:
     inside = check(cmd="test -e /ready", interval="2s", timeout="1s")
-    assert inside.command == Command("test -e /ready", "c0ffee", 2, 1)
+    assert inside.command == CheckCommand("test -e /ready", "c0ffee", 2, 1)
     here = check(script="curl $SERVICE_IP:$SERVICE_PORT")
-    assert here.command == Command("curl 10.0.0.1:8080", "", 10, 30)
+    assert here.command == CheckCommand("curl 10.0.0.1:8080", "", 10, 30)
     for found in (inside, here):
         assert found.refresh
         assert found.command
@@ -95,7 +104,7 @@ def test_a_command_runs_in_the_container_and_a_script_on_the_node() -> None:
 
 def test_a_port_of_the_routing_mesh_has_no_container_for_a_command() -> None:
     target = Target("node:web@mesh:80", "10.0.0.1", 80, 80, None)
-    assert requested(target, Attributes({"check_cmd": "true"})) == ()
+    assert check_of_attributes(target, Attributes({"check_cmd": "true"})) == ()
     assert check_of(target, cmd="true", tcp="true").definition["TCP"] == "10.0.0.1:80"
 
 
@@ -106,12 +115,12 @@ def test_the_initial_status_and_deregister_after() -> None:
 
 
 def test_without_a_request_there_is_none() -> None:
-    assert requested(TARGET, Attributes({"check_interval": "5s", "check_http": " "})) == ()
+    assert check_of_attributes(TARGET, Attributes({"check_interval": "5s", "check_http": " "})) == ()
 
 
 @given(st.dictionaries(st.sampled_from(KINDS), values))
 def test_the_first_kind_that_has_a_value_wins(attributes: dict[str, str]) -> None:
-    found = requested(TARGET, Attributes({f"check_{kind}": value for kind, value in attributes.items()}))
+    found = check_of_attributes(TARGET, Attributes({f"check_{kind}": value for kind, value in attributes.items()}))
     first = next((kind for kind in KINDS if attributes.get(kind, "").strip()), None)
     if first is None:
         assert found == ()
@@ -175,12 +184,12 @@ def commands(wakeups: Wakeups) -> Iterator[Commands]:
     runner.follow({})
 
 
-def service(command: Command) -> Service:
+def service(command: CheckCommand) -> Service:
     return Service("i", "web", "10.0.0.1", 80, (), {}, (Check("c", {}, None, 1, command), Check("other", {})))
 
 
-def script(text: str, *, interval: float = 60, timeout: float = 5) -> Command:
-    return Command(text, "", interval, timeout)
+def script(text: str, *, interval: float = 60, timeout: float = 5) -> CheckCommand:
+    return CheckCommand(text, "", interval, timeout)
 
 
 @pytest.mark.parametrize(
@@ -189,10 +198,10 @@ def script(text: str, *, interval: float = 60, timeout: float = 5) -> Command:
 )
 def test_the_exit_status_is_the_verdict(commands: Commands, wakeups: Wakeups, text: str, status: Status) -> None:
     command = script(text)
-    assert commands.judged(service(command)).checks[0].status is None
+    assert commands.with_outcomes(service(command)).checks[0].status is None
     commands.follow({"c": command})
     assert wakeups.take(10)
-    assert [check.status for check in commands.judged(service(command)).checks] == [status, None]
+    assert [check.status for check in commands.with_outcomes(service(command)).checks] == [status, None]
 
 
 def test_a_script_that_hangs_is_ended_with_its_children(commands: Commands, wakeups: Wakeups, tmp_path: Path) -> None:
@@ -203,7 +212,7 @@ def test_a_script_that_hangs_is_ended_with_its_children(commands: Commands, wake
     command = script(f"sleep 600 & echo $! > {pid}; wait", timeout=0.5)
     commands.follow({"c": command})
     assert wakeups.take(10)
-    assert commands.judged(service(command)).checks[0].status is Status.CRITICAL
+    assert commands.with_outcomes(service(command)).checks[0].status is Status.CRITICAL
     child = Path("/proc") / pid.read_text().strip() / "stat"
     assert not child.exists() or child.read_text().split()[2] == "Z"
 
@@ -212,7 +221,7 @@ def test_a_script_that_never_stops_talking_is_ended_too(commands: Commands, wake
     command = script("yes", timeout=0.3)
     commands.follow({"c": command})
     assert wakeups.take(10)
-    assert commands.judged(service(command)).checks[0].status is Status.CRITICAL
+    assert commands.with_outcomes(service(command)).checks[0].status is Status.CRITICAL
 
 
 def test_an_outcome_that_was_not_found_out_again_for_long_counts_as_failed(
@@ -221,10 +230,10 @@ def test_an_outcome_that_was_not_found_out_again_for_long_counts_as_failed(
     command = script("exit 0")
     commands.follow({"c": command})
     assert wakeups.take(10)
-    assert commands.judged(service(command)).checks[0].status is Status.PASSING
+    assert commands.with_outcomes(service(command)).checks[0].status is Status.PASSING
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + command.patience + 1)
-    assert commands.judged(service(command)).checks[0].status is Status.CRITICAL
+    assert commands.with_outcomes(service(command)).checks[0].status is Status.CRITICAL
 
 
 def test_a_script_sees_nothing_of_ours(
@@ -236,7 +245,7 @@ def test_a_script_sees_nothing_of_ours(
     command = script(f'test -z "$CONSUL_HTTP_TOKEN" && ! cat {ours}')
     commands.follow({"c": command})
     assert wakeups.take(10)
-    assert commands.judged(service(command)).checks[0].status is Status.PASSING
+    assert commands.with_outcomes(service(command)).checks[0].status is Status.PASSING
 
 
 def test_a_script_is_run_again_and_only_a_change_is_told(commands: Commands, wakeups: Wakeups, tmp_path: Path) -> None:
@@ -245,11 +254,11 @@ def test_a_script_is_run_again_and_only_a_change_is_told(commands: Commands, wak
         folder.chmod(0o755)
     commands.follow({"c": command})
     assert wakeups.take(10)
-    assert commands.judged(service(command)).checks[0].status is Status.PASSING
+    assert commands.with_outcomes(service(command)).checks[0].status is Status.PASSING
     assert not wakeups.take(0.5)
     (tmp_path / "stop").touch()
     assert wakeups.take(10)
-    assert commands.judged(service(command)).checks[0].status is not Status.PASSING
+    assert commands.with_outcomes(service(command)).checks[0].status is not Status.PASSING
 
 
 def test_what_is_followed_anew_runs_once_at_a_time(commands: Commands, wakeups: Wakeups, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from registrator_strategies import CONTAINER_ID, Inspection, container, containe
 from swarmer.node.registrator.command_line import parse
 from swarmer.node.registrator.metadata import MAX_META_PAIRS, MAX_META_VALUE
 from swarmer.node.registrator.options import Options
-from swarmer.node.registrator.services import CONTAINER, OWNER, Service, distinct, failed, image_name, services_of
+from swarmer.node.registrator.services import CONTAINER, OWNER, Service, distinct, has_failed, image_name, services_of
 
 HOST = "192.168.1.10"
 
@@ -233,8 +233,8 @@ def test_metadata_stays_within_consuls_limits() -> None:
 @pytest.mark.parametrize(("code", "is_failure"), [(0, False), (1, True), (127, True), (137, False), (143, False)])
 def test_which_exits_are_failures(code: int, is_failure: bool) -> None:
     ended = {"Running": False, "Status": "exited", "ExitCode": code}
-    assert failed(container(state=ended)) == is_failure
-    assert not failed(container())
+    assert has_failed(container(state=ended)) == is_failure
+    assert not has_failed(container())
 
 
 # -- whatever the container --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from swarmer.node.registrator.command_line import parse
 from swarmer.node.registrator.options import Options
 from swarmer.node.registrator.plan import desired_services
 from swarmer.node.registrator.services import CONTAINER, OWNER, Service
-from swarmer.node.registrator.shared_labels import decoded
+from swarmer.node.registrator.shared_labels import decode_labels
 from swarmer.node.registrator.swarm_services import announced_labels, mesh_services_of
 
 HOST = "192.168.1.10"
@@ -139,7 +139,7 @@ def test_only_labels_of_services_are_shared(labels: dict[str, str]) -> None:
     ],
 )
 def test_an_entry_that_holds_something_else_is_no_labels(entry: bytes | None, labels: dict[str, str]) -> None:
-    assert decoded(None if entry is None else b64encode(entry).decode()) == labels
+    assert decode_labels(None if entry is None else b64encode(entry).decode()) == labels
 
 
 # -- a whole node ------------------------------------------------------------------------------------------

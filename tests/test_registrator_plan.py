@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from swarmer.node.registrator.checks import Check, Status
 from swarmer.node.registrator.events import changes_of
-from swarmer.node.registrator.plan import Plan, Registered, difference
+from swarmer.node.registrator.plan import Plan, RegisteredService, difference
 from swarmer.node.registrator.services import CONTAINER, OWNER, Service
 from swarmer.node.registrator.wakeups import Backoff, Changes, Wakeups
 
@@ -37,10 +37,12 @@ def services(draw: st.DrawFn) -> Service:
     )
 
 
-def held(service: Service) -> Registered:
+def held(service: Service) -> RegisteredService:
     """The service as an agent holds it right after its registration."""
     checks = {check.id: str(check.status or Status.CRITICAL) for check in service.checks}
-    return Registered(service.id, service.name, service.address, service.port, service.tags, dict(service.meta), checks)
+    return RegisteredService(
+        service.id, service.name, service.address, service.port, service.tags, dict(service.meta), checks
+    )
 
 
 def distinct(found: list[Service]) -> list[Service]:
@@ -58,7 +60,7 @@ foreign = st.lists(
 )
 
 
-def applied(plan: Plan, agent: list[Registered]) -> list[Registered]:
+def applied(plan: Plan, agent: list[RegisteredService]) -> list[RegisteredService]:
     """What the agent holds once the plan was followed."""
     state = {service.id: service for service in agent if service.id not in plan.deregister}
     state |= {service.id: held(service) for service in plan.register}
@@ -71,7 +73,7 @@ def applied(plan: Plan, agent: list[Registered]) -> list[Registered]:
 
 
 @given(wanted_services, wanted_services, foreign)
-def test_one_plan_is_enough(wanted: list[Service], before: list[Service], others: list[Registered]) -> None:
+def test_one_plan_is_enough(wanted: list[Service], before: list[Service], others: list[RegisteredService]) -> None:
     agent = list({service.id: service for service in [*map(held, before), *others]}.values())
     plan = difference(wanted, agent, hostname=NODE)
     after = {service.id: service for service in applied(plan, agent)}
@@ -90,7 +92,7 @@ def test_one_plan_is_enough(wanted: list[Service], before: list[Service], others
 
 
 @given(wanted_services, foreign)
-def test_what_others_registered_stays_as_it_is(wanted: list[Service], others: list[Registered]) -> None:
+def test_what_others_registered_stays_as_it_is(wanted: list[Service], others: list[RegisteredService]) -> None:
     agent = list({service.id: service for service in others}.values())
     plan = difference(wanted, agent, hostname=NODE)
     assert plan.deregister == ()

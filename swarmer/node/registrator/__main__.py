@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
         registrator = Registrator(options, lambda: connect(options.consul))
         registrator.start()
         if folder := os.environ.get("RUNTIME_DIRECTORY"):
-            registrator.forget_last_boot(Path(folder))
+            registrator.forget_stale_services(Path(folder))
         registrator.run()
     except Refused as error:
         logging.error("consul at %r is not reached: %s", options.consul, error)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from swarmer.node.consul_agent import Agent, Refused, Silent
 from swarmer.node.registrator.checks import Check, Status
 from swarmer.node.registrator.options import Consul
-from swarmer.node.registrator.plan import Plan, Registered
+from swarmer.node.registrator.plan import Plan, RegisteredService
 from swarmer.node.registrator.services import Service
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Catalog:
         if not known or not known["Node"]["Meta"]:
             raise Refused("the catalog doesn't know this node yet")
 
-    def registered(self) -> list[Registered]:
+    def services(self) -> list[RegisteredService]:
         """All services of the agent, whoever registered them.
 
         Raises:
@@ -83,7 +83,7 @@ class Catalog:
         for check in (self.agent.call("GET", "agent/checks") or {}).values():
             checks.setdefault(check["ServiceID"], {})[check["CheckID"]] = check["Status"]
         return [
-            Registered(
+            RegisteredService(
                 id=service["ID"],
                 name=service["Service"],
                 address=service["Address"],
@@ -165,6 +165,6 @@ def _definition(check: Check) -> dict[str, Any]:
     return {"CheckID": check.id, **check.definition, **status}
 
 
-def reported_ids(services: Iterable[Service]) -> dict[str, float]:
+def refresh_periods(services: Iterable[Service]) -> dict[str, float]:
     """The checks that we report ourselves: ID to seconds between two reports."""
     return {check.id: check.refresh for service in services for check in service.checks if check.refresh is not None}

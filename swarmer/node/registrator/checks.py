@@ -30,7 +30,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
-class Command:
+class CheckCommand:
     """A shell command that tells by its exit status how a service is: 0 passing, 1 warning, else critical.
 
     We run it ourselves. Consul's agent listens in the network; it is to be neither somebody who may talk to
@@ -69,7 +69,7 @@ class Check:
     definition: Mapping[str, Any]
     status: Status | None = None
     refresh: float | None = None
-    command: Command | None = None
+    command: CheckCommand | None = None
     judged: bool = False
 
 
@@ -93,7 +93,7 @@ class Target:
         return f"{host}:{self.port}"
 
 
-def requested(target: Target, attributes: Attributes) -> tuple[Check, ...]:
+def check_of_attributes(target: Target, attributes: Attributes) -> tuple[Check, ...]:
     """The check that SERVICE_CHECK_* describes, if any. The first kind wins that has a value."""
     command = None
     definition = _by_http(target, attributes)
@@ -138,16 +138,16 @@ def _by_http(target: Target, attributes: Attributes) -> dict[str, Any] | None:
     return None
 
 
-def _command(target: Target, attributes: Attributes) -> Command | None:
+def _command(target: Target, attributes: Attributes) -> CheckCommand | None:
     get = attributes.get
     interval = min(LONGEST, seconds(get("check_interval")) or seconds(INTERVAL))
     timeout = min(LONGEST, seconds(get("check_timeout")) or COMMAND_TIMEOUT)
     if (text := get("check_cmd")) and target.container:
-        return Command(text, target.container, interval, timeout)
+        return CheckCommand(text, target.container, interval, timeout)
     if text := get("check_script"):
         for name, value in (("$SERVICE_IP", target.address), ("$SERVICE_PORT", str(target.port))):
             text = text.replace(name, value)
-        return Command(text, "", interval, timeout)
+        return CheckCommand(text, "", interval, timeout)
     return None
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from swarmer.node.registrator.checks import Command, Status
+from swarmer.node.registrator.checks import CheckCommand, Status
 from swarmer.node.registrator.engine import Engine
 from swarmer.node.registrator.services import Service
 from swarmer.node.registrator.wakeups import Changes, Wakeups
@@ -49,7 +49,7 @@ class _Followed:
     """
 
     identity: str
-    command: Command
+    command: CheckCommand
     outcome: Status | None = None
     at: float = 0.0
 
@@ -74,7 +74,7 @@ class Commands(threading.Thread):
         self._due: list[tuple[float, int, _Followed]] = []
         self._numbers = itertools.count()
 
-    def follow(self, commands: Mapping[str, Command]) -> None:
+    def follow(self, commands: Mapping[str, CheckCommand]) -> None:
         """From now on run exactly these, by the ID of their check; a new one at once."""
         with self._condition:
             before, self._followed = self._followed, {}
@@ -85,7 +85,7 @@ class Commands(threading.Thread):
                     self._schedule(known, time.monotonic())
                 self._followed[identity] = known
 
-    def judged(self, service: Service) -> Service:
+    def with_outcomes(self, service: Service) -> Service:
         """The service with the last outcomes of its commands; a check whose command was not run yet stays as it is."""
         if not any(check.command for check in service.checks):
             return service
@@ -135,7 +135,7 @@ class Commands(threading.Thread):
             logger.info("%s is %s: %s", known.identity, status, said[-1])
             self.wakeups.report(Changes(consul=True))
 
-    def _in_container(self, command: Command) -> tuple[int, str]:
+    def _in_container(self, command: CheckCommand) -> tuple[int, str]:
         deadline = time.monotonic() + command.timeout
         execution = self.engine.begin_command(command.container, ["/bin/sh", "-c", command.text])
         said = self.engine.run_command(execution, deadline=deadline, keep=KEPT)
@@ -150,7 +150,7 @@ class Commands(threading.Thread):
         return -1 if code is None else int(code), said.decode(errors="replace")
 
 
-def _here(command: Command) -> tuple[int, str]:
+def _here(command: CheckCommand) -> tuple[int, str]:
     privileges: dict[str, Any] = _UNPRIVILEGED if os.geteuid() == 0 else {}
     deadline = time.monotonic() + command.timeout
     with subprocess.Popen(
@@ -201,5 +201,5 @@ def _kill(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _too_long(command: Command) -> tuple[int, str]:
+def _too_long(command: CheckCommand) -> tuple[int, str]:
     return -1, f"not done within {command.timeout:g} s"

@@ -19,7 +19,7 @@ from swarmer.node.registrator.swarm_services import SwarmService, mesh_services_
 
 
 @dataclass(frozen=True)
-class Registered:
+class RegisteredService:
     """A service as the agent holds it, ours or not.
 
     Attributes:
@@ -82,7 +82,7 @@ def desired_services(
 
 def difference(
     wanted: Iterable[Service],
-    registered: Iterable[Registered],
+    registered: Iterable[RegisteredService],
     *,
     hostname: str,
     keep: Collection[str] = (),
@@ -119,8 +119,8 @@ def difference(
     return Plan(tuple(sorted(gone)), tuple(register), tuple(report), tuple(refused))
 
 
-def with_untouched(
-    wanted: Iterable[Service], registered: Iterable[Registered], containers: Collection[str]
+def keep_untouched(
+    wanted: Iterable[Service], registered: Iterable[RegisteredService], containers: Collection[str]
 ) -> list[Service]:
     """The wanted services, but those of some containers just as the agent holds them; what it doesn't hold is left out.
 
@@ -137,18 +137,18 @@ def with_untouched(
         if service.container[:12] not in containers and holder not in containers:
             found.append(service)
         elif held and service.container[:12] == holder:
-            found.append(_as_held(service, held))
+            found.append(_held_service(service, held))
     return found
 
 
-def _as_held(service: Service, held: Registered) -> Service:
+def _held_service(service: Service, held: RegisteredService) -> Service:
     checks = tuple(check for check in service.checks if check.id in held.checks and not check.command)
     return replace(
         service, name=held.name, address=held.address, port=held.port, tags=held.tags, meta=held.meta, checks=checks
     )
 
 
-def same(service: Service, registered: Registered) -> bool:
+def same(service: Service, registered: RegisteredService) -> bool:
     """Whether the agent holds the service just so. Statuses of checks don't matter, their existence does."""
     return (
         service.name == registered.name

@@ -103,7 +103,7 @@ def make(
 ) -> Service:
     """A service with its tags, metadata and checks."""
     made_checks = (
-        *checks.requested(target, metadata),
+        *checks.check_of_attributes(target, metadata),
         *health,
         *checks.heartbeat(target, options.ttl, options.ttl_refresh),
     )
@@ -160,7 +160,7 @@ def swarm_service_id(container: Inspection) -> str:
     return str((container["Config"].get("Labels") or {}).get(SWARM_SERVICE_ID, ""))
 
 
-def failed(container: Inspection) -> bool:
+def has_failed(container: Inspection) -> bool:
     """Whether the container ended by itself with an error: neither with 0 nor by a signal (bit 128)."""
     state = container["State"]
     code = int(state.get("ExitCode") or 0)

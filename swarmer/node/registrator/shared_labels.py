@@ -98,7 +98,8 @@ class LabelWatch(threading.Thread):
         unread, before = self.entries is None, self.labels
         entries: list[dict[str, Any]] = answer.json() if answer.status == 200 else []
         self.entries = {
-            entry["Key"].removeprefix(PREFIX): Entry(decoded(entry["Value"]), entry["ModifyIndex"]) for entry in entries
+            entry["Key"].removeprefix(PREFIX): Entry(decode_labels(entry["Value"]), entry["ModifyIndex"])
+            for entry in entries
         }
         return unread or self.labels != before
 
@@ -173,7 +174,7 @@ class Sharer:
         return not missing and not gone
 
 
-def decoded(value: str | None) -> dict[str, str]:
+def decode_labels(value: str | None) -> dict[str, str]:
     """The labels in an entry, as consul shows its value; none when it holds something else."""
     try:
         labels = json.loads(base64.b64decode(value or "") or b"{}")

@@ -10,15 +10,15 @@ from typing import Final
 
 from swarmer.node.consul_agent import Agent, Refused
 from swarmer.node.docker_engine import EngineError
-from swarmer.node.registrator.catalog import Catalog, reported_ids
+from swarmer.node.registrator.catalog import Catalog, refresh_periods
 from swarmer.node.registrator.commands import Commands
 from swarmer.node.registrator.container_exits import ContainerExits
 from swarmer.node.registrator.events import EventStream
 from swarmer.node.registrator.hosts import host_address
 from swarmer.node.registrator.inventory import Inventory
 from swarmer.node.registrator.options import Options
-from swarmer.node.registrator.plan import Plan, desired_services, difference, with_untouched
-from swarmer.node.registrator.services import OWNER, Service, failed, is_running, swarm_service_id
+from swarmer.node.registrator.plan import Plan, desired_services, difference, keep_untouched
+from swarmer.node.registrator.services import OWNER, Service, has_failed, is_running, swarm_service_id
 from swarmer.node.registrator.shared_labels import LabelWatch, Sharer
 from swarmer.node.registrator.swarm_services import announced_labels
 from swarmer.node.registrator.swarm_watch import SwarmWatch
@@ -75,7 +75,7 @@ class Registrator:
         for attempt in itertools.count():
             try:
                 self.host_address = self.options.ip or host_address(self.catalog.address(), self.options.hostname)
-                self.catalog.registered()
+                self.catalog.services()
                 self.catalog.check_known()
                 return
             except Refused as error:
@@ -86,7 +86,7 @@ class Registrator:
                     logger.warning("consul at %r is not reached: %s", self.options.consul, error)
                 time.sleep(self.options.retry_interval)
 
-    def forget_last_boot(self, folder: Path) -> None:
+    def forget_stale_services(self, folder: Path) -> None:
         """On the first run since the machine booted: remove what was registered before.
 
         Those containers ended with the machine, and docker may take a while to tell.
@@ -100,7 +100,7 @@ class Registrator:
         mark = folder / "started"
         if mark.exists():
             return
-        ours = [service.id for service in self.catalog.registered() if service.meta.get(OWNER) == self.options.hostname]
+        ours = [service.id for service in self.catalog.services() if service.meta.get(OWNER) == self.options.hostname]
         self.catalog.apply(Plan(deregister=tuple(sorted(ours))))
         mark.touch()
 
@@ -176,11 +176,11 @@ class Registrator:
             host_address=self.host_address,
             labels={**self.watch.labels, **known},
         )
-        registered = self.catalog.registered()
-        services = with_untouched(services, registered, unknown)
+        registered = self.catalog.services()
+        services = keep_untouched(services, registered, unknown)
         self.commands.follow({check.id: check.command for one in services for check in one.checks if check.command})
-        services = [self.commands.judged(service) for service in services]
-        keep = unknown | {identity[:12] for identity, one in self.inventory.containers.items() if failed(one)}
+        services = [self.commands.with_outcomes(service) for service in services]
+        keep = unknown | {identity[:12] for identity, one in self.inventory.containers.items() if has_failed(one)}
         if swarm.services is None:
             # Services without a container are the swarm's, which nobody could tell of yet.
             keep.add("")
@@ -195,7 +195,7 @@ class Registrator:
         told = {check.id for check in plan.report} | {check.id for service in plan.register for check in service.checks}
         for identity in told - set(refused):
             self._reported[identity] = now
-        refresh = reported_ids(services)
+        refresh = refresh_periods(services)
         next_report = min((self._reported.get(one, now) + period for one, period in refresh.items()), default=math.inf)
         self._beat.at = max(next_report, now + MOST_OFTEN)
         self._todo.consul = False
@@ -222,7 +222,7 @@ class Registrator:
 
     def _due(self, services: list[Service], now: float) -> set[str]:
         """The checks whose status consul has to hear again. None while docker, who would know, is away."""
-        refresh = reported_ids(services)
+        refresh = refresh_periods(services)
         self._reported = {identity: at for identity, at in self._reported.items() if identity in refresh}
         if not self.events.connected.is_set():
             return set()
