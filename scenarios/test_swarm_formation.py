@@ -1,7 +1,4 @@
-"""The swarm forms by itself, by the roles of the spec, and is whole again by itself, whatever happens to its nodes."""
-
-import json
-import time
+"""The swarm forms on its own, with the roles of the spec, and repairs itself, whatever happens to its nodes."""
 
 import consul as py_consul
 import pytest
@@ -17,7 +14,7 @@ from swarmer.ports import SWARM
 from swarmer.secrets.credentials import consul_tokens
 from swarmer.services import Services
 from swarmer.spec import SwarmRole
-from swarmer.wait import NotYet, patient, until, until_equal, until_true
+from swarmer.wait import NotYet, until, until_equal, until_true
 
 three_managers = pytest.mark.needs_managers(3)
 
@@ -37,41 +34,41 @@ def test_roles_and_labels_of_the_spec_are_labels_of_the_nodes(cluster: Cluster) 
     assert labels == {node.name: {"swarm": str(node.server.swarm), **node.server.labels} for node in cluster.nodes}
 
 
-def test_consul_names_the_healthy_managers_and_the_leader(cluster: Cluster) -> None:
+def test_the_healthy_managers_and_the_leader_resolve(cluster: Cluster) -> None:
     managers = {str(node.ip) for node in cluster.swarm_managers}
 
-    def leaders_as_named() -> set[str]:
+    def resolved_leaders() -> set[str]:
         return {ip for node in cluster.nodes for ip in ask(node.ip, f"leader.swarm.service.{domain}").records}
 
     domain = cluster.spec.domain
     for node in cluster.nodes:
         assert set(ask(node.ip, f"swarm.service.{domain}").records) == managers, node
-    until_true("the leader's name", lambda: leaders_as_named() == {str(cluster.swarm_leader().ip)}, timeout=5)
+    until_true("the leader's name", lambda: resolved_leaders() == {str(cluster.swarm_leader().ip)}, timeout=5)
 
 
 @three_managers
-def test_a_manager_whose_engine_is_dead_is_not_named(cluster: Cluster, swarm_leader: Node, faults: Faults) -> None:
+def test_a_manager_whose_engine_is_dead_does_not_resolve(cluster: Cluster, swarm_leader: Node, faults: Faults) -> None:
     node = next(node for node in cluster.swarm_managers if node is not swarm_leader)
     name = f"swarm.service.{cluster.spec.domain}"
     with faults.stop(node, unit="docker"):
-        until_true("its name to go", lambda: str(node.ip) not in ask(node.ip, name).records, timeout=45)
+        until_true("its address to stop resolving", lambda: str(node.ip) not in ask(node.ip, name).records, timeout=45)
 
 
 @three_managers
-def test_managers_without_a_quorum_are_not_named(cluster: Cluster, swarm_managers: list[Node], faults: Faults) -> None:
-    """Consul has its quorum all the while: managers only don't reach each other as managers."""
+def test_managers_without_a_quorum_do_not_resolve(cluster: Cluster, swarm_managers: list[Node], faults: Faults) -> None:
+    """Consul keeps its quorum: only the port of the managers is blocked."""
     name = f"swarm.service.{cluster.spec.domain}"
     with faults.block(*swarm_managers, port=SWARM.number):
         until_equal("the managers' addresses", lambda: ask(swarm_managers[0].ip, name).records, (), timeout=45)
 
 
-def test_join_tokens_are_read_by_who_needs_them_only(cluster: Cluster) -> None:
+def test_only_services_that_need_a_join_token_can_read_it(cluster: Cluster) -> None:
     for node in cluster.nodes:
         readable = {"swarm-manager": {"worker", "manager"}, "swarm-worker": {"worker"}}
         for service, name in consul_tokens(node.server).items():
             roles = _readable_join_tokens(cluster, node, cluster.credentials.tokens[name])
             assert roles == readable.get(service, set()), name
-        assert _readable_join_tokens(cluster, node, "") == set(), f"whoever asks {node.name} without a token"
+        assert _readable_join_tokens(cluster, node, "") == set(), f"clients of {node.name} without a token"
 
 
 def test_a_rotated_join_token_is_recorded_and_the_former_one_is_refused(
@@ -130,7 +127,7 @@ def test_a_rebooted_node_is_in_the_swarm_with_its_former_id(cluster: Cluster, sw
 
 @three_managers
 def test_while_consul_has_no_leader_the_swarm_goes_on(cluster: Cluster, busybox_image: str) -> None:
-    """Without consul nobody joins, and nobody who is in leaves."""
+    """Without consul no node joins, and no member leaves."""
     before = _identity(cluster)
     for node in cluster.consul_servers:
         node.succeed("systemctl stop consul")
@@ -147,31 +144,33 @@ def test_while_consul_has_no_leader_the_swarm_goes_on(cluster: Cluster, busybox_
 
 
 @three_managers
-@pytest.mark.parametrize("returns", ["at once", "when there is another swarm"])
-def test_a_founder_that_dies_before_it_told_of_its_swarm_ends_in_the_one_of_all(cluster: Cluster, returns: str) -> None:
-    """The worst moment: a swarm is made, nobody was told, and the lock is held."""
+@pytest.mark.parametrize("returns", ["immediately", "when there is another swarm"])
+def test_a_founder_that_dies_before_publishing_its_swarm_ends_up_in_the_common_one(
+    cluster: Cluster, returns: str
+) -> None:
+    """The worst moment: the swarm exists, isn't published yet, and the lock is held."""
     founder, *others = cluster.swarm_managers
     _dissolve(cluster)
     _hold_the_lock(founder)
     founder.succeed(f"docker swarm init --listen-addr {founder.ip}:2377 --advertise-addr {founder.ip}:2377")
     made = founder.docker.info()["Swarm"]["Cluster"]["ID"]
     founder.power_off()
-    if returns == "at once":
+    if returns == "immediately":
         founder.power_on()
         _until_founded(cluster, timeout=60)
     for node in cluster.nodes:
         if node is not founder:
             node.succeed("systemctl start swarmer-swarm")
-    if returns != "at once":
+    if returns != "immediately":
         cluster.swarm_leader(among=others)
         founder.power_on()
     cluster.wait_converged()
-    assert (_identity(cluster)[""] == made) is (returns == "at once")
+    assert (_identity(cluster)[""] == made) is (returns == "immediately")
 
 
 @three_managers
-def test_when_the_only_one_in_a_swarm_is_replaced_the_others_found_a_new_one(cluster: Cluster) -> None:
-    """The founder told of its swarm, and was gone for good before anybody joined."""
+def test_when_the_only_member_of_a_swarm_is_replaced_the_others_found_a_new_one(cluster: Cluster) -> None:
+    """The founder published its swarm, and was lost permanently before another node joined."""
     founder = cluster.swarm_managers[0]
     _dissolve(cluster)
     founder.succeed("systemctl start swarmer-swarm")
@@ -187,7 +186,7 @@ def test_when_the_only_one_in_a_swarm_is_replaced_the_others_found_a_new_one(clu
 
 
 @three_managers
-def test_when_most_managers_lost_their_disks_the_one_left_goes_on_and_the_others_join_it(
+def test_when_most_managers_lost_their_disks_the_remaining_one_continues_and_the_others_join_it(
     cluster: Cluster, services: Services, busybox_image: str
 ) -> None:
     """Consul has survived, since the disks are those of docker alone."""
@@ -208,7 +207,7 @@ def test_when_most_managers_lost_their_disks_the_one_left_goes_on_and_the_others
 def test_a_worker_that_was_removed_by_hand_joins_again(
     cluster: Cluster, swarm_leader: Node, swarm_agent: Node, docker_run: DockerRun
 ) -> None:
-    """Docker doesn't tell a node that its managers don't know it any more. What isn't the swarm's runs on."""
+    """Docker doesn't inform a node that its managers have removed it. Containers that aren't tasks keep running."""
     docker_run(swarm_agent, "--name own")
     before = swarm_agent.succeed("docker inspect --format '{{.State.Pid}}' own")
     swarm_leader.succeed(f"docker node rm --force {swarm_agent.name}")
@@ -216,27 +215,19 @@ def test_a_worker_that_was_removed_by_hand_joins_again(
     assert swarm_agent.succeed("docker inspect --format '{{.State.Pid}}' own") == before != "0\n"
 
 
-@three_managers
-def test_a_worker_that_counts_as_down_though_it_is_up_joins_anew(
+def test_a_worker_that_counts_as_down_though_it_is_up_joins_again(
     cluster: Cluster, swarm_agent: Node, faults: Faults
 ) -> None:
-    """A leader without a quorum has it so when a node returns before its former signs of life are missed."""
-    if patient(1) > 1:
-        pytest.skip("needs signs of life that are missed before a leader without a quorum steps down, after 10 s")
+    """The managers receive no heartbeats of a worker whose engine runs and is in the swarm.
+
+    Docker can leave a node in this state for good, after a moment without a quorum, but only by coincidence. Here, the
+    managers' port is blocked for the worker.
+    """
     before = _identity(cluster)
-    after, attempts = before, 0
-    while after == before and attempts < 4:
-        # When the signs are missed is a matter of chance: within 2 to 7.5 s of the last one. It has to be while the
-        # worker's first request is under way, which it gives up after 5 s.
-        attempts += 1
-        leader = cluster.swarm_leader()
-        _knows_no_manager_but(swarm_agent, leader)
-        with faults.stop(*(node for node in cluster.swarm_managers if node is not leader), unit="docker"):
-            swarm_agent.power_off()
-            swarm_agent.power_on()
-            swarm_agent.wait_until_succeeds("journalctl --boot --unit docker | grep 'before registering session'")
-            time.sleep(4.5)
-        after = _identity(cluster)
+    with faults.block(swarm_agent, port=SWARM.number):
+        left = f"test \"$(docker info --format '{{{{.Swarm.NodeID}}}}')\" != {before[swarm_agent.name]}"
+        swarm_agent.wait_until_succeeds(left, timeout=60)
+    after = _identity(cluster)
     assert after.pop(swarm_agent.name) != before.pop(swarm_agent.name)
     assert after == before
 
@@ -263,7 +254,7 @@ def _identity(cluster: Cluster) -> dict[str, str]:
 
 
 def _readable_join_tokens(cluster: Cluster, node: Node, token: str) -> set[str]:
-    """The roles whose join token an agent hands out to who has a token of consul."""
+    """The roles whose join tokens the agent returns for a token of consul."""
     api = consul_api.client(cluster.home, node.ip, token=token)
     return {role for role in ("worker", "manager") if _reads(api, f"swarm/join/{role}")}
 
@@ -276,7 +267,7 @@ def _reads(api: py_consul.Consul, key: str) -> bool:
 
 
 def _token(cluster: Cluster, role: str) -> str:
-    """The join token that is recorded in consul; empty where there is none."""
+    """The join token that is recorded in consul; empty if there is none."""
     _, entry = cluster.consul.kv.get(f"swarm/join/{role}", consistency="consistent")
     return entry["Value"].decode() if entry else ""
 
@@ -286,7 +277,7 @@ def _until_founded(cluster: Cluster, *, timeout: float) -> None:
 
     def probe() -> None:
         if not _token(cluster, "worker"):
-            raise NotYet("nobody told of a swarm")
+            raise NotYet("no swarm is published")
 
     until("a founded swarm", probe, timeout=timeout, pardon=consul_api.Unavailable)
 
@@ -318,14 +309,6 @@ def _replaced_once(cluster: Cluster, node: Node) -> None:
 def _joins_again(cluster: Cluster, node: Node) -> None:
     cluster.wait_converged()
     assert node.succeed("docker info --format '{{.Swarm.NodeID}}'").strip() == _identity(cluster)[node.name]
-
-
-def _knows_no_manager_but(node: Node, manager: Node) -> None:
-    """After its next boot, the engine of a node asks this manager for its session, and no other one first."""
-    state = "/var/lib/docker/swarm/state.json"
-    content = json.loads(node.succeed(f"cat {state}"))
-    content = [known for known in content if known["addr"] == f"{manager.ip}:{SWARM.number}"]
-    node.succeed(f"cat > {state} && sync", input=json.dumps(content))
 
 
 def _dissolve(cluster: Cluster) -> None:

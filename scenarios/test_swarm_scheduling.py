@@ -38,7 +38,6 @@ def test_replicas_are_spread_over_all_nodes_that_run_tasks(
     services.wait_running("spread", lambda running: running == {node.name: 2 for node in swarm_workers})
 
 
-@pytest.mark.usefixtures("nodes")
 def test_constraints_choose_the_node(services: Services, swarm_workers: list[Node], busybox_image: str) -> None:
     chosen = swarm_workers[-1]
     services.create("chosen", "--replicas=3", f"--constraint=node.hostname=={chosen.name}", busybox_image, *SLEEP)
