@@ -1,4 +1,4 @@
-"""The registrator's options: what it refuses, waits for, resyncs, cleans up and keeps; and how little its token may."""
+"""The options of the registrator, and the rights of its token."""
 
 import time
 
@@ -14,7 +14,7 @@ from swarmer.wait import patient, until_true
 WEB = "-p 8080:80"
 
 #: Runs until `docker exec NAME touch /end`, then ends with a status.
-UNTIL_TOLD = "sh -c 'rm -f /end; until test -e /end; do sleep 0.1; done; exit {}'"
+UNTIL_ENDED = "sh -c 'rm -f /end; until test -e /end; do sleep 0.1; done; exit {}'"
 
 
 def registrator(node: Node, arguments: str, *, but: str = "", limit: int = 20) -> Result:
@@ -27,35 +27,35 @@ def registrator(node: Node, arguments: str, *, but: str = "", limit: int = 20) -
     ("arguments", "sentence"),
     [
         ("", "the following arguments are required: uri"),
-        (f"{CONSUL} {CONSUL}", "exactly one registry URI is needed"),
-        (f"-ttl 10 {CONSUL}", "-ttl and -ttl-refresh are given together"),
+        (f"{CONSUL} {CONSUL}", "expected exactly one registry URI"),
+        (f"-ttl 10 {CONSUL}", "-ttl and -ttl-refresh are only valid together"),
         (f"-ttl 10 -ttl-refresh 10 {CONSUL}", "-ttl must be greater than -ttl-refresh"),
         (f"-deregister sometimes {CONSUL}", "invalid choice: 'sometimes'"),
-        ("consul://[::1", "is no URI"),
-        (f"-token-file /usr/bin/python3 {CONSUL}", "holds no token"),
-        ("etcd://127.0.0.1", "is no registry we know"),
+        ("consul://[::1", "is not a URI"),
+        (f"-token-file /usr/bin/python3 {CONSUL}", "does not contain a token"),
+        ("etcd://127.0.0.1", "is not a known registry"),
     ],
 )
-def test_a_command_line_that_can_not_be_followed_is_told(node: Node, arguments: str, sentence: str) -> None:
+def test_an_invalid_command_line_is_reported(node: Node, arguments: str, sentence: str) -> None:
     done = registrator(node, arguments)
     assert done.status == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_consul_that_does_not_answer_is_tried_as_often_as_told(node: Node) -> None:
+def test_a_consul_that_does_not_answer_is_retried_as_often_as_the_option_says(node: Node) -> None:
     start = time.monotonic()
     done = registrator(node, "-retry-attempts=4 -retry-interval=500 consul-tls://127.0.0.1:8599")
     assert done.status == 1
-    assert "is not reached" in done.stderr
+    assert "cannot reach consul" in done.stderr
     assert time.monotonic() - start >= 4 * 0.5
 
 
 @pytest.mark.parametrize("but", ["CONSUL_CLIENT_", "CONSUL_CACERT"])
-def test_without_certificates_consul_is_not_reached(node: Node, but: str) -> None:
+def test_without_certificates_consul_can_not_be_reached(node: Node, but: str) -> None:
     done = registrator(node, CONSUL, but=but)
     assert done.status == 1, done
-    assert "is not reached" in done.stderr
+    assert "cannot reach consul" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -75,7 +75,7 @@ def test_what_consul_lost_is_announced_again_by_the_next_resync(
     announced.wait(node, f"{by}:web:80", by=by)
     node.consul.agent.service.deregister(f"{by}:web:80")
     announced.wait(node, f"{by}:web:80", by=by)
-    # What somebody changed is as it should be again.
+    # A change is undone.
     node.consul.agent.service.register("other", service_id=f"{by}:web:80", port=1, meta={"registrator": by})
     until_true("it to be as it was", lambda: announced.wait(node, f"{by}:web:80", by=by)["Port"] == 8080, timeout=SOON)
 
@@ -139,7 +139,7 @@ def test_on_success_keeps_what_failed(
     exits = {"zero": 0, "failed": 3, "signalled": 1, "removed": 3}
     for number, (name, status) in enumerate(exits.items()):
         options = "--rm " if name == "removed" else ""
-        run_container(node, f"{options}--name {name} -p {8080 + number}:80", UNTIL_TOLD.format(status))
+        run_container(node, f"{options}--name {name} -p {8080 + number}:80", UNTIL_ENDED.format(status))
         announced.wait(node, f"{by}:{name}:80", by=by)
     node.succeed("docker kill signalled")
     for name in ("zero", "removed", "failed"):
@@ -155,7 +155,7 @@ def test_on_success_keeps_what_failed(
     announced.wait_gone(node, f"{by}:failed:80", by=by)
 
 
-def test_its_token_may_announce_services_of_its_node_and_hardly_more(cluster: Cluster, node: Node) -> None:
+def test_its_token_has_the_right_to_announce_services_and_hardly_any_other(cluster: Cluster, node: Node) -> None:
     def status(method: str, path: str, body: str = "", *, of: str = "registrator") -> int:
         found = node.succeed(
             f"curl -s -o /dev/null -w '%{{http_code}}' -X {method} --data '{body}' "
@@ -179,7 +179,7 @@ def test_its_token_may_announce_services_of_its_node_and_hardly_more(cluster: Cl
         ("PUT", "session/create", f'{{"Node": "{node.name}"}}'),
         ("GET", "acl/tokens", ""),
     ):
-        # Consul reads a list that one may not see as empty.
+        # To a client without the right, consul shows a list as empty.
         assert status(method, path, body) in (403, 404), (method, path)
     if "registrator-labels" in node.succeed("ls /etc/swarmer/tokens"):
         assert status("PUT", "agent/service/register", '{"Name": "x"}', of="registrator-labels") == 403

@@ -31,7 +31,7 @@ def test_the_agents_address_is_announced_where_it_is_ours(own_address: str) -> N
     assert host_address(own_address, "nowhere.invalid") == own_address
 
 
-def test_with_the_agent_on_another_machine_the_hosts_name_tells(
+def test_with_the_agent_on_another_machine_the_hosts_name_is_looked_up(
     own_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolver: Any = lambda *_, **__: [(socket.AF_INET, socket.SOCK_DGRAM, 0, "", (own_address, 0))]  # noqa: E731
@@ -39,10 +39,10 @@ def test_with_the_agent_on_another_machine_the_hosts_name_tells(
     assert host_address("192.0.2.1", "this-host") == own_address
 
 
-def test_where_nobody_tells_the_agents_address_is_all_there_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_an_address_of_this_machine_the_agents_address_is_announced(caplog: pytest.LogCaptureFixture) -> None:
     assert lookup("nowhere.invalid") == []
     assert host_address("192.0.2.1", "nowhere.invalid") == "192.0.2.1"
-    assert "give one with -ip" in caplog.text
+    assert "pass one with -ip" in caplog.text
 
 
 def test_an_engine_that_is_not_there_is_away(tmp_path: Path) -> None:

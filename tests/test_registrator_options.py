@@ -1,4 +1,4 @@
-"""The registrator's command line: the names people know, and an error sentence for whatever can't be followed."""
+"""The registrator's command line: the options of gliderlabs/registrator, and its errors."""
 
 import os
 import subprocess
@@ -48,8 +48,8 @@ def test_options_are_written_as_go_programs_take_them(dashes: str) -> None:
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("-ttl 60", "-ttl and -ttl-refresh are given together"),
-        ("-ttl-refresh 60", "-ttl and -ttl-refresh are given together"),
+        ("-ttl 60", "-ttl and -ttl-refresh are only valid together"),
+        ("-ttl-refresh 60", "-ttl and -ttl-refresh are only valid together"),
         ("-ttl 60 -ttl-refresh 60", "-ttl must be greater than -ttl-refresh"),
         ("-ttl 60 -ttl-refresh 61", "-ttl must be greater than -ttl-refresh"),
         ("-ttl -60 -ttl-refresh -61", "are seconds, 0 or more"),
@@ -61,10 +61,11 @@ def test_options_are_written_as_go_programs_take_them(dashes: str) -> None:
         ("-internal=maybe", "-internal is true or false, not maybe"),
         ("-resync soon", "invalid int value: 'soon'"),
         ("-no-such-option", "-no-such-option"),
-        ("-cert c.pem", "given together: -cert and -key"),
+        ("-docker ssh://elsewhere", "-docker ssh://elsewhere is not unix://PATH or tcp://HOST:PORT"),
+        ("-cert c.pem", "-cert and -key are only valid together"),
     ],
 )
-def test_what_can_not_be_followed_is_told(line: str, sentence: str) -> None:
+def test_an_invalid_command_line_is_reported(line: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         options(*line.split())
 
@@ -72,7 +73,7 @@ def test_what_can_not_be_followed_is_told(line: str, sentence: str) -> None:
 def test_exactly_one_registry_is_needed() -> None:
     with pytest.raises(UsageError, match="required: uri"):
         parse([], {})
-    with pytest.raises(UsageError, match="exactly one registry URI is needed, not 2"):
+    with pytest.raises(UsageError, match="expected exactly one registry URI, got 2"):
         parse([URI, URI], {})
 
 
@@ -104,7 +105,7 @@ def test_a_uri_that_is_none_is_told(uri: str) -> None:
 
 
 @given(st.text())
-def test_whatever_stands_for_the_uri_it_is_obeyed_or_told(text: str) -> None:
+def test_any_uri_is_accepted_or_reported(text: str) -> None:
     try:
         assert parse(["--", f"consul://{text}"], {}).consul.port
     except UsageError as error:
@@ -135,13 +136,13 @@ def test_the_token_comes_from_a_file_before_all_else(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b" \n", "is empty"),
-        (b"\xff\xfe\x00token", "no plain text"),
-        ("tökén".encode(), "no plain text"),
-        (b"two\ntokens", "can't be a token"),
-        (b"a b", "can't be a token"),
+        (b"\xff\xfe\x00token", "not plain text"),
+        ("tökén".encode(), "not plain text"),
+        (b"two\ntokens", "is not a token"),
+        (b"a b", "is not a token"),
     ],
 )
-def test_a_token_file_that_holds_none_is_told(tmp_path: Path, content: bytes, sentence: str) -> None:
+def test_a_token_file_without_a_token_is_reported(tmp_path: Path, content: bytes, sentence: str) -> None:
     file = tmp_path / "token"
     file.write_bytes(content)
     with pytest.raises(UsageError, match=sentence):
@@ -157,10 +158,10 @@ def test_an_error_does_not_show_the_token(tmp_path: Path) -> None:
         assert "cret" not in str(error.value)
 
 
-def test_a_token_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="can't be read: No such file"):
+def test_a_token_file_that_can_not_be_read_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read the token file .*: No such file"):
         options("-token-file", str(tmp_path / "none"))
-    with pytest.raises(UsageError, match="can't be read: Is a directory"):
+    with pytest.raises(UsageError, match=r"cannot read the token file .*: Is a directory"):
         options("-token-file", str(tmp_path))
 
 
@@ -172,7 +173,7 @@ def test_certificates_have_the_names_of_consuls_own_variables() -> None:
     assert (older.certificate, older.key) == ("cert", "key")
 
 
-def test_the_program_tells_a_wrong_command_line_without_a_traceback(tmp_path: Path) -> None:
+def test_an_invalid_command_line_is_reported_without_a_traceback(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_bytes(b"\xff\xff")
     for arguments in (["consul://[::1"], ["-token-file", str(file), URI]):
@@ -202,6 +203,6 @@ def test_a_consul_that_is_never_reached_ends_the_program_after_the_tries_it_was_
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
     )
     assert done.returncode == 1
-    assert done.stderr.count("WARNING: consul at http://[::1]:1 is not reached") == 1  # not once for each try
-    assert "ERROR: consul at http://[::1]:1 is not reached" in done.stderr
+    assert done.stderr.count("WARNING: cannot reach consul at http://[::1]:1") == 1  # not once for each try
+    assert "ERROR: cannot reach consul at http://[::1]:1" in done.stderr
     assert "Traceback" not in done.stderr

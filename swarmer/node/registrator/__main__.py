@@ -14,7 +14,7 @@ from swarmer.node.registrator.watcher import Registrator
 
 
 def main(arguments: list[str]) -> int:
-    """Run until a signal ends it; 2 for a wrong command line, 1 for an error, or when consul is never reached."""
+    """Run until a signal ends it. The exit status is 2 for an invalid command line, 1 for any other error."""
     # systemd's journal adds time and name itself.
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     try:
@@ -32,17 +32,17 @@ def main(arguments: list[str]) -> int:
             registrator.forget_stale_services(Path(folder))
         registrator.run()
     except Refused as error:
-        logging.error("consul at %r is not reached: %s", options.consul, error)
+        logging.error("cannot reach consul at %r: %s", options.consul, error)
         return 1
     except KeyboardInterrupt:
         return 0
     except Exception:
-        logging.exception("the registrator ended by an error")
+        logging.exception("unexpected error")
     return 1
 
 
 def _end(error: threading.ExceptHookArgs) -> None:
-    """A thread that ended by an error ends the program, which systemd restarts: it would be deaf on one ear."""
+    """End the program when a thread ends by an error: systemd restarts it with all threads."""
     logging.error("%s ended", error.thread and error.thread.name, exc_info=error.exc_value)
     os._exit(1)
 

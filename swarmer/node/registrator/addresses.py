@@ -1,4 +1,4 @@
-"""The ports of a container, and where each is reached. Pure functions of docker's inspection."""
+"""The ports of a container and their addresses. Pure functions of docker's inspection."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from swarmer.node.registrator.options import Options
 
 Inspection = Mapping[str, Any]
 
-#: Networks that carry swarm's routing mesh: nobody is to be sent to a container's address there.
+#: Networks of swarm's routing mesh: an address of a container there is never announced.
 _MESH_NETWORKS: Final = frozenset({"ingress", "docker_gwbridge"})
 
 
@@ -57,7 +57,7 @@ def address_of(
     host_address: str,
     network_container: Inspection | None,
 ) -> str:
-    """Where the port is reached, or "" when nobody can tell. What comes later in the list of sources wins."""
+    """The address of a port, or "" if it isn't known. Later sources take precedence."""
     on_host = options.ip or host_address
     address = on_host if options.ip or port.host_ip in ("", "0.0.0.0", "::") else _reachable(port.host_ip)
     if options.internal:
@@ -90,7 +90,7 @@ def shared_network(container: Inspection) -> str:
 
 
 def _reachable(address: str) -> str:
-    """An address that others can reach, or "": one of the loopback would lead everybody to themselves."""
+    """An address that other nodes can reach, or "": a loopback address is a different machine on each node."""
     usable = _usable(address)
     return "" if usable and ipaddress.ip_address(usable).is_loopback else usable
 
@@ -100,7 +100,7 @@ def _on_host_network(container: Inspection) -> bool:
 
 
 def _usable(text: str) -> str:
-    """An address without its prefix length, or "" when the text is none."""
+    """An address without its prefix length, or "" if the text isn't one."""
     plain = text.rpartition("/")[0] if "/" in text else text
     try:
         return str(ipaddress.ip_address(plain.strip()))

@@ -1,4 +1,4 @@
-"""The consul agent of this node: what it holds, and how that is changed."""
+"""The services and checks in the consul agent of this node."""
 
 import http.client
 import logging
@@ -40,14 +40,14 @@ def connect(options: Consul) -> Agent:
 
 
 class Catalog:
-    """The services and checks that the agent holds."""
+    """Reads and changes the services and checks of an agent."""
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self._refusals: dict[str, str] = {}
 
     def address(self) -> str:
-        """The address that the agent tells its cluster.
+        """The address that the agent advertises to its cluster.
 
         Raises:
             Refused: it doesn't answer, or not yet: at a cluster's first boot it doesn't know the token.
@@ -55,10 +55,10 @@ class Catalog:
         return str(self.agent.call("GET", "agent/self")["Member"]["Addr"])
 
     def check_known(self) -> None:
-        """Make sure that services of this node can get into the cluster's catalog.
+        """Check that services of this node can get into the catalog of the cluster.
 
         The agent writes its node there first. A service that comes before needs the right to write nodes, which we
-        don't have, and consul tries again only after a minute. Without servers that answer, nobody waits.
+        don't have, and consul retries only after a minute. If no server answers, there is nothing to wait for.
 
         Raises:
             Refused: the catalog doesn't know the node yet.
@@ -96,10 +96,10 @@ class Catalog:
         ]
 
     def apply(self, plan: Plan) -> list[str]:
-        """Take the steps of a plan. One that consul refuses doesn't hold up the others.
+        """Take the steps of a plan. A refused step doesn't prevent the others.
 
         Returns:
-            The IDs of services whose step was refused; why is in the log.
+            The IDs of services whose step was refused; the reasons are in the log.
 
         Raises:
             Silent: the agent doesn't answer any more; what is left is in the next plan again.
@@ -124,7 +124,7 @@ class Catalog:
         return refused
 
     def _complain(self, identity: str, text: str) -> None:
-        """Log a refusal, once: it is met again with every next try."""
+        """Log a refusal once, though it is repeated with each retry."""
         if self._refusals.get(identity) != text:
             self._refusals[identity] = text
             logger.error(text)

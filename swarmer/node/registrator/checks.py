@@ -10,7 +10,7 @@ from swarmer.node.registrator.metadata import Attributes
 
 INTERVAL: Final = "10s"
 
-#: Seconds that a command may take, when nothing else is said; consul's own limit for scripts.
+#: The default time-out of a command in seconds, which is consul's limit for scripts.
 COMMAND_TIMEOUT: Final = 30.0
 
 #: Seconds between two runs of a command, and that it may take, at most: threads can't wait for ever so long.
@@ -31,10 +31,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class CheckCommand:
-    """A shell command that tells by its exit status how a service is: 0 passing, 1 warning, else critical.
+    """A shell command whose exit status is the status of a service: 0 passing, 1 warning, any other critical.
 
-    We run it ourselves. Consul's agent listens in the network; it is to be neither somebody who may talk to
-    docker, nor one who runs whatever it is sent.
+    The registrator runs it. Consul's agent listens on the network, so it must neither have access to docker nor run
+    commands that it receives.
 
     Attributes:
         container: the full ID of the container that it runs in, or "" for this node.
@@ -48,7 +48,7 @@ class CheckCommand:
 
     @property
     def patience(self) -> float:
-        """Seconds after which an outcome that nobody reports, or finds out, any more counts as a failure."""
+        """Seconds after which an outcome that isn't renewed counts as a failure."""
         return 30 + 2 * self.interval + self.timeout
 
 
@@ -60,8 +60,8 @@ class Check:
         id: unique on the agent.
         definition: its fields in consul's agent API, without the status.
         status: what it is at registration, or None for consul's default (critical).
-        refresh: seconds between two reports of its status by us; None when somebody else finds it out.
-        command: what finds the status out, when that is up to us.
+        refresh: seconds between two reports of its status by us; None if we don't report it.
+        command: the command that determines the status, if any.
         judged: whether the command was run, so that the status is its outcome.
     """
 
@@ -94,7 +94,7 @@ class Target:
 
 
 def check_of_attributes(target: Target, attributes: Attributes) -> tuple[Check, ...]:
-    """The check that SERVICE_CHECK_* describes, if any. The first kind wins that has a value."""
+    """The check of SERVICE_CHECK_*, if any: the first kind that has a value."""
     command = None
     definition = _by_http(target, attributes)
     if definition is None and (command := _command(target, attributes)):
@@ -165,7 +165,7 @@ def _others(target: Target, attributes: Attributes) -> dict[str, Any] | None:
 
 
 def seconds(duration: str) -> float:
-    """The seconds of a duration as Go writes them, `1m30s`; 0 when it is none."""
+    """The seconds of a duration in Go's format, such as `1m30s`; 0 if it is invalid."""
     if not re.fullmatch(r"([0-9]+(\.[0-9]+)?(ms|s|m|h))+", duration):
         return 0.0
     units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}

@@ -1,4 +1,4 @@
-"""The command line: the option names that people know from gliderlabs/registrator, and a few of our own."""
+"""The command line: the options of gliderlabs/registrator, and a few more."""
 
 import argparse
 import ipaddress
@@ -19,7 +19,7 @@ _FALSE: Final = frozenset({"0", "f", "false"})
 
 
 class UsageError(Exception):
-    """The command line can't be followed; the text says why."""
+    """The command line is invalid; the text is the reason."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,11 +31,11 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     """The options of a command line.
 
     Raises:
-        UsageError: it can't be followed.
+        UsageError: it is invalid.
     """
     found = _parser(environment).parse_args(_plain(arguments))
     if (found.ttl == 0) != (found.ttl_refresh == 0):
-        raise UsageError("-ttl and -ttl-refresh are given together, or not at all")
+        raise UsageError("-ttl and -ttl-refresh are only valid together")
     if found.ttl < 0 or found.ttl_refresh < 0 or found.resync < 0:
         raise UsageError("-ttl, -ttl-refresh and -resync are seconds, 0 or more")
     if found.ttl and found.ttl <= found.ttl_refresh:
@@ -87,7 +87,7 @@ def _parser(environment: Mapping[str, str]) -> _Parser:
     option("retry-attempts", type=int, default=0, help="tries to reach consul after the first; -1 for endless ones")
     option("retry-interval", type=int, default=2000, help="milliseconds between two tries")
     option("cleanup", action="store_true", help="remove dangling services; always done, with or without this option")
-    option("hostname", default=socket.gethostname(), help="name of this host in IDs of services")
+    option("hostname", default=socket.gethostname(), help="name of this host in the IDs of services")
     engine = environment.get("DOCKER_HOST") or Options.docker
     option("docker", default=engine, help="unix://PATH or tcp://HOST:PORT of the docker engine")
 
@@ -100,7 +100,7 @@ def _parser(environment: Mapping[str, str]) -> _Parser:
         "labels-token-file",
         default=variable("REGISTRATOR_LABELS_TOKEN_FILE"),
         help="file that holds the secret by which a swarm manager shares labels of swarm services with the other "
-        "nodes; when it isn't there, none are shared; without this option, the token of everything else is used",
+        "nodes; if it doesn't exist, none are shared; default: the token for everything else",
     )
     option("ca", default=variable("CONSUL_CACERT"), help="CA certificates that consul's is checked against")
     option("cert", default=variable("CONSUL_CLIENT_CERT", "CONSUL_TLSCERT"), help="our certificate")
@@ -125,23 +125,23 @@ def _plain(arguments: Sequence[str]) -> list[str]:
 
 def _consul(found: argparse.Namespace) -> Consul:
     if len(found.uri) != 1:
-        raise UsageError(f"exactly one registry URI is needed, not {len(found.uri)}: {' '.join(found.uri)}")
+        raise UsageError(f"expected exactly one registry URI, got {len(found.uri)}: {' '.join(found.uri)}")
     text: str = found.uri[0]
     try:
         uri = urllib.parse.urlsplit(text)
         host, port = uri.hostname, uri.port
     except ValueError as error:
         # urlsplit itself refuses what has half a bracket, or no address in brackets.
-        raise UsageError(f"{text} is no URI: {error}") from error
+        raise UsageError(f"{text} is not a URI: {error}") from error
     schemes = {"consul": "http", "consul-tls": "https"}
     if uri.scheme not in schemes:
-        raise UsageError(f"{text} is no registry we know; write consul://HOST:PORT or consul-tls://HOST:PORT")
+        raise UsageError(f"{text} is not a known registry; use consul://HOST:PORT or consul-tls://HOST:PORT")
     if uri.netloc.count("[") != uri.netloc.count("]"):
-        raise UsageError(f"{text} is no URI: its brackets don't match")
+        raise UsageError(f"{text} is not a URI: its brackets don't match")
     if uri.username is not None or uri.path.strip("/") or uri.query or uri.fragment:
-        raise UsageError(f"{text} says more than HOST:PORT; the token is given with CONSUL_HTTP_TOKEN or -token-file")
+        raise UsageError(f"{text} has more than HOST:PORT; pass the token with CONSUL_HTTP_TOKEN or -token-file")
     if bool(found.cert) != bool(found.key):
-        raise UsageError("a certificate and its key are given together: -cert and -key")
+        raise UsageError("-cert and -key are only valid together")
     return Consul(
         scheme=schemes[uri.scheme],
         host=host or "127.0.0.1",
@@ -168,18 +168,18 @@ def _of_file(file: str) -> str:
     try:
         token = Path(file).read_text(encoding="ascii").strip()
     except OSError as error:
-        raise UsageError(f"the token file {file} can't be read: {error.strerror}") from error
+        raise UsageError(f"cannot read the token file {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"the token file {file} holds no token: it is no plain text") from error
+        raise UsageError(f"the token file {file} does not contain a token: it is not plain text") from error
     if not token:
         raise UsageError(f"the token file {file} is empty")
-    return _checked(token, f"what the token file {file} holds")
+    return _checked(token, f"the content of the token file {file}")
 
 
 def _checked(token: str, what: str) -> str:
-    """A token that can stand in a request; the error doesn't show it."""
+    """A token that is valid in a request; the error doesn't contain it."""
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise UsageError(f"{what} can't be a token: it has blanks, line ends or letters outside ASCII")
+        raise UsageError(f"{what} is not a token: it has blanks, line ends or characters outside ASCII")
     return token
 
 

@@ -61,7 +61,7 @@ class _Followed:
 
 
 class Commands(threading.Thread):
-    """Keeps the outcome of every command that is to be followed."""
+    """Runs the commands of checks at their intervals, and keeps the outcomes."""
 
     def __init__(self, docker_url: str, wakeups: Wakeups) -> None:
         super().__init__(name="commands", daemon=True)
@@ -75,7 +75,7 @@ class Commands(threading.Thread):
         self._numbers = itertools.count()
 
     def follow(self, commands: Mapping[str, CheckCommand]) -> None:
-        """From now on run exactly these, by the ID of their check; a new one at once."""
+        """Run exactly these from now on, by the ID of their check; a new one immediately."""
         with self._condition:
             before, self._followed = self._followed, {}
             for identity, command in commands.items():
@@ -122,7 +122,7 @@ class Commands(threading.Thread):
         try:
             code, output = self._in_container(command) if command.container else _here(command)
         except Exception as error:
-            # Whatever it is: who isn't judged now is judged the next time.
+            # Whatever it is, the next run may succeed.
             code, output = -1, f"{type(error).__name__}: {error}"
         status = _MEANING.get(code, Status.CRITICAL)
         with self._condition:
@@ -202,4 +202,4 @@ def _kill(pid: int) -> None:
 
 
 def _too_long(command: CheckCommand) -> tuple[int, str]:
-    return -1, f"not done within {command.timeout:g} s"
+    return -1, f"timed out after {command.timeout:g} s"

@@ -1,4 +1,4 @@
-"""Tells at once when a container's process ends: docker does so only after it has cleaned up behind it."""
+"""Detects the end of a container by its process: docker reports it only after it has cleaned up."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ class ContainerExits(threading.Thread):
         self._containers: dict[int, str] = {}
 
     def follow(self, processes: Mapping[str, int]) -> None:
-        """From now on watch exactly these: container ID to process ID."""
+        """Watch exactly these processes from now on: container ID to process ID."""
         with self._lock:
             for identity, (pid, _) in list(self._watched.items()):
                 if processes.get(identity) != pid:

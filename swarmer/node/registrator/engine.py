@@ -1,4 +1,4 @@
-"""The docker engine, as far as it is about containers and the services of a swarm."""
+"""The part of docker's API that is about containers and the services of a swarm."""
 
 import contextlib
 import http.client

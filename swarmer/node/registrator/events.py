@@ -1,4 +1,4 @@
-"""Docker's event stream, turned into changes that the loop has to look at."""
+"""Converts docker's event stream to changes for the main loop."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ _IGNORED: Final = frozenset({("container", "create"), ("container", "update"), (
 
 
 def changes_of(event: Mapping[str, Any]) -> Changes:
-    """What an event may have changed."""
+    """The changes that an event implies."""
     kind, action = event.get("Type", ""), event.get("Action", "")
     actor = event.get("Actor") or {}
     if (kind, action) in _IGNORED:
@@ -41,10 +41,10 @@ def changes_of(event: Mapping[str, Any]) -> Changes:
 
 
 class EventStream(threading.Thread):
-    """Listens to docker for ever, on a connection of its own.
+    """Follows the events of docker on a connection of its own. Never ends.
 
     Whenever it has subscribed, it asks for a comparison of everything: docker remembers only its last 256
-    events. `connected` tells whether there is a subscription.
+    events. `connected` is set while there is a subscription.
     """
 
     def __init__(self, url: str, wakeups: Wakeups) -> None:

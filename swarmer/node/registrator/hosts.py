@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, TimeoutError
 
 logger = logging.getLogger(__name__)
 
-#: Seconds until a lookup of the host's name counts as fruitless.
+#: Seconds until a lookup of the host's name is given up.
 LOOKUP_TIMEOUT = 2.0
 
 
@@ -15,7 +15,7 @@ def host_address(agent: str, hostname: str) -> str:
     """The address to announce: the consul agent's, or, when the agent is on another machine, the one of our name.
 
     Args:
-        agent: the address that the consul agent tells its cluster.
+        agent: the address that the consul agent advertises to its cluster.
         hostname: what to look up.
     """
     if is_local(agent):
@@ -23,7 +23,7 @@ def host_address(agent: str, hostname: str) -> str:
     for address in lookup(hostname):
         if is_local(address):
             return address
-    logger.warning("%s is no address of this machine, and %s has none; give one with -ip", agent, hostname)
+    logger.warning("%s is not an address of this machine, and %s resolves to none; pass one with -ip", agent, hostname)
     return agent
 
 
@@ -45,7 +45,7 @@ def is_local(address: str) -> bool:
 
 
 def lookup(hostname: str) -> list[str]:
-    """The addresses of a name, none when the resolver doesn't know it or takes too long."""
+    """The addresses of a name; none if it doesn't resolve in time."""
     pool = ThreadPoolExecutor(1)
     try:
         found = pool.submit(socket.getaddrinfo, hostname, None, type=socket.SOCK_DGRAM).result(LOOKUP_TIMEOUT)

@@ -15,7 +15,7 @@ _SCRIPT: Final = "_CHECK_SCRIPT"
 
 
 class Inventory:
-    """What docker says of this node.
+    """The containers of this node, as docker reported them last.
 
     Attributes:
         containers: ID to inspection.
@@ -23,7 +23,7 @@ class Inventory:
     """
 
     def __init__(self, url: str, *, with_ended: bool) -> None:
-        """Look at nothing yet.
+        """Prepare; docker isn't asked yet.
 
         Args:
             with_ended: also keep inspections of containers that don't run any more.
@@ -36,7 +36,7 @@ class Inventory:
         self._dead: dict[str, int] = {}
 
     def look_at(self, identities: Iterable[str]) -> None:
-        """Inspect some containers anew.
+        """Inspect some containers again.
 
         Raises:
             EngineError: they can't be.
@@ -45,7 +45,7 @@ class Inventory:
             self._inspect(identity)
 
     def look_at_all(self) -> None:
-        """Compare with docker's list, and inspect the containers that it shows in another state than before.
+        """Compare with docker's list, and inspect the containers whose state has changed.
 
         Raises:
             EngineError: it can't be asked.
@@ -68,10 +68,10 @@ class Inventory:
         }
 
     def drop_dead(self, identities: Iterable[str] | None = None) -> bool:
-        """Forget containers whose process is gone, before docker says so; whether there were any.
+        """Drop containers whose process has ended, before docker reports it; whether there were any.
 
-        A docker engine cleans up behind a container before it tells of its end, and one that is stopped stops its
-        containers after it has closed its API.
+        An engine cleans up before it reports the end of a container, and an engine that is being stopped closes its
+        API before it stops its containers.
 
         Args:
             identities: the containers that may be; all by default.
@@ -109,12 +109,12 @@ class Inventory:
         self.containers[inspection["Id"]] = inspection
 
     def _image(self, inspection: Inspection) -> Config:
-        """What the image of a container brings; everything that the container has, where the image is gone."""
+        """The configuration of a container's image; if the image is gone, that of the container."""
         found: Config
         try:
             found = self.engine.image(inspection["Image"])["Config"] or {}
         except NotFound:
-            found = inspection["Config"]  # nobody can tell any more whose a script is
+            found = inspection["Config"]  # the origin of a script can't be told any more
         return found
 
     def _forget(self, identity: str) -> None:
@@ -123,7 +123,7 @@ class Inventory:
 
 
 def summary(item: Mapping[str, Any]) -> object:
-    """What of an element of docker's list of containers changes when its services may."""
+    """The parts of an element of docker's list of containers on which its services depend."""
     networks = (item.get("NetworkSettings") or {}).get("Networks") or {}
     status = item.get("Status") or ""
     return (
@@ -139,7 +139,7 @@ def summary(item: Mapping[str, Any]) -> object:
 
 
 def _process_exists(pid: int) -> bool:
-    """Whether a process is there and has not ended; one that nobody has asked for its exit status yet has."""
+    """Whether a process runs. A zombie doesn't."""
     if pid <= 0:
         return False
     try:

@@ -1,4 +1,4 @@
-"""What containers say of their services: SERVICE_* variables and labels."""
+"""The attributes of services: SERVICE_* variables and labels of containers."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -35,7 +35,7 @@ class Attributes:
         return self.values.get(name, "").strip()
 
     def meta(self) -> dict[str, str]:
-        """What consul takes as metadata: attributes without other use, within its limits of form and length."""
+        """The metadata for consul: attributes without another use, within consul's limits."""
         return {
             name: value
             for name, value in sorted(self.values.items())

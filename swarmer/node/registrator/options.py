@@ -1,4 +1,4 @@
-"""All that is decided when a registrator is started: how it announces, and how it reaches consul and docker."""
+"""The options of a registrator: what it announces, and how it reaches consul and docker."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ class Consul:
 
 @dataclass(frozen=True)
 class Options:
-    """All that the command line decides.
+    """The options of the command line.
 
     Attributes:
         hostname: first part of every service's ID, and our mark on what we registered.

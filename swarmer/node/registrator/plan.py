@@ -42,8 +42,8 @@ class Plan:
     Attributes:
         deregister: IDs of services, done first.
         register: services that are missing or different.
-        report: checks whose status is to be told, because it changed or is due.
-        refused: services whose ID somebody else's service has.
+        report: checks whose status is to be reported, because it changed or is due.
+        refused: services whose ID belongs to another program's service.
     """
 
     deregister: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""From docker's inspection of a container to the services it offers. Pure functions, no I/O."""
+"""The services of a container, from docker's inspection. Pure functions, no I/O."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from swarmer.node.registrator.options import Options
 #: Metadata that we write ourselves: our mark (the host), the container, and what the checks are made of.
 OWNER: Final = "registrator"
 
-#: IDs of the cluster's own services on every agent: whoever had one would keep the system's out.
+#: IDs of the cluster's own services on every agent; a container with one of them would replace such a service.
 RESERVED: Final = frozenset({"consul", "swarm", "registry"})
 CONTAINER: Final = "registrator-container"
 CHECKS: Final = "registrator-checks"
@@ -179,7 +179,7 @@ def _default_name(container: Inspection) -> str:
 
 
 def image_name(image: str, image_id: str = "") -> str:
-    """`nginx` of `registry:5000/team/nginx:1.2@sha256:…`, or "" when the image is told by its ID only."""
+    """`nginx` of `registry:5000/team/nginx:1.2@sha256:…`, or "" if the image is referenced by its ID only."""
     hexadecimal = image.removeprefix("sha256:")
     if re.fullmatch(r"[0-9a-f]{6,64}", hexadecimal) and (
         image != hexadecimal or image_id.removeprefix("sha256:").startswith(hexadecimal)
@@ -197,6 +197,6 @@ def _service_id(hostname: str, owner: str, port: Port, metadata: Attributes, *, 
 
 
 def _digest(made: tuple[Check, ...]) -> str:
-    """Sixteen characters that change with the checks, because agents don't tell how a check is defined."""
+    """Sixteen characters that change with the checks, because agents don't return the definition of a check."""
     text = json.dumps([[check.id, check.definition, str(check.command)] for check in made], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

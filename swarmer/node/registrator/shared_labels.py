@@ -1,8 +1,8 @@
-"""Labels of swarm services, handed by managers to the nodes that run the tasks.
+"""Labels of swarm services, which managers share with the nodes that run the tasks.
 
-A worker can't ask its docker engine for a service, and tasks don't carry the labels of theirs. So managers keep
-them in consul's key-value store, one key per service; every node watches that prefix. The watch is at the same
-time the sign of life of the consul agent: when it breaks and works again, the agent was away.
+A worker can't ask its docker engine for a service, and tasks don't carry the labels of their service. So managers keep
+them in consul's key-value store, one key per service, and every node watches that prefix. The watch also detects that
+the consul agent was away: it breaks and works again.
 """
 
 import base64
@@ -46,7 +46,7 @@ class Entry:
 
 
 class LabelWatch(threading.Thread):
-    """Keeps labels like the key-value store, on a connection of its own.
+    """Follows the labels in the key-value store, on a connection of its own.
 
     Attributes:
         entries: service ID to its entry; None until the store was read once.
@@ -54,7 +54,7 @@ class LabelWatch(threading.Thread):
     """
 
     def __init__(self, agent: Agent, wakeups: Wakeups) -> None:
-        """Begin with no labels.
+        """Begin without labels.
 
         Args:
             agent: for the watch alone: it waits for an answer most of the time.
@@ -114,7 +114,7 @@ class Sharer:
     """Writes the labels that a watch doesn't show yet."""
 
     def __init__(self, watch: LabelWatch, agent: Agent, token: str | None) -> None:
-        """Write nothing yet.
+        """Prepare; nothing is written yet.
 
         Args:
             agent: of the thread that shares.
@@ -127,7 +127,7 @@ class Sharer:
         self._refusal = ""
 
     def interrupt(self) -> None:
-        """Docker listed no services at a look: those that were missing before may have been there."""
+        """Docker has listed no services: what was missing before may have existed meanwhile."""
         self._missed.look(())
 
     def share(self, services: Iterable[SwarmService], entries: Mapping[str, Entry] | None) -> bool:

@@ -1,8 +1,8 @@
 """The services of the swarm, as a manager sees them.
 
-In a thread of its own: a manager without a quorum answers after many seconds, and the containers of this node can't
-wait for that. What is shared with other nodes is written by the same thread, right after the answer: a manager that
-gets no answers must not write what it knew once over what others know now.
+They have a thread of their own: a manager without a quorum answers after many seconds, and the containers of this node
+can't wait for that. The same thread writes what is shared with other nodes, right after the answer: a manager that
+gets no answers must not overwrite newer values with its old ones.
 """
 
 import logging
@@ -52,7 +52,7 @@ class SwarmWatch(threading.Thread):
     """
 
     def __init__(self, url: str, wakeups: Wakeups, sharer: Sharer) -> None:
-        """Begin knowing nothing.
+        """Begin without a state.
 
         Args:
             sharer: gets the services, on a manager, as soon as docker has listed them.
@@ -111,7 +111,7 @@ class SwarmWatch(threading.Thread):
         try:
             return self.sharer.share(services, entries)
         except Refused as error:
-            logger.warning("labels of swarm services can't be shared: %s; trying again", error)
+            logger.warning("cannot share labels of swarm services: %s; retrying", error)
             return False
 
     def _look(self) -> Swarm:

@@ -1,4 +1,4 @@
-"""What happened since the main loop last looked: filled by threads, emptied by the loop, never larger than needed."""
+"""What has happened since the main loop last looked: threads add to it, the loop empties it."""
 
 import math
 import threading
@@ -13,7 +13,7 @@ class Changes:
 
     Attributes:
         containers: IDs of containers.
-        ended: IDs of containers whose process has ended, before docker said so.
+        ended: IDs of containers whose process has ended, before docker has reported it.
         everything: compare all with docker's list.
         swarm: ask for the services of the swarm.
         consul: the agent was away, or what it shares has changed.
@@ -71,7 +71,7 @@ class Timer:
     at: float = math.inf
 
     def due(self, now: float) -> bool:
-        """Whether it is due; if so, it starts anew."""
+        """Whether it is due; if so, it restarts."""
         if now < self.at:
             return False
         self.at = now + self.period

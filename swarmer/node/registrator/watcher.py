@@ -1,4 +1,4 @@
-"""The main loop: looks at docker when something happened, and makes consul agree with it."""
+"""The main loop: looks at docker when something has happened, and updates consul."""
 
 import itertools
 import logging
@@ -41,7 +41,7 @@ class Registrator:
     """One node's registrator."""
 
     def __init__(self, options: Options, connect: Callable[[], Agent]) -> None:
-        """Touch nothing yet.
+        """Prepare; nothing is read or written yet.
 
         Args:
             connect: makes a client of the consul agent.
@@ -71,7 +71,7 @@ class Registrator:
         Raises:
             Refused: it never answered.
         """
-        said = ""
+        reported = ""
         for attempt in itertools.count():
             try:
                 self.host_address = self.options.ip or host_address(self.catalog.address(), self.options.hostname)
@@ -81,15 +81,15 @@ class Registrator:
             except Refused as error:
                 if attempt == self.options.retry_attempts:
                     raise
-                if said != str(error):
-                    said = str(error)
-                    logger.warning("consul at %r is not reached: %s", self.options.consul, error)
+                if reported != str(error):
+                    reported = str(error)
+                    logger.warning("cannot reach consul at %r: %s", self.options.consul, error)
                 time.sleep(self.options.retry_interval)
 
     def forget_stale_services(self, folder: Path) -> None:
-        """On the first run since the machine booted: remove what was registered before.
+        """On the first run since the machine booted: remove the services that were registered before.
 
-        Those containers ended with the machine, and docker may take a while to tell.
+        Their containers ended with the machine, and docker may take a while to report that.
 
         Args:
             folder: a folder that a reboot empties.
@@ -105,7 +105,7 @@ class Registrator:
         mark.touch()
 
     def run(self) -> None:
-        """Keep consul in agreement with docker, for ever."""
+        """Keep consul up to date with docker. Never ends."""
         self.events.start()
         self.watch.start()
         self.swarm.start()
@@ -118,7 +118,7 @@ class Registrator:
             self.turn(time.monotonic())
 
     def turn(self, now: float) -> None:
-        """One turn of the loop: look at what is due, then agree with consul. What fails is tried again later."""
+        """One turn of the loop: look at what is due, then update consul. What fails is retried later."""
         if self._resync.due(now):
             self._todo.add(Changes(everything=True, swarm=True))
         needed = any([self._retry.due(now), self._beat.due(now), bool(self._todo)])
@@ -152,7 +152,7 @@ class Registrator:
         return max(0.0, min(3600.0, *(timer.at - time.monotonic() for timer in timers)))
 
     def _look(self) -> None:
-        """Bring the inventory up to date; what can't be looked at stays to be done."""
+        """Update the inventory; what fails is left for the next turn."""
         if self._todo.everything:
             self.inventory.look_at_all()
         # Also after a comparison of everything: a list doesn't show all that an event is about.
@@ -164,7 +164,7 @@ class Registrator:
             self.exits.follow(self.inventory.processes())
 
     def _agree(self, now: float) -> None:
-        """Make consul hold what the inventory calls for."""
+        """Make consul have the services of the inventory."""
         swarm = self.swarm.swarm
         known = {service["ID"]: announced_labels(service) for service in swarm.services or ()}
         # Before `labels` is asked for: the watch may read the store in between.
@@ -182,7 +182,7 @@ class Registrator:
         services = [self.commands.with_outcomes(service) for service in services]
         keep = unknown | {identity[:12] for identity, one in self.inventory.containers.items() if has_failed(one)}
         if swarm.services is None:
-            # Services without a container are the swarm's, which nobody could tell of yet.
+            # Services without a container are those of the swarm, which isn't known yet.
             keep.add("")
         plan = difference(
             services,
@@ -192,8 +192,10 @@ class Registrator:
             due=self._due(services, now),
         )
         refused = self.catalog.apply(plan)
-        told = {check.id for check in plan.report} | {check.id for service in plan.register for check in service.checks}
-        for identity in told - set(refused):
+        reported = {check.id for check in plan.report} | {
+            check.id for service in plan.register for check in service.checks
+        }
+        for identity in reported - set(refused):
             self._reported[identity] = now
         refresh = refresh_periods(services)
         next_report = min((self._reported.get(one, now) + period for one, period in refresh.items()), default=math.inf)
@@ -221,7 +223,7 @@ class Registrator:
         }
 
     def _due(self, services: list[Service], now: float) -> set[str]:
-        """The checks whose status consul has to hear again. None while docker, who would know, is away."""
+        """The checks whose status has to be reported again. None while docker is away, which is the source of it."""
         refresh = refresh_periods(services)
         self._reported = {identity: at for identity, at in self._reported.items() if identity in refresh}
         if not self.events.connected.is_set():
