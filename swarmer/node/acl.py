@@ -1,10 +1,9 @@
-"""Consul's access rules, made by the cluster itself; every node brings its agent's token into force.
+"""Creates consul's access rules, and hands each agent its tokens.
 
-Runs on every node as `swarmer-acl.service`. The tokens come with the seed data, what each is good for with the
-image. Whichever server leads writes the rules that are missing, so any server can be the first, and a second run
-changes nothing. An agent gets the token for its own entries here, once the servers know it: one that began with an
-unknown token would not tell the catalog of its services for 15 to 30 s (consul's anti-entropy, after "ACL not
-found").
+Runs on every node as `swarmer-acl.service`. The tokens come with the seed data, their rules with the image.
+The server that leads writes missing rules, so any server can be the first, and a second run changes nothing. An agent
+gets the token for its own entries here, once the servers have it: an agent that starts with an unknown token doesn't
+sync its services to the catalog for 15 to 30 s (consul's anti-entropy, after "ACL not found").
 
 Sources: the HTTP API of consul, `acl` and `agent#update-acl-tokens`.
 """
@@ -43,7 +42,7 @@ class Token:
 
 
 def missing(agent: Agent, tokens: Iterable[Token]) -> list[Token]:
-    """The tokens that consul doesn't know yet, in the order in which they are waited for."""
+    """The tokens that consul doesn't have yet, the most urgent first."""
     present = {token["Description"] for token in agent.call("GET", "acl/tokens")}
     absent = [token for token in tokens if token.name not in present]
     return sorted(
@@ -52,7 +51,7 @@ def missing(agent: Agent, tokens: Iterable[Token]) -> list[Token]:
 
 
 def write_rules(agent: Agent, datacenter: str, tokens: Iterable[Token]) -> None:
-    """Write these tokens, each with its policy; a policy may be there already, of a try that was cut short."""
+    """Write these tokens, each with its policy. A policy may exist already, from an interrupted run."""
     policies = {policy["Name"] for policy in agent.call("GET", "acl/policies")}
     for token in tokens:
         policy = f"swarmer-{token.name.replace('/', '-')}"
@@ -64,8 +63,8 @@ def write_rules(agent: Agent, datacenter: str, tokens: Iterable[Token]) -> None:
         agent.call("PUT", "acl/token", definition)
 
 
-def bring_into_force(agent: Agent) -> None:
-    """Give this node's agent its tokens: for its own entries, and for whoever asks it without one, as for names."""
+def hand_tokens_to(agent: Agent) -> None:
+    """Give this node's agent its tokens: for its own entries, and for requests without a token, such as for names."""
     agent.call("GET", "acl/token/self")
     tokens = {"agent": own_token("agent"), "default": own_token("dns")}
     Agent(tokens["default"]).call("GET", "acl/token/self")
@@ -74,16 +73,16 @@ def bring_into_force(agent: Agent) -> None:
 
 
 def take_over(own: Agent, writing: Agent, node: Mapping[str, Any]) -> None:
-    """Be the node of this name in the catalog, with nothing of a former one.
+    """Become the node of this name in the catalog, without the services of a former one.
 
-    Consul refuses a new node of the same name while it takes the former one for alive. Where the new one came so soon
-    that nobody noticed the death, it would do so for ever: its health is that of its name, and so the new one's. What
-    is written is what the leader writes of a member that joins; in one transaction, so that the name always resolves,
-    and only while the entry is the one that was looked at: another one is of this node itself.
-    Where consul did let the new one take the name, it has the former one's services until the agent looks for them.
+    Consul refuses a new node of the same name while it takes the former one for alive. If the new one
+    joined before the death was noticed, that would last forever, because health is recorded by name. What is written
+    is what the leader writes for a member that joins; in one transaction, so that the name always resolves, and only
+    if the entry hasn't changed meanwhile: another one belongs to this node itself.
+    If consul did let the new one take the name, the former services stay until the agent syncs.
 
     Args:
-        writing: who may write entries of this node, and on servers of the service `consul`.
+        writing: has the right to write entries of this node, and on servers of the service `consul`.
     """
     # Of a server that has just been elected, any other read may be as old as its last snapshot.
     entry = own.call("GET", f"catalog/node/{node['name']}?consistent")
@@ -91,11 +90,11 @@ def take_over(own: Agent, writing: Agent, node: Mapping[str, Any]) -> None:
     if not entry:
         return
     if entry["Node"]["ID"] == identity:
-        # Not the other way round: what is announced meanwhile is known to the agent first.
+        # In this order: what is registered meanwhile is in the agent first.
         for service in entry["Services"].keys() - own.call("GET", "agent/services").keys() - {"consul"}:
             writing.call("PUT", "catalog/deregister", {"Node": node["name"], "ServiceID": service})
         return
-    print(f"the catalog has the former {node['name']}, {entry['Node']['ID']}: this one takes its place", flush=True)
+    print(f"the catalog has the former {node['name']}, {entry['Node']['ID']}: replacing it", flush=True)
     name = node["name"]
     alive = {"Node": name, "CheckID": "serfHealth", "Name": "Serf Health Status", "Status": "passing"}
     operations: list[dict[str, Any]] = [
@@ -110,9 +109,9 @@ def take_over(own: Agent, writing: Agent, node: Mapping[str, Any]) -> None:
 
 
 def main() -> int:
-    """Until this node's token is in force, and, on a server, all rules are written, by whichever server leads.
+    """Run until this node's agent has its tokens and, on a server, all rules are written by the leader.
 
-    No server ends earlier: the leader may lose its office while it writes, and the next one has to go on.
+    No server ends earlier: the leader may change while it writes, and the next one has to continue.
     """
     node = json.loads((SEED / "node.json").read_text())
     secrets_file = SEED / "acl.json"
@@ -131,12 +130,12 @@ def main() -> int:
                 absent = []
             if leader and not in_force:
                 take_over(own, management if rules else own, node)
-                bring_into_force(own)
+                hand_tokens_to(own)
                 in_force = True
             if in_force and not absent:
                 return 0
             if absent:
-                raise Refused(f"{len(absent)} tokens are to be written by the leader, {leader}")
+                raise Refused(f"{len(absent)} tokens are still to be written by the leader, {leader}")
         except Refused as error:
             if str(error) != last:
                 last = str(error)

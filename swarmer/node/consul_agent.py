@@ -40,7 +40,7 @@ class Silent(Refused):
 
 @dataclass(frozen=True)
 class Answer:
-    """What consul answered, whatever that was."""
+    """An answer of consul, whatever its status."""
 
     status: int
     headers: Mapping[str, str]
@@ -48,7 +48,7 @@ class Answer:
 
     @property
     def index(self) -> int:
-        """For the next question with `?index=`, which is answered when something has changed."""
+        """For the next question with `?index=`, which is answered when the state has changed."""
         return int(self.headers.get("X-Consul-Index") or 0)
 
     def json(self) -> Any:
@@ -58,7 +58,7 @@ class Answer:
 def removal(node: str, service: Mapping[str, Any]) -> dict[str, Any]:
     """The step of a transaction that removes a service from the catalog, unless it was changed meanwhile.
 
-    Consul may carry out a write long after its client has given it up, as during an election. The token has to have
+    Consul may carry out a write long after its client has timed out, as during an election. The token has to have
     the right to write the service.
 
     Args:
@@ -136,9 +136,9 @@ class Agent:
         return answer.json()
 
     def knows_us(self) -> bool:
-        """Whether consul is there and accepts our token.
+        """Whether consul answers and accepts our token.
 
-        One who waits for that while a cluster forms is cheaper than many who are refused.
+        While a cluster forms, waiting for this is cheaper than many refused requests.
         """
         try:
             self.call("GET", "acl/token/self")
@@ -147,10 +147,10 @@ class Agent:
         return True
 
     def read(self, path: str, *, index: int = 0, wait: float = 0) -> tuple[Any, int]:
-        """What consul has, None where there is nothing, and the index of that state.
+        """The state at a path, None if there is nothing, and its index.
 
         Args:
-            index: answer only once there is another state than this one, or when `wait` seconds are over. The
+            index: answer only once the state is another one than this, or when `wait` seconds are over. The
                 agent's time-out must be longer.
 
         Raises:

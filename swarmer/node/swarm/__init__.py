@@ -1,1 +1,1 @@
-"""Forms the docker swarm of the cluster, and keeps it in order. See docs/swarm.md."""
+"""Forms the docker swarm of the cluster and keeps it as the spec describes it. See docs/swarm.md."""

@@ -12,25 +12,25 @@ from swarmer.node.swarm.engine import Engine
 from swarmer.node.swarm.member import Member
 from swarmer.node.swarm.records import Store
 
-#: Seconds until what isn't ready is looked at again: the first time, and at most.
+#: Seconds until the next try while consul or docker isn't ready: the first pause, and the longest.
 PAUSE, LONGEST_PAUSE = scaled(0.05), scaled(0.25)
 
 
 def watch(engine: Engine, changed: threading.Event) -> NoReturn:
-    """Tell whenever a node of the swarm comes, goes or changes, as long as the process lives."""
+    """Set `changed` whenever a node of the swarm joins, leaves or changes. Never ends."""
     while True:
         try:
             for _ in engine.node_events():
                 changed.set()
         except EngineError:
             pass
-        # Events may be missed until the stream is there again.
+        # Until there is another stream, events may be missed.
         changed.set()
         threading.Event().wait(1)
 
 
 def main() -> NoReturn:
-    """Step by step, for ever."""
+    """Take one step after the other. Never ends."""
     facts = json.loads((SEED / "node.json").read_text())
     manages = facts["swarm"] != "agent"
     known = json.loads((SEED / "swarm.json").read_text()) if manages else {}
@@ -40,17 +40,17 @@ def main() -> NoReturn:
     changed = threading.Event()
     if manages:
         threading.Thread(target=watch, args=(engine, changed), daemon=True).start()
-    last, patience = "", PAUSE
+    last, longer = "", PAUSE
     while True:
         try:
             pause = member.step()
-            last, patience = "", PAUSE
+            last, longer = "", PAUSE
         except (Refused, EngineError) as error:
             if str(error) != last:
                 last = str(error)
                 print(last, flush=True)
-            pause = patience
-            patience = min(patience * 1.2, LONGEST_PAUSE)
+            pause = longer
+            longer = min(longer * 1.2, LONGEST_PAUSE)
         changed.wait(pause)
         changed.clear()
 

@@ -1,4 +1,4 @@
-"""This node's docker engine, as a member of a swarm.
+"""The part of docker's API that is about the swarm.
 
 Source: the Engine API reference, 1.45, `swarm`, `nodes` and `events`.
 """
@@ -12,23 +12,23 @@ from urllib.parse import quote
 from swarmer.node import docker_engine
 from swarmer.ports import SWARM
 
-#: Seconds until docker gives up on a change of the membership itself, and some.
+#: Seconds for a change of the membership: longer than docker's own time-out.
 CHANGE: Final = 30.0
 
-#: A swarm node as docker's API tells it.
+#: A node of the swarm, as docker's API returns it.
 SwarmNode = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Membership:
-    """Where this node's engine stands.
+    """The state of this node's engine in the swarm.
 
     Attributes:
         state: `inactive`, `pending`, `active`, `error` or `locked`.
         node: its id in the swarm.
         cluster: the id of the swarm; only managers know it.
         manager: whether it is a manager.
-        error: what is wrong, in docker's words.
+        error: docker's message, if any.
     """
 
     state: str
@@ -39,10 +39,10 @@ class Membership:
 
 
 class Engine(docker_engine.Engine):
-    """The engine's part of the API that is about the swarm."""
+    """The engine of this node."""
 
     def membership(self) -> Membership:
-        """Where this node stands in the swarm."""
+        """The state of this node in the swarm."""
         if self.swarm_state() == "inactive":
             return Membership("inactive", node="", cluster="", manager=False, error="")
         swarm = self.call("GET", "/info")["Swarm"]
@@ -64,8 +64,8 @@ class Engine(docker_engine.Engine):
         body = _place(address, availability) | {"DefaultAddrPool": [pool], "SubnetSize": 24, "Spec": specification}
         self.call("POST", "/swarm/init", body, timeout=CHANGE)
 
-    def go_on_alone(self, address: str, *, availability: str) -> None:
-        """Make this manager the only one of its swarm; what it knows of services and nodes stays."""
+    def force_new_cluster(self, address: str, *, availability: str) -> None:
+        """Make this manager the only one of its swarm; its services and nodes are kept."""
         self.call("POST", "/swarm/init", _place(address, availability) | {"ForceNewCluster": True}, timeout=CHANGE)
 
     def join(self, address: str, *, availability: str, token: str, managers: Sequence[str]) -> None:
@@ -74,7 +74,7 @@ class Engine(docker_engine.Engine):
         self.call("POST", "/swarm/join", body, timeout=CHANGE)
 
     def leave(self) -> None:
-        """Leave the swarm, whatever becomes of it."""
+        """Leave the swarm, even if that costs its quorum."""
         self.call("POST", "/swarm/leave?force=true", timeout=CHANGE)
 
     def swarm(self) -> Mapping[str, Any]:
@@ -88,16 +88,16 @@ class Engine(docker_engine.Engine):
         return found
 
     def change(self, node: SwarmNode, **specification: object) -> None:
-        """Change a node's specification, unless somebody else did meanwhile."""
+        """Change a node's specification, unless it was changed meanwhile."""
         path = f"/nodes/{node['ID']}/update?version={node['Version']['Index']}"
         self.call("POST", path, {**node["Spec"], **specification})
 
     def remove(self, node: SwarmNode) -> None:
-        """Forget a node that is no manager."""
+        """Remove a node that isn't a manager."""
         self.call("DELETE", f"/nodes/{node['ID']}?force=true")
 
     def node_events(self) -> Iterator[Mapping[str, Any]]:
-        """What happens to nodes of the swarm, as it happens; ends when the engine does.
+        """The events of nodes of the swarm, after an empty one; ends with the engine.
 
         Raises:
             EngineError: the engine doesn't answer.
@@ -107,7 +107,7 @@ class Engine(docker_engine.Engine):
 
 
 def _place(address: str, availability: str) -> dict[str, object]:
-    """How the others reach this node, and that it listens nowhere else."""
+    """The address at which the others reach this node, and the only one on which it listens."""
     listen = f"{address}:{SWARM.number}"
     return {
         "ListenAddr": listen,

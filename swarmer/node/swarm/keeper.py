@@ -1,4 +1,4 @@
-"""What the leader keeps in order: labels and roles, what consul knows of the swarm, and that no node is there twice."""
+"""The work of the swarm's leader: labels, roles, superfluous entries, and the records in consul."""
 
 import time
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from swarmer.node.swarm.records import Records, Store
 
 
 class Keeper:
-    """One term of a leader. It ends with the first look at which the node doesn't lead: the next term begins anew."""
+    """One term of a leader. It ends with the first look at which the node doesn't lead."""
 
     def __init__(self, engine: Engine, store: Store, plan: Plan) -> None:
         self._engine = engine
@@ -19,8 +19,8 @@ class Keeper:
         self._reconciler = Reconciler(plan)
         self._refusals: set[str] = set()
 
-    def keep(self, records: Records, nodes: Sequence[SwarmNode], *, calm: float) -> float:
-        """Do what is to be done.
+    def apply(self, records: Records, nodes: Sequence[SwarmNode], *, calm: float) -> float:
+        """Take the actions that are due, and update the records.
 
         Returns:
             Seconds until the next look, at most `calm`.
@@ -33,8 +33,8 @@ class Keeper:
         for action in self._reconciler.look(nodes, records, now):
             try:
                 self._do(action)
-            except EngineError as error:  # as when somebody else changed the entry meanwhile
-                self._report_once(f"{_called(action.node)}: not done yet: {error}")
+            except EngineError as error:  # such as when the entry was changed meanwhile
+                self._report_once(f"{_label(action.node)}: not yet possible: {error}")
                 calm = min(calm, 0.3)
         for name in reconcile.without_state(nodes, records):
             self._store.forget_manager(name)
@@ -54,10 +54,10 @@ class Keeper:
             case Update(node, changes, reason):
                 self._engine.change(node, **changes)
                 if reason:
-                    print(f"{_called(node)} {reason}: demoted", flush=True)
+                    print(f"{_label(node)} {reason}: demoted", flush=True)
             case Remove(node, reason):
                 self._engine.remove(node)
-                print(f"{_called(node)} {reason}: removed", flush=True)
+                print(f"{_label(node)} {reason}: removed", flush=True)
 
     def _report_once(self, refusal: str) -> None:
         if refusal not in self._refusals:
@@ -65,5 +65,5 @@ class Keeper:
             print(refusal, flush=True)
 
 
-def _called(node: SwarmNode) -> str:
-    return f"{reconcile.name(node) or 'an entry without a name'} ({node['ID']})"
+def _label(node: SwarmNode) -> str:
+    return f"{reconcile.name(node) or 'an unnamed entry'} ({node['ID']})"

@@ -1,4 +1,4 @@
-"""How this node gets into the swarm, and what it does there: one look at a time, from whatever state it finds."""
+"""How this node joins the swarm and stays in it: one step at a time, from any state."""
 
 import time
 from collections.abc import Mapping
@@ -14,27 +14,27 @@ from swarmer.node.swarm.engine import Engine, Membership
 from swarmer.node.swarm.keeper import Keeper
 from swarmer.node.swarm.records import Identity, Records, Store
 
-#: Seconds between two signs of life of a node to the managers; after three missing ones its tasks run elsewhere.
-#: Docker's own are 5, which makes that 15 to 20 s.
+#: Seconds between two heartbeats of a node to the managers; after three missing ones its tasks are started elsewhere.
+#: With docker's default of 5, that takes 15 to 20 s.
 HEARTBEAT: Final = scaled(2.0)
 
-#: Seconds for which a blocking query waits at most: then what nobody announces is looked at.
+#: The longest wait of a blocking query in seconds: not every change ends it.
 PATIENCE: Final = scaled(2.0)
 
-#: Seconds between two looks of a manager when nothing happens, and of a worker; events come in between.
+#: Seconds between two looks of a manager without events, and of a worker.
 CALM: Final = scaled(2.0)
 
-#: Seconds until docker's own attempts to get over a trouble count as fruitless.
+#: Seconds that docker gets to recover by itself.
 GIVE_UP: Final = scaled(15.0)
 
 #: The same for a node that counts as down: docker may wait twice for 8 s before it tries again.
 GIVE_UP_DOWN: Final = scaled(30.0)
 
-#: Docker never mends that by itself: a leader without a quorum takes a returning node's word that it is there, then
-#: misses that node's former signs of life, and once there is a quorum again writes down both, the latter last.
+#: Docker never recovers from it: a leader without a quorum lets a returning node register, then misses the heartbeats
+#: of the node's former session, and once there is a quorum again writes both states, the latter last.
 DOWN: Final = "the managers count this node as down, though it is up"
 
-#: Seconds without a leader until the last one that holds the swarm's state goes on alone; longer than an election.
+#: Seconds without a leader until the last holder of the swarm's state continues alone; longer than an election.
 LAST_ONE: Final = scaled(30.0)
 
 
@@ -43,8 +43,8 @@ class Member:
     """This node, as a member of the swarm.
 
     Attributes:
-        facts: what `node.json` says.
-        known: what `swarm.json` says, on managers: `overlay_pool`, and all `nodes` of the spec.
+        facts: the content of `node.json`.
+        known: the content of `swarm.json`, on managers: `overlay_pool`, and all `nodes` of the spec.
     """
 
     facts: Mapping[str, Any]
@@ -58,22 +58,22 @@ class Member:
 
     @property
     def manages(self) -> bool:
-        """Whether the node is to be a manager."""
+        """Whether the node is a manager in the spec."""
         return bool(self.facts["swarm"] != "agent")
 
     @property
     def availability(self) -> str:
-        """Whether the node runs tasks from the beginning, in docker's words."""
+        """The availability with which the node joins, in docker's words."""
         return "drain" if self.facts["swarm"] == "manager" else "active"
 
     def step(self) -> float:
-        """Look where the node stands, and do what is next; seconds until the next look.
+        """Check the state of the node, and take the next step; seconds until the next look.
 
         Raises:
-            Refused: consul isn't ready, or somebody else was faster.
+            Refused: consul isn't ready, or another node was faster.
             EngineError: docker isn't ready, or refuses.
         """
-        keeper, self._keeper = self._keeper, None  # it is kept only by a look at which this node leads
+        keeper, self._keeper = self._keeper, None  # kept only while this node leads
         membership = self._managing or self._membership()
         if membership.state == "inactive":
             self._enter_as_manager() if self.manages else self._enter_as_worker()
@@ -83,10 +83,10 @@ class Member:
         if self.manages:
             self.store.announce_trouble(membership.error or f"{membership.state}, but not a manager")
         if membership.state == "locked":
-            return 1.0  # a person has the key
-        # Left are pending, where docker is at it, and error, where it tries again itself.
+            return 1.0  # it has to be unlocked by hand
+        # The other states are pending, in which docker is busy, and error, in which it retries by itself.
         if self.manages:
-            self._go_on_alone()
+            self._continue_alone()
         if self._gave_up(trouble := self._trouble(membership)):
             return self._leave(trouble)
         if membership.state != "active":
@@ -100,7 +100,7 @@ class Member:
             self.store.announce_trouble(str(error))
             raise
 
-    # -- getting in ----------------------------------------------------------------------------------------
+    # -- joining -------------------------------------------------------------------------------------------
 
     def _enter_as_worker(self) -> None:
         token, index = self.store.worker_token()
@@ -114,7 +114,7 @@ class Member:
         name = self.facts["name"]
         self._trouble_since = None
         if name in records.managers:
-            self.store.forget_manager()  # the node's disk is new: what it held is gone
+            self.store.forget_manager()  # the disk of the node is new, without the state
         if records.cluster and set(records.managers) - {name}:
             self._join(records.tokens["manager"])
             return
@@ -132,18 +132,18 @@ class Member:
             self.engine.join(self.facts["ip"], availability=self.availability, token=token, managers=managers)
 
     def _found(self) -> None:
-        """Found the swarm, unless another manager does or did."""
+        """Found the swarm, unless another manager has founded it or is about to."""
         with self.store.lock() as session:
             records = self.store.records()
             if set(records.managers) - {self.facts["name"]}:
                 return
             if self.store.managers()[0]:
-                raise Refused("there are managers of a swarm; they are to tell of it")
+                raise Refused("there are managers of a swarm that isn't published yet")
             print("founding the swarm", flush=True)
             with ThreadPoolExecutor(1) as pool:
                 # Docker is done once the founder itself can run tasks; others can join half a second earlier.
                 founding = pool.submit(self._init)
-                swarm = self._founded(founding)
+                swarm = self._wait_for_swarm(founding)
                 self.store.announce(leader=True)
                 node = self.engine.membership().node
                 self.store.publish(swarm, node, replacing=records.version, session=session)
@@ -153,8 +153,8 @@ class Member:
         pool = self.known["overlay_pool"]
         self.engine.init(self.facts["ip"], availability=self.availability, pool=pool, heartbeat=HEARTBEAT)
 
-    def _founded(self, founding: Future[None]) -> Mapping[str, Any]:
-        """The swarm that is being founded, as soon as there is one."""
+    def _wait_for_swarm(self, founding: Future[None]) -> Mapping[str, Any]:
+        """The swarm that is being founded, as soon as it exists."""
         while True:
             done = founding.done()
             if done:
@@ -166,18 +166,18 @@ class Member:
                     raise
                 time.sleep(0.02)
 
-    # -- being in ------------------------------------------------------------------------------------------
+    # -- membership -----------------------------------------------------------------------------------------
 
     def _manage(self, membership: Membership, keeper: Keeper | None) -> float:
         # Docker runs two programs whenever it is asked for the membership, so it is remembered while all is well.
         self._managing = None
-        if not self._in_the_right_swarm(membership):
+        if not self._is_in_recorded_swarm(membership):
             return 1.0
         try:
             nodes = self.engine.nodes()
         except EngineError as error:
             self.store.announce_trouble(str(error))
-            self._go_on_alone()
+            self._continue_alone()
             return 0.3
         self._alone_since = None
         own = next((node for node in nodes if node["ID"] == membership.node), None)
@@ -186,18 +186,18 @@ class Member:
         leader = bool(own and (own.get("ManagerStatus") or {}).get("Leader"))
         self.store.announce(leader=leader)
         pause = CALM
-        if leader and membership.cluster:  # while docker doesn't tell which swarm it is, nothing is decided
+        if leader and membership.cluster:  # without the id of the swarm, nothing is decided
             self._keeper = keeper or Keeper(self.engine, self.store, self.known["nodes"])
-            pause = self._keeper.keep(self.store.records(), nodes, calm=CALM)
+            pause = self._keeper.apply(self.store.records(), nodes, calm=CALM)
         if own and membership.cluster:
             self._managing = membership
         return pause
 
-    def _in_the_right_swarm(self, membership: Membership) -> bool:
-        """Whether this swarm is the one that all others know, and they know that this node manages it.
+    def _is_in_recorded_swarm(self, membership: Membership) -> bool:
+        """Whether this is the recorded swarm; this node is recorded as one of its managers.
 
-        A manager that died after founding a swarm, and before telling of it, finds another one when it returns.
-        Without a leader, docker doesn't tell which swarm it is; then nothing is decided.
+        A manager that died after founding a swarm, before publishing it, finds another one recorded when it returns.
+        Without a leader, docker doesn't return the id of the swarm, and nothing is decided.
         """
         if not membership.cluster:
             return True
@@ -206,26 +206,27 @@ class Member:
             with self.store.lock() as session:
                 self.store.publish(self.engine.swarm(), membership.node, replacing=0, session=session)
         elif records.cluster != membership.cluster:
-            return self._settle(records, membership)
-        elif self._recorded(records) != (membership.node, membership.node):
+            return self._resolve_conflict(records, membership)
+        elif self._recorded_ids(records) != (membership.node, membership.node):
             self.store.record_manager(membership.node)
         return True
 
-    def _recorded(self, records: Records) -> tuple[str, str | None]:
+    def _recorded_ids(self, records: Records) -> tuple[str, str | None]:
         """The ids under which this node, and it as a manager, is recorded."""
         name = self.facts["name"]
         return records.nodes.get(name, Identity()).node, records.managers.get(name)
 
-    def _settle(self, records: Records, membership: Membership) -> bool:
-        """Another swarm is recorded than this one. Whether this one is right after all.
+    def _resolve_conflict(self, records: Records, membership: Membership) -> bool:
+        """Resolve that another swarm is recorded than this one; whether this one is right after all.
 
-        It is where most managers of the cluster are in it: the record is an old one then, as of a restored snapshot.
-        A manager that is in it without them had its time to see that, and leaves.
+        It is right if most managers of the cluster are in it: the record is old then, as of a restored snapshot.
+        Otherwise this manager leaves it after a while.
         """
         if reconcile.is_swarm_of(self.engine.nodes(), self.known["nodes"]):
             with self.store.lock() as session:
                 print(
-                    f"the swarm {records.cluster} is recorded, but the managers are in {membership.cluster}", flush=True
+                    f"the swarm {records.cluster} is recorded, but most managers are in {membership.cluster}",
+                    flush=True,
                 )
                 version = records.version
                 self.store.publish(self.engine.swarm(), membership.node, replacing=version, session=session)
@@ -236,10 +237,10 @@ class Member:
             self._leave(reason)
         return False
 
-    def _go_on_alone(self) -> None:
-        """Make this manager the only one, if nobody else holds the swarm's state: the others' disks are new.
+    def _continue_alone(self) -> None:
+        """Make this manager the only one, if no other node holds the swarm's state: the others' disks are new.
 
-        Without it, the swarm would wait for a quorum of managers that are no more.
+        Otherwise the swarm would wait forever for a quorum of managers that don't exist any more.
         """
         records = self.store.records()
         if not records.cluster or set(records.managers) != {self.facts["name"]}:
@@ -247,15 +248,15 @@ class Member:
         elif self._alone_since is None:
             self._alone_since = time.monotonic()
         elif time.monotonic() - self._alone_since >= LAST_ONE:
-            print("going on as the only manager: no other one holds the swarm's state", flush=True)
+            print("continuing as the only manager: no other node holds the swarm's state", flush=True)
             self._alone_since = None
-            self.engine.go_on_alone(self.facts["ip"], availability=self.availability)
+            self.engine.force_new_cluster(self.facts["ip"], availability=self.availability)
 
     def _trouble(self, membership: Membership) -> str:
-        """Why this node's place in the swarm seems to be lost; empty where it doesn't.
+        """Why this node seems to have lost its place in the swarm; empty if it hasn't.
 
-        A node that the managers don't know any more is not told so by docker, nor one whose swarm is no more. The
-        leader records who is in the swarm; it may be a moment behind. While there is none, nothing is known.
+        Docker doesn't inform a node that the managers have removed it, or that its swarm doesn't exist any more. The
+        leader records the members; it may be a moment behind. Without a leader, nothing is known.
         """
         known = self.store.member()
         if known.node != membership.node and membership.state == "active":
@@ -263,13 +264,13 @@ class Member:
         if not self.store.has_leader():
             return ""
         if known.node != membership.node:
-            return f"the managers know this node as {known.node or 'none of theirs'}, not {membership.node}"
+            return f"the managers have this node as {known.node or 'no member'}, not {membership.node}"
         if membership.state == "error":
             return membership.error
         return DOWN if known.down else ""
 
     def _gave_up(self, trouble: str) -> bool:
-        """Whether docker had its time to get over a trouble by itself."""
+        """Whether docker hasn't recovered from a trouble in the time that it gets."""
         if not trouble:
             self._trouble_since = None
         elif self._trouble_since is None:
@@ -278,11 +279,11 @@ class Member:
         return self._trouble_since is not None and time.monotonic() - self._trouble_since >= limit
 
     def _leave(self, reason: str) -> float:
-        """Leave, to join anew; only if there are others who hold the swarm's state. Seconds until the next look."""
+        """Leave, to join again, if there are other managers; seconds until the next look."""
         managers, _ = self.store.managers()
         if not managers:
             return CALM
-        print(f"leaving the swarm, to join anew: {reason}", flush=True)
+        print(f"leaving the swarm, to join again: {reason}", flush=True)
         self._trouble_since = None
         if self.manages:
             self.store.withdraw()

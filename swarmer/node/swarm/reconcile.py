@@ -1,6 +1,6 @@
-"""What the leader changes in the swarm, and when. Nothing here talks to docker or consul.
+"""What the leader changes in the swarm, and when. Without I/O.
 
-Which node an entry of the swarm is follows from its id alone, as the node itself recorded it (`records.Identity`). Host
+An entry of the swarm is matched to a node by its id alone, which the node itself records (`records.Identity`). Host
 names and addresses are what docker shows of an entry at the moment; in the second after an election it may show a
 manager under the name of a worker. So nothing is decided by a name that a recorded id contradicts, and nothing is
 taken out of the swarm that wasn't superfluous for a while. docs/swarm.md has the rules.
@@ -20,10 +20,10 @@ from swarmer.node.swarm.records import Identity, Known, Records
 WORKER: Final = "worker"
 MANAGER: Final = "manager"
 
-#: A manager of the spec with this label, `swarmer.role=worker`, stays a worker when somebody demotes it.
+#: A manager of the spec with the label `swarmer.role=worker` stays a worker when it is demoted by hand.
 HELD_ROLE: Final = "swarmer.role"
 
-#: Seconds between two looks after which nothing counts any more as seen without a break.
+#: Seconds between two looks after which no observation counts as continuous.
 BREAK: Final = scaled(5.0)
 
 #: The nodes of the spec by name: each one's `ip`, `role` and `availability` in docker's words, and `labels`.
@@ -31,19 +31,19 @@ Plan = Mapping[str, Mapping[str, Any]]
 
 
 class Kind(Enum):
-    """What may be wrong with an entry, for how many seconds it has to be so, and how the journal puts it."""
+    """What may be wrong with an entry, the seconds for which it has to be so, and the text for the journal."""
 
-    #: A few looks are enough: the node itself says so, and a replacement is over only when this one is gone.
+    #: A few looks are enough: the node itself has recorded it, and a replacement isn't over before it is removed.
     FORMER = scaled(0.3), "is the former self of a node that joined again under another id"
     #: Longer than docker takes to count a dead node as down: a node that is just joining, and hasn't recorded its id
-    #: yet, must not be taken for the superfluous one of the two.
+    #: yet, must not be removed instead of the superfluous one.
     NAMESAKE = scaled(10.0), "has the host name of a node that is up under another id"
     FOREIGN = scaled(30.0), "isn't a node of the cluster"
     #: Left behind by a join that docker gave up and tried again.
     UNNAMED = 180.0, "never reported a host name"
     #: Long enough to remove a node by hand: first `docker node demote`, then `docker node rm`.
     DEMOTED = scaled(10.0), "is a manager of the cluster, but a worker in the swarm"
-    #: Nothing is done about it: the node may be about to record its id.
+    #: No action: the node may be about to record its id.
     UNRECORDED = float("inf"), "hasn't recorded its id"
 
     def __init__(self, seconds: float, text: str) -> None:
@@ -92,7 +92,7 @@ Action = Update | Promote | Remove
 
 
 class Reconciler:
-    """What one leader has seen without a break, and what follows from it."""
+    """What one leader has observed continuously, and the actions that follow."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -100,7 +100,7 @@ class Reconciler:
         self._looked = float("-inf")
 
     def look(self, nodes: Sequence[SwarmNode], records: Records, now: float) -> list[Action]:
-        """What is to be done now.
+        """The actions that are due.
 
         Args:
             nodes: the entries of the swarm, as the leader's docker shows them.
@@ -123,7 +123,7 @@ class Reconciler:
                 actions += _as_planned(node, self._plan[owner])
                 if due.get(node["ID"]) is Kind.DEMOTED:
                     actions.append(Promote(node, owner))
-        return actions + take_out([(by_id[node], kind) for node, kind in due.items() if kind in SUPERFLUOUS], nodes)
+        return actions + removals([(by_id[node], kind) for node, kind in due.items() if kind in SUPERFLUOUS], nodes)
 
     def pause(self, now: float, *, calm: float) -> float:
         """Seconds until the next look: soon while something new is seen, or will be due before `calm` is over."""
@@ -138,7 +138,7 @@ class Reconciler:
 
 
 def findings(nodes: Sequence[SwarmNode], plan: Plan, recorded: Mapping[str, Identity]) -> list[Finding]:
-    """What is wrong with the entries of the swarm, as far as one look tells; at most one thing for each.
+    """What is wrong with the entries of the swarm, by one look; at most one finding for each.
 
     Args:
         recorded: what the nodes of the plan recorded of themselves, by name.
@@ -154,7 +154,7 @@ def findings(nodes: Sequence[SwarmNode], plan: Plan, recorded: Mapping[str, Iden
             if identity in owners and _is_demoted(node, plan[owners[identity]]):
                 found.append(Finding(identity, Kind.DEMOTED))
         elif identity in successors:
-            # A disk that was put back brings a former id to life again, until the node has recorded it.
+            # With a disk that was put back, a node has a former id again, until it has recorded it.
             is_succeeded = successors[identity] in up
             found.append(Finding(identity, Kind.FORMER if is_succeeded else Kind.UNRECORDED))
         elif not host:
@@ -169,13 +169,13 @@ def findings(nodes: Sequence[SwarmNode], plan: Plan, recorded: Mapping[str, Iden
 
 
 def owners_of(recorded: Mapping[str, Identity]) -> dict[str, str]:
-    """Id to the name of the node that recorded it; an id that several nodes recorded is nobody's."""
+    """Id to the name of the node that recorded it; an id that several nodes have recorded has no owner."""
     counted = Counter(identity.node for identity in recorded.values())
     return {identity.node: owner for owner, identity in recorded.items() if counted[identity.node] == 1}
 
 
 def members(nodes: Iterable[SwarmNode], recorded: Mapping[str, Identity]) -> dict[str, Known]:
-    """How the leader knows each node whose recorded id is in the swarm."""
+    """The leader's view of each node whose recorded id is in the swarm."""
     owners = owners_of(recorded)
     return {owners[node["ID"]]: Known(node["ID"], is_down(node)) for node in nodes if node["ID"] in owners}
 
@@ -187,8 +187,8 @@ def without_state(nodes: Iterable[SwarmNode], records: Records) -> list[str]:
     return [owner for node in workers if (owner := owners.get(node["ID"])) and owner in records.managers]
 
 
-def take_out(superfluous: Iterable[tuple[SwarmNode, Kind]], nodes: Iterable[SwarmNode]) -> list[Action]:
-    """How superfluous entries go: a manager is demoted first, one at a time; the next look removes it."""
+def removals(superfluous: Iterable[tuple[SwarmNode, Kind]], nodes: Iterable[SwarmNode]) -> list[Action]:
+    """The removal of superfluous entries: a manager is demoted first, one at a time; the next look removes it."""
     actions: list[Action] = []
     demoting = False
     for node, kind in superfluous:
@@ -226,18 +226,18 @@ def is_swarm_of(nodes: Iterable[SwarmNode], plan: Plan) -> bool:
 
 
 def name(node: SwarmNode) -> str:
-    """The host name that docker shows of it just now; empty while it has only just joined."""
+    """The host name that docker shows at the moment; empty while the node is joining."""
     return (node.get("Description") or {}).get("Hostname") or ""
 
 
 def is_down(node: SwarmNode) -> bool:
-    """Whether the managers miss its signs of life."""
+    """Whether the managers miss its heartbeats."""
     return bool(node["Status"]["State"] == "down")
 
 
 def _as_planned(node: SwarmNode, planned: Mapping[str, Any]) -> list[Action]:
-    """Labels of the spec are added, others' labels stay. A node that lacks some has just joined: so the availability
-    is set with them, and whatever it is later was set by somebody.
+    """Labels of the spec are added, other labels are kept. A node that lacks some has just joined, so its availability
+    is set as well; a later availability was set by hand.
     """
     labels = node["Spec"].get("Labels") or {}
     if (wanted := {**labels, **planned["labels"]}) == labels:
@@ -246,7 +246,7 @@ def _as_planned(node: SwarmNode, planned: Mapping[str, Any]) -> list[Action]:
 
 
 def _is_demoted(node: SwarmNode, planned: Mapping[str, Any]) -> bool:
-    """Whether a manager of the spec is a worker, and nobody holds it there.
+    """Whether a manager of the spec is a worker, without the label that keeps it one.
 
     Also while it counts as down, as it does for some seconds after it was demoted: it counts as a manager only once it
     has joined the others.

@@ -1,12 +1,12 @@
-"""What the nodes of a swarm tell each other through consul: which swarm it is, how to join it, and who manages it.
+"""What the nodes of a swarm share through consul: which swarm it is, how to join it, and its managers.
 
-| key | what | who reads it |
+| key | value | readers |
 |---|---|---|
 | `swarm/cluster` | the id of the swarm | managers |
 | `swarm/join/worker`, `swarm/join/manager` | the join tokens | all nodes the first, managers the second |
-| `swarm/nodes/NODE` | what the node records of itself: its id, then its former ones | managers, and the node itself |
+| `swarm/nodes/NODE` | the id of the node, then its former ones; written by the node | managers, and the node itself |
 | `swarm/managers/NODE` | the id in the swarm of each node that holds the swarm's state on its disk | managers |
-| `swarm/members/NODE` | how the leader knows each node: `ID`, or `ID down` | managers, and the node itself |
+| `swarm/members/NODE` | the leader's view of each node: `ID`, or `ID down` | managers, and the node itself |
 | `swarm/lock` | held by the one manager that founds the swarm | managers |
 """
 
@@ -23,7 +23,7 @@ from swarmer.ports import DOCKER, SWARM
 SERVICE: Final = "swarm"
 PREFIX: Final = "swarm/"
 
-#: Seconds after which a manager that says nothing of itself no longer counts as healthy.
+#: Seconds after which a manager that doesn't renew its check no longer counts as healthy.
 SILENCE: Final = scaled(10)
 
 #: The most operations that consul takes in one transaction.
@@ -34,10 +34,10 @@ _FORMER: Final = 5
 
 
 class Identity(NamedTuple):
-    """What a node records of itself: nobody but the node has the token to write it, except managers.
+    """The ids of a node as it records them itself: only the node and the managers have the token for that.
 
     Attributes:
-        node: its id in the swarm; empty where it has recorded none.
+        node: its id in the swarm; empty if it has recorded none.
         former: the ids that it had before, newest first: entries of these are superfluous.
     """
 
@@ -46,7 +46,7 @@ class Identity(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Identity":
-        """From what is recorded."""
+        """From a value in consul."""
         node, *former = text.split() or [""]
         return cls(node, tuple(former[:_FORMER]))
 
@@ -54,16 +54,16 @@ class Identity(NamedTuple):
         return " ".join((self.node, *self.former))
 
     def becomes(self, node: str) -> "Identity":
-        """The identity of the same node once it has this id."""
+        """The identity of the same node with this id as the present one."""
         former = dict.fromkeys(each for each in (self.node, *self.former) if each not in ("", node))
         return Identity(node, tuple(former)[:_FORMER])
 
 
 class Known(NamedTuple):
-    """How the leader knows a node.
+    """The leader's view of a node.
 
     Attributes:
-        node: its id in the swarm; empty where the leader doesn't know it.
+        node: its id in the swarm; empty if it isn't a member.
         down: whether it counts as down.
     """
 
@@ -72,7 +72,7 @@ class Known(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Known":
-        """From what is recorded."""
+        """From a value in consul."""
         node, _, state = text.partition(" ")
         return cls(node, state == "down")
 
@@ -82,15 +82,15 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class Records:
-    """What consul holds of the swarm.
+    """What consul has of the swarm.
 
     Attributes:
         cluster: the id of the swarm; empty before it was founded.
-        version: of that entry, for changing it only if nobody else did; 0 where there is none.
+        version: of that entry, for changing it only if it hasn't changed; 0 if there is none.
         tokens: `worker` and `manager` to the token by which they join.
-        nodes: node name to what that node recorded of itself.
+        nodes: node name to the ids that the node has recorded.
         managers: node name to node id of all that hold the swarm's state.
-        members: node name to how the leader knew it last, of all that are in the swarm.
+        members: node name to the leader's latest view of it, for all members.
         index: of this state, for waiting for another one.
     """
 
@@ -114,7 +114,7 @@ class Store:
     # -- records -------------------------------------------------------------------------------------------
 
     def records(self, *, index: int = 0, wait: float = 0) -> Records:
-        """All records, for managers; with an index, once they are others."""
+        """All records, for managers; with an index, once they have changed."""
         entries, found = self._agent.read(f"kv/{PREFIX}?recurse", index=index, wait=wait)
         values = {entry["Key"].removeprefix(PREFIX): _text(entry) for entry in entries or ()}
         versions = {entry["Key"].removeprefix(PREFIX): entry["ModifyIndex"] for entry in entries or ()}
@@ -129,22 +129,22 @@ class Store:
         )
 
     def worker_token(self, *, index: int = 0, wait: float = 0) -> tuple[str, int]:
-        """The token by which workers join, empty where there is none, and the index of that state."""
+        """The join token of workers, empty if there is none, and the index of that state."""
         entries, found = self._agent.read(f"kv/{PREFIX}join/worker", index=index, wait=wait)
         return (_text(entries[0]) if entries else ""), found
 
     def record_tokens(self, tokens: Mapping[str, str]) -> None:
-        """Let everybody join by these tokens."""
+        """Publish the join tokens."""
         self._transaction([_set(f"join/{role}", token) for role, token in tokens.items()])
 
     def record_node(self, node_id: str) -> None:
-        """This node has this id in the swarm."""
+        """Record that this node has this id in the swarm."""
         known = self._identity()
         if known != (identity := known.becomes(node_id)):
             self._transaction([_set(f"nodes/{self._node}", str(identity))])
 
     def record_manager(self, node_id: str) -> None:
-        """This node has this id in the swarm, and holds the swarm's state."""
+        """Record that this node has this id in the swarm, and holds the swarm's state."""
         identity = self._identity().becomes(node_id)
         self._transaction([_set(f"nodes/{self._node}", str(identity)), _set(f"managers/{self._node}", node_id)])
 
@@ -153,29 +153,28 @@ class Store:
         return Identity.parse(_text(entries[0]) if entries else "")
 
     def record_members(self, recorded: Mapping[str, Known], present: Mapping[str, Known]) -> None:
-        """Exactly these nodes are in the swarm; writes what differs from what is recorded."""
+        """Record that exactly these nodes are members; only differences are written."""
         changes = [_set(f"members/{name}", str(node)) for name, node in present.items() if recorded.get(name) != node]
         changes += [_delete(f"members/{name}") for name in recorded if name not in present]
         for first in range(0, len(changes), _LARGEST):
             self._transaction(changes[first : first + _LARGEST])
 
     def member(self) -> Known:
-        """How the leader knows this node."""
+        """The leader's view of this node."""
         entries, _ = self._agent.read(f"kv/{PREFIX}members/{self._node}")
         return Known.parse(_text(entries[0]) if entries else "")
 
     def forget_manager(self, name: str = "") -> None:
-        """This node, or the one of that name, holds nothing of the swarm's state, or no longer does."""
+        """Record that this node, or the one of that name, doesn't hold the swarm's state."""
         self._agent.call("DELETE", f"kv/{PREFIX}managers/{name or self._node}")
 
     # -- founding ------------------------------------------------------------------------------------------
 
     @contextmanager
     def lock(self) -> Iterator[str]:
-        """Be the one manager that founds the swarm; the session, by which it is.
+        """Hold the lock for founding the swarm; yields the session that holds it.
 
-        It ends with the block, with this node, and after ten seconds in any case: what is published is checked
-        against it.
+        The session ends with the block, with this node, and after ten seconds in any case; `publish` checks it.
 
         Raises:
             Refused: another manager holds it.
@@ -185,26 +184,26 @@ class Store:
         session: str = self._agent.call("PUT", "session/create", definition)["ID"]
         try:
             if not self._agent.call("PUT", f"kv/{PREFIX}lock?acquire={session}", self._node):
-                raise Refused("another manager founds the swarm")
+                raise Refused("another manager is founding the swarm")
             yield session
         finally:
             self._agent.call("PUT", f"session/destroy/{session}")
 
     def _end_own_sessions(self) -> None:
-        """There may be one of a former run of this program that was killed."""
+        """End the session of an earlier run of this program that was killed."""
         for session in self._agent.call("GET", f"session/node/{self._node}"):
             if session["Name"] == SERVICE:
                 self._agent.call("PUT", f"session/destroy/{session['ID']}")
 
     def publish(self, swarm: Mapping[str, Any], node_id: str, *, replacing: int, session: str) -> None:
-        """Make a swarm the one of this cluster.
+        """Record a swarm as that of this cluster.
 
         Args:
-            replacing: the version of the record of a swarm that is no more; 0 where there is none.
+            replacing: the version of the record of a swarm that doesn't exist any more; 0 if there is none.
             session: which holds the lock.
 
         Raises:
-            Refused: another one is already, or the lock was lost.
+            Refused: another one is recorded already, or the lock was lost.
         """
         self._transaction(
             [
@@ -220,7 +219,7 @@ class Store:
     def _transaction(self, operations: list[dict[str, Any]]) -> None:
         self._agent.call("PUT", "txn", operations)
 
-    # -- who manages ---------------------------------------------------------------------------------------
+    # -- managers ------------------------------------------------------------------------------------------
 
     def managers(self, *, index: int = 0, wait: float = 0) -> tuple[list[str], int]:
         """`ADDRESS:PORT` of the healthy managers, the leader first; and the index of that state."""
@@ -235,13 +234,13 @@ class Store:
         return bool(rows)
 
     def announce(self, *, leader: bool) -> None:
-        """This node is a healthy manager, and whether it leads."""
+        """Register this node as a healthy manager, with a tag if it leads."""
         if self._announced is leader:
             try:
                 self._agent.call("PUT", f"agent/check/pass/service:{SERVICE}")
                 return
             except Refused:
-                self._announced = None  # the agent was replaced, and knows nothing of it
+                self._announced = None  # a new agent, without the service
         check = {"TTL": f"{SILENCE:.0f}s", "Status": "passing"}
         tags = ["leader"] if leader else []
         definition = {"Name": SERVICE, "ID": SERVICE, "Port": DOCKER.number, "Tags": tags, "Check": check}
@@ -249,13 +248,13 @@ class Store:
         self._announced = leader
 
     def announce_trouble(self, trouble: str) -> None:
-        """This node is a manager, but not healthy."""
+        """Report that this manager isn't healthy."""
         if self._announced is None:
             return
         self._agent.call("PUT", f"agent/check/update/service:{SERVICE}", {"Status": "critical", "Output": trouble})
 
     def withdraw(self) -> None:
-        """This node is no manager of the swarm."""
+        """Deregister this node as a manager."""
         services = self._agent.call("GET", "agent/services")
         if SERVICE in services:
             self._agent.call("PUT", f"agent/service/deregister/{SERVICE}")
