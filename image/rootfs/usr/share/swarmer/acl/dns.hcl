@@ -1,4 +1,4 @@
-# Whoever shows no token, as those who ask for names: they may look, and change nothing.
+# Requests without a token, such as those for names: read only.
 node_prefix "" { policy = "read" }
 service_prefix "" { policy = "read" }
 agent_prefix "" { policy = "read" }

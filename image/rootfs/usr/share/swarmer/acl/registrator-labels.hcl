@@ -1,2 +1,2 @@
-# A manager tells the registrators of all nodes how swarm services want to be announced: a task doesn't know it.
+# A manager shares the labels of swarm services with the registrators of all nodes: tasks don't have them.
 key_prefix "registrator/swarm/" { policy = "write" }

@@ -1,5 +1,5 @@
-# The registrator announces whatever runs on its node, but nothing under the names of the cluster's own services; and
-# reads the labels of swarm services.
+# The registrator announces the containers of its node, but not under the names of the cluster's own services; and reads
+# the labels of swarm services.
 agent "{{node}}" { policy = "read" }
 node "{{node}}" { policy = "read" }
 service_prefix "" { policy = "write" }

@@ -1,4 +1,4 @@
-# A manager may found the swarm under a lock, and keeps its join tokens.
+# A manager founds the swarm under a lock, and publishes the join tokens.
 agent "{{node}}" { policy = "read" }
 session "{{node}}" { policy = "write" }
 key_prefix "swarm/" { policy = "write" }

@@ -1,5 +1,4 @@
-# A worker finds the managers and the token by which workers join, records its own id, and sees whether the managers
-# know it.
+# A worker reads the managers and the join token of workers, records its own id, and reads the leader's view of it.
 agent "{{node}}" { policy = "read" }
 key "swarm/join/worker" { policy = "read" }
 key "swarm/nodes/{{node}}" { policy = "write" }
