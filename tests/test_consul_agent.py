@@ -51,12 +51,12 @@ def test_the_first_question_is_answered_immediately_and_the_others_when_somethin
     assert ask_all(at(5), at(5), at(7, status=404), at(9)) == [NOW, after(5), after(5), after(7)]
 
 
-def test_it_begins_anew_when_the_index_goes_back() -> None:
+def test_it_restarts_when_the_index_goes_back() -> None:
     assert ask_all(at(50), at(3), at(3), at(4)) == [NOW, after(50), NOW, after(3)]
 
 
 @pytest.mark.parametrize("error", [Silent("no answer"), at(5, status=500), at(5, status=403)])
-def test_it_begins_anew_after_an_error(error: Answer | Refused) -> None:
+def test_it_restarts_after_an_error(error: Answer | Refused) -> None:
     assert ask_all(at(5), error, at(5), at(5)) == [NOW, after(5), NOW, after(5)]
 
 
@@ -72,11 +72,11 @@ def test_an_answer_that_consul_may_hold_back_is_waited_for_longer() -> None:
     assert second > 60 + 60 / 16
 
 
-def test_begin_anew_has_the_next_question_answered_immediately() -> None:
+def test_restart_has_the_next_question_answered_immediately() -> None:
     agent: Any = Agent([at(5), at(5)])
     watch = Watch(agent, "kv/x", wait=60, first="")
     watch.next()
-    watch.begin_anew()
+    watch.restart()
     watch.next()
     assert [path for path, _ in agent.questions] == ["kv/x?", "kv/x?"]
 

@@ -176,7 +176,7 @@ class Agent:
 class Watch:
     """Successive states of what consul has at a path: the present one, then each time it changes.
 
-    It begins anew, with the present state, after an error, and when consul's index goes back, as after a restored
+    It restarts, with the present state, after an error, and when consul's index goes back, as after a restored
     snapshot: consul would answer nothing until the former index is reached again.
     """
 
@@ -187,7 +187,7 @@ class Watch:
         self._first = first
         self._index = 0
 
-    def begin_anew(self) -> None:
+    def restart(self) -> None:
         """Let the next question be answered immediately."""
         self._index = 0
 
@@ -199,7 +199,7 @@ class Watch:
         """
         index, self._index = self._index, 0
         query = f"index={index}&wait={round(self._wait * 1000)}ms" if index else self._first
-        # Consul adds up to a sixteenth of the time, so that not all who wait ask again in the same moment.
+        # Consul adds up to a sixteenth of the time, so that not all clients ask again at the same moment.
         timeout = self._wait * 17 / 16 + 5 if index else None
         answer = self._agent.ask("GET", self._path + query, timeout=timeout)
         if answer.status not in (200, 404):

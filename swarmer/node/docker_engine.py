@@ -5,12 +5,12 @@ Source: the Engine API reference, 1.45.
 
 import http.client
 import json
-import socket
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from swarmer.node.slowness import scaled
+from swarmer.node.unix_http import UnixHTTPConnection
 
 SOCKET: Final = "unix:///run/docker.sock"
 
@@ -101,21 +101,8 @@ class Engine:
         """A connection, not yet open; the caller closes it."""
         parts = urlsplit(self.url)
         if parts.scheme == "unix":
-            return _UnixConnection(parts.path, scaled(timeout))
+            return UnixHTTPConnection(parts.path, timeout=scaled(timeout))
         return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=scaled(timeout))
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("docker", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 def ask(connection: http.client.HTTPConnection, method: str, path: str, body: object) -> http.client.HTTPResponse:
