@@ -1,4 +1,4 @@
-"""Containers are announced in consul, each under the name, address, tags and checks that it asks for."""
+"""Containers are announced in consul with the name, address, tags and metadata that they request."""
 
 from fixtures.containers import DockerRun
 from fixtures.registrator import Announced, StartRegistrator, until_answer
@@ -11,7 +11,7 @@ WEB = "-p 8080:80"
 # -- ports and addresses -----------------------------------------------------------------------------------
 
 
-def test_a_container_is_found_by_its_name_from_start_to_end(
+def test_a_container_resolves_from_its_start_to_its_end(
     cluster: Cluster, node: Node, announced: Announced, run_container: DockerRun
 ) -> None:
     run_container(node, f"--name shop {WEB} -e SERVICE_NAME=shop")
@@ -33,7 +33,7 @@ def test_only_published_ports_are_announced(node: Node, announced: Announced, ru
     assert set(announced.on(node)) == {f"{node.name}:one:80"}
 
 
-def test_with_internal_ports_are_announced_where_the_container_is(
+def test_with_internal_ports_are_announced_at_the_address_of_the_container(
     node: Node, announced: Announced, run_container: DockerRun, start_registrator: StartRegistrator
 ) -> None:
     run_container(node, f"--name one --expose 443 {WEB}")
@@ -56,7 +56,7 @@ def test_a_port_published_on_one_address_is_announced_there(
         node.succeed("docker rm -f one; ip address del 10.99.99.1/32 dev lo")
 
 
-def test_of_several_bindings_of_a_port_dockers_first_counts(
+def test_the_first_of_several_bindings_of_a_port_is_announced(
     node: Node, announced: Announced, run_container: DockerRun
 ) -> None:
     run_container(node, "--name both -p 8081:80 -p 8082:80 -p 8083:80")
@@ -66,9 +66,7 @@ def test_of_several_bindings_of_a_port_dockers_first_counts(
     assert set(announced.on(node)) == {f"{node.name}:both:80"}
 
 
-def test_a_port_of_the_loopback_is_not_announced_to_others(
-    node: Node, announced: Announced, run_container: DockerRun
-) -> None:
+def test_a_port_of_the_loopback_is_not_announced(node: Node, announced: Announced, run_container: DockerRun) -> None:
     run_container(node, "--name local -p 127.0.0.1:8081:80")
     run_container(node, f"--name web {WEB}")
     announced.wait(node, f"{node.name}:web:80")
@@ -83,7 +81,7 @@ def test_a_container_on_the_hosts_network_has_the_hosts_address(
     assert (service["Address"], service["Port"]) == (str(node.ip), 8082)
 
 
-def test_the_address_is_that_of_the_option_and_of_a_label(
+def test_the_option_and_a_label_set_the_address(
     node: Node, announced: Announced, run_container: DockerRun, start_registrator: StartRegistrator
 ) -> None:
     run_container(node, f"--name labelled {WEB} --label where=10.1.2.3/24")
@@ -93,7 +91,7 @@ def test_the_address_is_that_of_the_option_and_of_a_label(
     assert announced.wait(node, f"{by}:plain:80", by=by)["Address"] == "203.0.113.9"
 
 
-def test_a_container_in_anothers_network_has_the_others_address(
+def test_a_container_in_the_network_of_another_has_the_address_of_the_other(
     node: Node, announced: Announced, run_container: DockerRun
 ) -> None:
     run_container(node, "--name pod")
@@ -138,7 +136,7 @@ def test_several_ports_have_names_with_their_port(node: Node, announced: Announc
     }
 
 
-def test_with_explicit_only_what_has_a_name_is_announced(
+def test_with_explicit_only_containers_with_a_name_are_announced(
     node: Node, announced: Announced, run_container: DockerRun, start_registrator: StartRegistrator
 ) -> None:
     run_container(node, f"--name nameless {WEB}")
@@ -148,14 +146,14 @@ def test_with_explicit_only_what_has_a_name_is_announced(
     assert set(announced.on(node, by=by)) == {f"{by}:named:80"}
 
 
-def test_what_is_to_be_ignored_is(node: Node, announced: Announced, run_container: DockerRun) -> None:
+def test_an_ignored_container_is_not_announced(node: Node, announced: Announced, run_container: DockerRun) -> None:
     run_container(node, f"--name hidden {WEB} --label SERVICE_IGNORE=1")
     run_container(node, "--name shown -p 8081:80")
     announced.wait(node, f"{node.name}:shown:80")
     assert set(announced.on(node)) == {f"{node.name}:shown:80"}
 
 
-def test_labels_win_over_the_environment_and_the_port_over_the_container(
+def test_labels_take_precedence_over_the_environment_and_ports_over_containers(
     node: Node, announced: Announced, run_container: DockerRun
 ) -> None:
     run_container(
@@ -169,7 +167,7 @@ def test_labels_win_over_the_environment_and_the_port_over_the_container(
     assert service["Tags"] == ["blue", "a,b"]
 
 
-def test_tags_of_the_option_are_given_to_all(
+def test_the_tags_of_the_option_are_on_all_services(
     node: Node, announced: Announced, run_container: DockerRun, start_registrator: StartRegistrator
 ) -> None:
     run_container(node, f"--name web {WEB} -e SERVICE_TAGS=blue")
@@ -191,7 +189,7 @@ def test_labels_of_compose_and_others_are_neither_tags_nor_metadata(
     assert set(service["Meta"]) == {"registrator", "registrator-container"}
 
 
-def test_an_image_without_a_name_lends_the_container_its_own(
+def test_with_an_image_without_a_name_the_service_is_named_after_the_container(
     node: Node, announced: Announced, run_container: DockerRun, busybox_image: str
 ) -> None:
     identity = node.succeed(f"docker inspect --format '{{{{.Id}}}}' {busybox_image}").strip()
@@ -201,7 +199,7 @@ def test_an_image_without_a_name_lends_the_container_its_own(
     assert announced.wait(node, f"{node.name}:shortened:80")["Service"] == "shortened"
 
 
-def test_an_image_by_its_digest_has_its_name_alone(
+def test_a_digest_is_not_part_of_the_name(
     node: Node, announced: Announced, run_container: DockerRun, busybox_image: str
 ) -> None:
     config = "{version: 0.1, storage: {filesystem: {rootdirectory: /tmp/probe}}, http: {addr: '127.0.0.1:5999'}}"
@@ -230,7 +228,7 @@ def test_a_renamed_container_is_announced_under_its_new_name_alone(
     assert set(announced.on(node)) == {f"{node.name}:after:80"}
 
 
-def test_names_of_the_clusters_own_services_are_not_to_be_had(
+def test_containers_can_not_use_the_names_of_the_clusters_own_services(
     cluster: Cluster, node: Node, announced: Announced, run_container: DockerRun
 ) -> None:
     run_container(node, f"--name impostor {WEB} -e SERVICE_NAME=consul")

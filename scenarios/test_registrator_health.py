@@ -1,4 +1,4 @@
-"""A service is found while its checks pass: those that it asks for, and the HEALTHCHECK of its container."""
+"""A service resolves while its checks pass: those it requests, and the HEALTHCHECK of its container."""
 
 import pytest
 
@@ -39,7 +39,7 @@ def test_a_port_that_answers_passes_its_http_check(
         ("-e SERVICE_CHECK_HTTP=/ -e SERVICE_CHECK_TCP=true", "http"),
     ],
 )
-def test_the_check_is_of_the_kind_that_is_asked_for(
+def test_the_check_is_of_the_requested_kind(
     node: Node, announced: Announced, run_container: DockerRun, options: str, kind: str
 ) -> None:
     run_container(node, f"--name web {WEB} {options} -e SERVICE_CHECK_INITIAL_STATUS=passing", "httpd -f")
@@ -75,7 +75,9 @@ def test_a_command_that_hangs_is_ended_and_counts_as_failed(
     node.wait_until_succeeds("! pgrep -f '^sleep 4321'", timeout=SOON)
 
 
-def test_a_script_is_run_on_the_node_without_rights(node: Node, announced: Announced, run_container: DockerRun) -> None:
+def test_a_script_is_run_on_the_node_without_privileges(
+    node: Node, announced: Announced, run_container: DockerRun
+) -> None:
     script = 'test "$(id -u)" = 65534 && nc -z $SERVICE_IP $SERVICE_PORT || exit 2'
     run_container(
         node, f"--name web {WEB} -e SERVICE_CHECK_SCRIPT='{script}' -e SERVICE_CHECK_INTERVAL=200ms", "httpd -f"
@@ -83,7 +85,7 @@ def test_a_script_is_run_on_the_node_without_rights(node: Node, announced: Annou
     announced.wait_status(node, f"service:{node.name}:web:80", "passing")
 
 
-def test_a_script_that_the_image_brings_is_not_run(
+def test_a_script_of_the_image_is_not_run(
     node: Node, announced: Announced, run_container: DockerRun, busybox_image: str
 ) -> None:
     script = "ENV SERVICE_CHECK_SCRIPT=touch\\ /tmp/it-ran SERVICE_CHECK_INTERVAL=200ms SERVICE_REGION=eu"
@@ -99,7 +101,7 @@ def test_a_script_that_the_image_brings_is_not_run(
         node.succeed("docker rm --force web made && docker rmi with-script")
 
 
-def test_the_containers_own_healthcheck_is_followed(
+def test_the_healthcheck_of_the_container_is_a_check(
     cluster: Cluster, node: Node, announced: Announced, run_container: DockerRun
 ) -> None:
     run_container(
@@ -119,7 +121,7 @@ def test_the_containers_own_healthcheck_is_followed(
         until_answer(node, name, records)
 
 
-def test_the_beginning_of_a_check_and_of_another_follow_the_container(
+def test_a_new_container_of_the_same_name_has_its_own_checks(
     node: Node, announced: Announced, run_container: DockerRun
 ) -> None:
     run_container(node, f"--name web {WEB} -e SERVICE_CHECK_TCP=1")

@@ -1,4 +1,4 @@
-"""What is announced is true, whatever restarts, dies or is missed; and nothing is written when nothing changed."""
+"""The announced services are right, whatever restarts, dies or is missed, and nothing is written without a change."""
 
 import threading
 import time
@@ -44,7 +44,7 @@ def test_a_resync_that_changes_nothing_writes_nothing(
     announced.wait(node, f"{by}:plain:80", by=by, timeout=2)
 
 
-def test_a_killed_registrator_comes_back_to_the_truth(
+def test_a_killed_registrator_corrects_the_services_when_it_returns(
     node: Node, announced: Announced, run_container: DockerRun, faults: Faults
 ) -> None:
     run_container(node, f"--name stays {WEB}")
@@ -69,7 +69,7 @@ def test_nothing_that_starts_while_it_starts_is_missed(
         announced.wait(node, f"{node.name}:c{number}:80")
 
 
-def test_what_happens_while_it_is_deaf_is_made_up_for(
+def test_changes_while_it_is_frozen_are_announced_afterwards(
     node: Node, announced: Announced, run_container: DockerRun, faults: Faults
 ) -> None:
     run_container(node, f"--name goes {WEB}")
@@ -111,7 +111,7 @@ def test_a_killed_docker_neither_loses_nor_leaves_a_service(
     announced.wait(node, f"{node.name}:new:80")
 
 
-def test_while_docker_is_stopped_nothing_of_it_is_announced(
+def test_while_docker_is_stopped_no_container_is_announced(
     node: Node, announced: Announced, run_container: DockerRun
 ) -> None:
     run_container(node, f"--name back {WEB} --restart=always")
@@ -149,7 +149,7 @@ def test_an_agent_that_lost_its_services_gets_them_back(
 
 
 @pytest.mark.needs_servers(3)
-def test_a_node_that_lost_power_is_not_found_and_comes_back_once(
+def test_the_services_of_a_node_that_lost_power_do_not_resolve_until_they_run_again(
     cluster: Cluster, node: Node, announced: Announced, run_container: DockerRun, faults: Faults
 ) -> None:
     run_container(node, f"--name back {WEB} --restart=always -e SERVICE_NAME=twin")
@@ -178,14 +178,14 @@ def test_a_node_that_lost_power_is_not_found_and_comes_back_once(
 
 
 @pytest.mark.needs_servers(3)
-def test_of_a_node_that_was_replaced_nothing_is_found(
+def test_the_services_of_a_replaced_node_do_not_resolve(
     cluster: Cluster, node: Node, announced: Announced, run_container: DockerRun
 ) -> None:
     run_container(node, f"--name over {WEB} --restart=always -e SERVICE_NAME=over")
     announced.wait(node, f"{node.name}:over:80")
     asked = cluster.nodes[0]
     node.power_off()
-    until_equal("what is found", lambda: _found(cluster, asked, "over"), set(), timeout=20)
+    until_equal("the resolved addresses", lambda: _found(cluster, asked, "over"), set(), timeout=20)
     node.replace()
     cluster.wait_converged()
     assert _found(cluster, asked, "over") == set()
@@ -193,7 +193,7 @@ def test_of_a_node_that_was_replaced_nothing_is_found(
     assert entries == []
 
 
-def test_a_reboot_leaves_only_what_runs_again(
+def test_after_a_reboot_only_running_containers_are_announced(
     cluster: Cluster, node: Node, announced: Announced, run_container: DockerRun
 ) -> None:
     run_container(node, f"--name back {WEB} --restart=always")
@@ -205,7 +205,7 @@ def test_a_reboot_leaves_only_what_runs_again(
 
 
 def _codes_of_servers(cluster: Cluster, name: str) -> set[str]:
-    """What consul's servers that run say of a service's name, each from what it knows itself."""
+    """The answers of the running consul servers for the name of a service, each from its own state."""
     servers = [server for server in cluster.consul_servers if server.running]
     full = f"{name}.service.{cluster.spec.domain}"
     return {ask(server.ip, full, port=CONSUL_DNS_OF_SERVERS.number).code for server in servers}
@@ -217,7 +217,7 @@ def _found(cluster: Cluster, asked: Node, name: str) -> set[str]:
 
 @contextmanager
 def _never_found(cluster: Cluster, asked: Node, name: str) -> Iterator[None]:
-    """All the while, a name leads nowhere."""
+    """Check throughout the block that a name doesn't resolve."""
     end = threading.Event()
     found: list[float] = []
     start = time.monotonic()
@@ -238,7 +238,7 @@ def _never_found(cluster: Cluster, asked: Node, name: str) -> Iterator[None]:
 
 
 def _settled_writes(node: Node) -> dict[str, int]:
-    """The writes, once the agent has told the catalog all that it knows."""
+    """The number of writes, once the agent has synced everything to the catalog."""
     last: dict[str, int] = {}
 
     def probe() -> dict[str, int]:

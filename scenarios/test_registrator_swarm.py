@@ -1,4 +1,4 @@
-"""Services of the swarm are announced: by the node of the task, or by all managers where every node forwards."""
+"""Services of the swarm are announced by the node of the task, or by all managers if every node forwards the port."""
 
 import json
 import time
@@ -53,7 +53,7 @@ def test_a_port_of_the_host_is_announced_by_the_node_of_the_task(
         assert other is manager or not announced.on(other)
 
 
-def test_a_task_on_a_node_that_manages_nothing_is_announced_with_the_services_labels(
+def test_a_task_on_a_worker_is_announced_with_the_labels_of_its_service(
     cluster: Cluster, swarm_agent: Node, announced: Announced, services: Services, busybox_image: str
 ) -> None:
     services.create(
@@ -141,7 +141,7 @@ def test_a_service_without_a_running_task_is_not_announced(
 
 
 @pytest.mark.needs_managers(3)
-def test_managers_without_a_quorum_go_on_announcing(
+def test_managers_without_a_quorum_keep_announcing(
     cluster: Cluster,
     announced: Announced,
     services: Services,
@@ -168,7 +168,7 @@ def test_managers_without_a_quorum_go_on_announcing(
 
 
 @pytest.mark.needs_managers(3)
-def test_a_manager_whose_docker_hangs_does_not_undo_what_others_share(
+def test_a_manager_whose_docker_hangs_does_not_overwrite_shared_labels(
     cluster: Cluster,
     services: Services,
     swarm_leader: Node,

@@ -80,7 +80,7 @@ def test_what_consul_lost_is_announced_again_by_the_next_resync(
     until_true("it to be as it was", lambda: announced.wait(node, f"{by}:web:80", by=by)["Port"] == 8080, timeout=SOON)
 
 
-def test_cleanup_removes_what_is_ours_and_has_no_container_and_nothing_else(
+def test_cleanup_removes_only_its_own_services_without_a_container(
     node: Node, announced: Announced, start_registrator: StartRegistrator
 ) -> None:
     register = node.consul.agent.service.register
@@ -113,7 +113,7 @@ def test_another_programs_service_is_never_overwritten(
         node.consul.agent.service.deregister("taken")
 
 
-def test_a_heartbeat_goes_on_while_the_container_is_seen_and_no_longer(
+def test_a_heartbeat_continues_only_while_the_container_is_seen(
     node: Node, announced: Announced, run_container: DockerRun, start_registrator: StartRegistrator
 ) -> None:
     run_container(node, f"--name web {WEB}")
@@ -132,7 +132,7 @@ def test_a_heartbeat_goes_on_while_the_container_is_seen_and_no_longer(
     announced.wait_status(node, check, "passing")
 
 
-def test_on_success_keeps_what_failed(
+def test_on_success_keeps_the_services_of_failed_containers(
     node: Node, announced: Announced, run_container: DockerRun, start_registrator: StartRegistrator
 ) -> None:
     by = start_registrator(node, "-deregister on-success -resync 1")

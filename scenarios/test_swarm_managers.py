@@ -1,4 +1,4 @@
-"""Who manages the swarm is who the spec says: no election, no loss and no mistake takes a healthy manager out of it."""
+"""The managers of the spec stay managers: no election, loss or mistake removes a healthy one."""
 
 import time
 from collections.abc import Iterator
@@ -30,9 +30,7 @@ LONG_ENOUGH = 20.0
 @three_managers
 @pytest.mark.usefixtures("swarm_agent")
 @pytest.mark.parametrize("loss", ["kill -9 of docker", "power-off"])
-def test_whenever_the_leader_is_lost_the_same_managers_are_there_again(
-    cluster: Cluster, faults: Faults, loss: str
-) -> None:
+def test_after_each_loss_of_the_leader_the_managers_are_the_same(cluster: Cluster, faults: Faults, loss: str) -> None:
     before = _members(cluster)
     for _ in range(TIMES):
         leader = cluster.swarm_leader()
@@ -44,10 +42,10 @@ def test_whenever_the_leader_is_lost_the_same_managers_are_there_again(
 
 @three_managers
 @pytest.mark.parametrize("mistaken", ["a manager for an agent", "an agent for a manager"])
-def test_a_node_that_docker_shows_under_the_name_of_another_one_keeps_what_is_its_own_and_gets_nothing_else(
+def test_a_node_that_docker_shows_under_the_name_of_another_keeps_its_own_labels_and_role(
     cluster: Cluster, swarm_agent: Node, swarm_leader: Node, mistaken: str
 ) -> None:
-    """As docker does by itself with managers for a moment after an election; here it lasts."""
+    """Docker shows managers so for a moment after an election; here it lasts."""
     manager = next(node for node in cluster.swarm_managers if node is not swarm_leader)
     node, other = (manager, swarm_agent) if mistaken.startswith("a manager") else (swarm_agent, manager)
     before = _members(cluster)
@@ -89,7 +87,7 @@ def test_a_manager_that_is_demoted_on_purpose_stays_a_worker(cluster: Cluster, s
     cluster.wait_converged()
 
 
-def test_an_availability_that_a_person_set_stays_and_that_of_the_spec_comes_with_a_node(
+def test_an_availability_set_by_hand_is_kept_and_a_new_node_gets_that_of_the_spec(
     cluster: Cluster, swarm_leader: Node, swarm_workers: list[Node]
 ) -> None:
     node = next(node for node in reversed(swarm_workers) if node is not swarm_leader or len(cluster.nodes) == 1)
@@ -108,10 +106,10 @@ def test_an_availability_that_a_person_set_stays_and_that_of_the_spec_comes_with
     assert _availability(cluster, node) == "active"
 
 
-def test_a_node_that_is_not_of_the_cluster_is_removed_and_not_at_once(
+def test_a_node_outside_the_spec_is_removed_after_a_while(
     cluster: Cluster, swarm_leader: Node, swarm_agent: Node
 ) -> None:
-    """Who has a join token and is let in by the packet filter: here a node that joins as somebody else."""
+    """Such a node has a join token and passes the packet filter: here, one that joins under another name."""
     before = _members(cluster)
     swarm_agent.succeed("systemctl stop swarmer-swarm && docker swarm leave --force")
     try:
@@ -129,10 +127,10 @@ def test_a_node_that_is_not_of_the_cluster_is_removed_and_not_at_once(
     assert {name for name, _ in after.values()} == {name for name, _ in before.values()}
 
 
-def test_an_entry_that_never_reported_a_host_name_is_called_so_and_is_removed_after_some_minutes(
+def test_an_entry_without_a_host_name_is_reported_and_removed_after_some_minutes(
     cluster: Cluster, swarm_leader: Node, swarm_agent: Node
 ) -> None:
-    """A join that docker tried twice leaves one behind; here it is one of a node that has no name."""
+    """Docker can leave one after a repeated join; here, it is that of a node without a name."""
     swarm_agent.succeed("systemctl stop swarmer-swarm && docker swarm leave --force")
     try:
         with _called(swarm_agent, ""):
@@ -149,7 +147,7 @@ def test_an_entry_that_never_reported_a_host_name_is_called_so_and_is_removed_af
 @three_managers
 @pytest.mark.parametrize("record", ["an old one", "none"])
 def test_managers_do_not_leave_their_swarm_for_one_that_is_recorded_by_mistake(cluster: Cluster, record: str) -> None:
-    """As after a snapshot of consul was restored. The swarm's state would be lost with them."""
+    """As after a restored snapshot of consul. The state of the swarm would be lost."""
     before = _members(cluster)
     swarm = cluster.swarm_leader().docker.swarm.id
     if record == "none":
@@ -196,7 +194,7 @@ def _join_by_hand(node: Node, manager: Node, options: str = "") -> str:
 
 
 def _until_shown(manager: Node, identity: str, name: str) -> None:
-    """Wait until docker shows an entry under another name."""
+    """Wait until docker shows an entry under this name."""
 
     def probe() -> None:
         shown = {member.id: member.name for member in docker_api.members(manager.docker)}
@@ -208,7 +206,7 @@ def _until_shown(manager: Node, identity: str, name: str) -> None:
 
 @contextmanager
 def _called(node: Node, name: str) -> Iterator[None]:
-    """The engine of a node says that it has another host name."""
+    """Let the engine of a node report another host name."""
     rename = "import socket, sys; socket.sethostname(sys.argv[1])"
     node.succeed(f"python3 -c '{rename}' '{name}' && systemctl restart docker")
     try:

@@ -1,4 +1,4 @@
-"""The swarm runs what it was told to, where it was told to, and goes on doing so whatever happens to its nodes."""
+"""The swarm runs its services where their constraints allow, whatever happens to its nodes."""
 
 import time
 from collections.abc import Callable
@@ -165,7 +165,7 @@ def test_when_the_leader_is_lost_another_is_elected_and_answers(
 
 
 @three_managers
-def test_without_a_quorum_tasks_run_on_and_with_one_manager_back_the_swarm_is_whole_again(
+def test_without_a_quorum_tasks_keep_running_and_with_one_manager_back_the_swarm_recovers(
     cluster: Cluster,
     services: Services,
     swarm_workers: list[Node],

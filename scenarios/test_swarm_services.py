@@ -1,4 +1,4 @@
-"""Services of the swarm are updated without a failed request, reach each other, and share secrets with nobody else."""
+"""Services are updated without a failed request, reach each other, and keep their secrets."""
 
 import secrets
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def test_secrets_and_configs_are_on_the_nodes_of_their_tasks_only(
     assert chosen.succeed(f"docker exec {container} cat /confided") == value
     assert _holders(cluster, value) == [chosen.name]
     services.docker("service", "rm", "confidant")
-    until_true("nobody to have it", lambda: _holders(cluster, value) == [], timeout=20)
+    until_true("no node to have it", lambda: _holders(cluster, value) == [], timeout=20)
 
 
 @two_workers
@@ -147,7 +147,7 @@ def _page(text: str) -> str:
 
 
 def _web(services: Services, name: str, image: str, text: str, *options: str) -> None:
-    """A service that serves one page; a task counts once it answers, and its successor is there before it goes."""
+    """A service that serves one page; a task is healthy once it answers, and is stopped after its successor is."""
     services.create(
         name,
         *("--endpoint-mode=dnsrr", "--update-order=start-first", "--update-monitor=3s", "--update-parallelism=1"),
@@ -168,7 +168,7 @@ def _until_update(services: Services, name: str, state: str) -> None:
 
 
 def _until_answered(client: Node, text: str, *, last: bool = False) -> None:
-    """Until the probe got this answer, or gets no other any more."""
+    """Wait until the probe has got this answer, or gets no other any more."""
     count = 20 if last else 1
 
     def probe() -> None:
@@ -180,6 +180,6 @@ def _until_answered(client: Node, text: str, *, last: bool = False) -> None:
 
 
 def _holders(cluster: Cluster, value: str) -> list[str]:
-    """The nodes that hold a text anywhere docker keeps things, on disk or in memory."""
+    """The nodes on which docker has a text, on disk or in memory."""
     search = f"grep --recursive --binary-files=text --files-with-matches --devices=skip {value} /var/lib/docker /run"
     return [node.name for node in cluster.nodes if node.execute(f"{search} 2>/dev/null").stdout]
