@@ -22,6 +22,8 @@ from swarmer.stacks.vagrant.seed_disk import write_seed_disk
 
 pytestmark = needs_root("qemu-img", "qemu-system-x86_64")
 
+pytestmark = needs_root("qemu-img", "qemu-system-x86_64")
+
 #: Seconds; emulation is slow, and more so while other tests run.
 BOOT = 180
 
