@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from swarmer.spec import NAME_PATTERN, PRIVATE_BLOCKS, STACKS, ConsulRole, Registry, Server, Spec, SwarmRole
+from swarmer.spec.stacks import VagrantSettings
 
 MOST_SERVERS = 12
 
@@ -15,6 +16,7 @@ host_names = st.one_of(
 )
 label_names = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,20}[A-Za-z0-9])?", fullmatch=True)
 label_values = st.text(st.characters(exclude_categories=("C", "Z")), max_size=30)
+vagrant_settings = st.builds(VagrantSettings, box=st.none() | st.just("yanndegat/swarmer"))
 labels = st.dictionaries(label_names, label_values, max_size=4)
 
 
@@ -59,10 +61,12 @@ def swarm_roles(draw: st.DrawFn, size: int) -> list[SwarmRole]:
 def specs(draw: st.DrawFn, max_servers: int = MOST_SERVERS) -> Spec:
     """Any valid spec of 1 to `max_servers` servers, with varied roles, labels and networks."""
     network = draw(networks())
-    room = network.num_addresses - 3
+    stack = draw(st.sampled_from(sorted(STACKS)))
+    allowed = STACKS[stack].places(network)
+    room = len(allowed)
     size = draw(st.integers(1, min(max_servers, room)))
     names = draw(st.lists(host_names, min_size=size, max_size=size, unique=True))
-    places = draw(st.lists(st.integers(2, room + 1), min_size=size, max_size=size, unique=True))
+    places = draw(st.lists(st.sampled_from(allowed), min_size=size, max_size=size, unique=True))
     consul, swarm = draw(consul_roles(size)), draw(swarm_roles(size))
     servers = tuple(
         Server(
@@ -73,16 +77,17 @@ def specs(draw: st.DrawFn, max_servers: int = MOST_SERVERS) -> Spec:
             consul=consul[index],
             swarm=swarm[index],
             labels=draw(labels),
-            box=draw(st.none() | st.just("yanndegat/swarmer")),
+            vagrant=draw(vagrant_settings),
         )
         for index in range(size)
     )
     return Spec(
         admin_network=network,
-        stack=draw(st.sampled_from(STACKS)),
+        stack=stack,
         dc=draw(host_names),
         servers=servers,
         internet=draw(st.booleans()),
+        vagrant=draw(vagrant_settings),
         registry=draw(registries),
     )
 
@@ -100,6 +105,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             del server["consul"]
         if default_swarm or (server["swarm"] == "agent" and draw(st.booleans())):
             del server["swarm"]
+        if "box" in server["vagrant"] and draw(st.booleans()):
+            server["box"] = server.pop("vagrant")["box"]
         if not server["labels"]:
             del server["labels"]
     if not document["internet"] and draw(st.booleans()):

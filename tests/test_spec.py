@@ -105,10 +105,23 @@ def test_quotes_older_names_and_the_order_of_keys_make_no_difference(load_text: 
     assert load_text(plain) == load_text(f"{nodes}{head}") == load_text(ORIGINAL)
 
 
+@pytest.mark.parametrize(("stack", "first"), [("nspawn", 2), ("vagrant", 2), ("aws", 4)])
+def test_nodes_have_no_address_that_the_stack_reserves(load_text: Load, stack: str, first: int) -> None:
+    def text(last: int) -> str:
+        return document(entry(1, ip=f"192.168.101.{last}")).replace("stack: nspawn", f"stack: {stack}")
+
+    assert load_text(text(first)).servers[0].ip.packed[-1] == first
+    with pytest.raises(SpecError, match=f"192.168.101.{first} is free"):
+        load_text(text(first - 1))
+
+
 def test_a_box_is_the_default_of_servers_without_one(load_text: Load) -> None:
-    spec = load_text(document(entry(1, box="own/box"), entry(2), entry(3), box="some/box"))
-    assert [server.box for server in spec.servers] == ["own/box", "some/box", "some/box"]
-    assert load_text(document(entry(1))).servers[0].box is None
+    older = load_text(document(entry(1, box="own/box"), entry(2), entry(3), box="some/box"))
+    spec = load_text(document(entry(1, vagrant={"box": "own/box"}), entry(2), entry(3), vagrant={"box": "some/box"}))
+    assert spec == older
+    assert [server.vagrant.box for server in spec.servers] == ["own/box", None, None]
+    assert spec.vagrant.box == "some/box"
+    assert load_text(document(entry(1))).servers[0].vagrant.box is None
 
 
 @pytest.mark.parametrize(("size", "voters"), [(1, 1), (2, 1), (3, 3), (4, 3), (6, 3), (7, 5), (8, 5), (20, 5)])
@@ -168,6 +181,14 @@ def test_where_some_servers_give_a_role_the_others_are_agents(
         ("dc: dev", "dc: dev\nzzz: x", "4: zzz is unknown", "choose from admin_network, stack"),
         ("dc: dev", "dc: dev\n1: x", "4: a key must be text, got the number 1", "quotes"),
         ("dc: dev", "dc: dev\n? [a]\n: x", "4: a key must be text, got a list or a mapping", "quotes"),
+        (
+            "dc: dev",
+            "dc: dev\nvagrant: {box: 3}",
+            "4: vagrant box must be the name of a vagrant box, got the number 3",
+            "",
+        ),
+        ("dc: dev", "dc: dev\nvagrant: 3", "4: vagrant must be a mapping, got the number 3", "{box: "),
+        ("dc: dev", "dc: dev\nvagrant: {bix: a}", "4: vagrant bix is unknown", "`box`"),
         ("dc: dev", "dc: dev\nbox: 3", "4: box must be the name of a vagrant box, got the number 3", "yanndegat/"),
         ("dc: dev", 'dc: dev\ninternet: "true"', "4: internet must be true or false, got 'true'", "without quotes"),
         ("dc: dev", "dc: dev\ninternet: yes", "4: internet must be true or false, got 'yes'", "without quotes"),

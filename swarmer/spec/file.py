@@ -1,6 +1,5 @@
 """Reading `servers.yml`, reporting each mistake with line and hint, and the file's JSON schema."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from operator import itemgetter
@@ -10,9 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from swarmer.errors import SpecError
-from swarmer.spec.document import Document, describe, parse
-from swarmer.spec.flaws import Flaw
-from swarmer.spec.messages import EXPECTED, to_flaws
+from swarmer.spec.document import Document, parse
+from swarmer.spec.messages import to_flaws
 from swarmer.spec.model import Spec
 from swarmer.spec.values import NAME_LENGTH, ConsulRole, SwarmRole
 
@@ -59,15 +57,16 @@ def resized(spec: Spec, size: int) -> Spec:
         SpecError: the network is too small, or a name becomes too long.
     """
     network, first = spec.admin_network, spec.servers[0]
-    room = network.num_addresses - 3
+    places = spec.rules.places(network)
+    room = len(places)
     if not 1 <= size <= room:
         message = f"admin_network {network} has room for 1 to {room} nodes, not {size}"
         raise SpecError(message, hint="choose another size, or a larger admin_network")
     names = [name for name, _ in zip(_counted_up(first.name), range(size), strict=False)]
     if len(names[-1]) > NAME_LENGTH:
         raise SpecError(f"the name of node {size} is too long: {names[-1]}", hint=f"shorten {first.name}")
-    start = int(first.ip) - int(network[2])
-    ips = [network[2 + (start + step) % room] for step in range(size)]
+    start = places.index(int(first.ip) - int(network[0]))
+    ips = [network[places[(start + step) % room]] for step in range(size)]
     common = first.model_dump(exclude={"consul", "swarm"})
     entries = [common | {"name": name, "ip": ip} for name, ip in zip(names, ips, strict=True)]
     return Spec.model_validate(spec.model_dump() | {"servers": _with_default_roles(entries)})
@@ -99,14 +98,8 @@ def _with_default_roles(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, 
 
 def _with_defaults(document: Document) -> dict[str, Any]:
     content = dict(document.content)
-    box = content.pop("box", None)
-    if box is not None and not (isinstance(box, str) and re.fullmatch(r"\S+", box)):
-        expected, hint = EXPECTED["box"]
-        document.flaws.append(Flaw(("box",), f"box must be {expected}, got {describe(box)}", hint))
-        box = None
     if isinstance(servers := content.get("servers"), list):
-        entries = [{"box": box} | entry for entry in servers if isinstance(entry, dict)]
-        filled = iter(_with_default_roles(entries))
+        filled = iter(_with_default_roles([entry for entry in servers if isinstance(entry, dict)]))
         content["servers"] = [next(filled) if isinstance(entry, dict) else entry for entry in servers]
     return content
 
@@ -118,7 +111,9 @@ def json_schema() -> dict[str, Any]:
     server["required"] = [key for key in server["required"] if key not in ("consul", "swarm")]
     keys["servers"]["minItems"] = 1
     keys["nodes"] = keys["servers"] | {"description": "An older name for `servers`."}
-    keys["box"] = server["properties"]["box"] | {"description": "The vagrant box of nodes that name none."}
+    keys["vagrant"] = keys["vagrant"] | {"description": "Settings of the stack vagrant, for nodes without their own."}
+    box = schema["$defs"]["VagrantSettings"]["properties"]["box"]
+    keys["box"] = server["properties"]["box"] = box | {"description": "An older spelling of `vagrant: {box: …}`."}
     schema["required"].remove("servers")
     one_of = [{"required": ["servers"]}, {"required": ["nodes"]}]
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}

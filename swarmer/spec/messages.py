@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from swarmer.errors import nearest
 from swarmer.spec.document import Place, describe
 from swarmer.spec.flaws import BrokenRulesError, Flaw
-from swarmer.spec.model import STACKS, Spec
+from swarmer.spec.model import Spec
+from swarmer.spec.stacks import STACKS, VagrantSettings, Value
 from swarmer.spec.values import (
     MIN_CPUS,
     MIN_MEMORY,
@@ -32,6 +33,7 @@ EXPECTED: Final = {
     "cpus": (f"an integer of at least {MIN_CPUS}", "use digits only, such as 2"),
     "ip": ("an IPv4 address", "use four numbers with dots, such as 192.168.101.101"),
     "internet": ("true or false", "write true or false, without quotes"),
+    "vagrant": ("a mapping", "use a mapping such as {box: yanndegat/swarmer}"),
     "box": ("the name of a vagrant box", "use a name such as yanndegat/swarmer"),
     "labels": (
         "a valid label",
@@ -58,9 +60,9 @@ def to_flaws(error: ValidationError, content: Mapping[str, Any]) -> Iterator[Fla
         if isinstance(cause, BrokenRulesError):
             yield from cause.flaws
             continue
-        at: Place = tuple(part for part in detail["loc"] if part != "[key]")
+        at = _written(tuple(part for part in detail["loc"] if part != "[key]"), content)
         *owner, key = at
-        model = Registry if owner == ["registry"] else Server if owner else Spec
+        model = _model(owner)
         subject, fields = _subject(at, content), model.model_fields
         if detail["type"] == "missing":
             example = json.dumps((fields[str(key)].examples or [""])[0])
@@ -73,9 +75,28 @@ def to_flaws(error: ValidationError, content: Mapping[str, Any]) -> Iterator[Fla
             yield Flaw(at, f"{subject} must be {expected}, got {describe(value)}", hint)
 
 
+def _written(at: Place, content: Mapping[str, Any]) -> Place:
+    """Where a value is in the file, which may have the older spelling of `vagrant: {box: …}`."""
+    older = (*at[:-2], "box")
+    return older if at[-2:] == ("vagrant", "box") and "vagrant" not in _value(at[:-2], content) else at
+
+
+def _model(owner: Sequence[str | int]) -> type[Value]:
+    """The model of the mapping at a place."""
+    match owner:
+        case []:
+            return Spec
+        case [*_, "vagrant"]:
+            return VagrantSettings
+        case ["registry"]:
+            return Registry
+        case _:
+            return Server
+
+
 def _known(fields: Iterable[str], owner: Sequence[str | int]) -> list[str]:
-    """The valid keys next to an unknown one: `box` is valid in a server, and for all of them at the top."""
-    return list(fields) if owner == ["registry"] else list(dict.fromkeys([*fields, "box"]))
+    """The valid keys next to an unknown one, with the older spelling `box` where there are settings of Vagrant."""
+    return [*fields, "box"] if _model(owner) in (Spec, Server) else list(fields)
 
 
 def _value(at: Place, content: Any) -> Any:
@@ -112,7 +133,7 @@ def _expected(at: Place, value: Any) -> tuple[str, str]:
 def _key(at: Place) -> str:
     """The key, of the cluster, a server or the registry, whose value `at` is in."""
     match at:
-        case ("registry", key) | (_, _, key, *_) | (key, *_):
+        case ("registry" | "vagrant", key) | (_, _, "vagrant", key) | (_, _, key, *_) | (key, *_):
             return str(key)
         case _:
             return ""

@@ -7,7 +7,7 @@ in `rules`; reading the file and reporting its mistakes is in `file`.
 import hashlib
 import json
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, WithJsonSchema, model_validator
 
@@ -15,11 +15,16 @@ from swarmer.errors import SpecError, nearest
 from swarmer.ports import REGISTRY
 from swarmer.spec.flaws import BrokenRulesError, Flaw
 from swarmer.spec.rules import address_flaws, registry_flaws, role_flaws
-from swarmer.spec.values import NAME_LENGTH, HostName, Registry, Server, Value
+from swarmer.spec.stacks import STACKS, VAGRANT_FIELD, StackRules, VagrantSettings, WithStackKeys
+from swarmer.spec.values import NAME_LENGTH, HostName, Registry, Server
 
-Stack = Literal["nspawn", "vagrant", "aws"]
-STACKS: Final[tuple[Stack, ...]] = get_args(Stack)
 PRIVATE_BLOCKS: Final = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
+
+
+def _known_stack(name: object) -> str:
+    if name not in STACKS:
+        raise ValueError(f"must be one of {', '.join(STACKS)}")
+    return str(name)
 
 
 def _usable(network: IPv4Network) -> IPv4Network:
@@ -33,7 +38,7 @@ def _usable(network: IPv4Network) -> IPv4Network:
     return network
 
 
-class Spec(Value):
+class Spec(WithStackKeys):
     """One cluster, named `STACK:DC`."""
 
     admin_network: Annotated[
@@ -45,7 +50,9 @@ class Spec(Value):
         description="The private IPv4 network of the nodes, /29 or larger. Its first address belongs to the host.",
         examples=["192.168.101.0/24"],
     )
-    stack: Stack = Field(description="Where the nodes run.", examples=["nspawn"])
+    stack: Annotated[str, BeforeValidator(_known_stack), WithJsonSchema({"type": "string", "enum": list(STACKS)})] = (
+        Field(description="Where the nodes run.", examples=["nspawn"])
+    )
     dc: HostName = Field(description="The consul datacenter, part of every DNS name.", examples=["dev"])
     servers: tuple[Server, ...] = Field(
         description="The nodes.",
@@ -59,16 +66,22 @@ class Spec(Value):
         description="The storage of the private registry; the nodes' disks if omitted.",
         examples=[{"storage": "s3", "bucket": "images-of-dev", "region": "eu-west-1"}],
     )
+    vagrant: VagrantSettings = VAGRANT_FIELD
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
         if flaws := [
-            *address_flaws(self.admin_network, self.servers),
+            *address_flaws(self.rules, self.admin_network, self.servers),
             *role_flaws(self.servers),
             *registry_flaws(self.registry),
         ]:
             raise BrokenRulesError(*flaws)
         return self
+
+    @property
+    def rules(self) -> StackRules:
+        """What the stack rules of the file."""
+        return STACKS[self.stack]
 
     @property
     def name(self) -> str:
@@ -134,7 +147,7 @@ class Spec(Value):
             SpecError: there is no such stack.
         """
         if stack not in STACKS:
-            raise SpecError(f"unknown stack {stack!r}", hint=nearest(stack, STACKS))
+            raise SpecError(f"unknown stack {stack!r}", hint=nearest(stack, list(STACKS)))
         return self._changed(stack=stack)
 
     def _changed(self, **changes: Any) -> Self:

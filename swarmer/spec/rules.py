@@ -2,21 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network
-from itertools import islice
 
 from swarmer.spec.flaws import Flaw
+from swarmer.spec.stacks import StackRules
 from swarmer.spec.values import Registry, Server
 
 
-def address_flaws(network: IPv4Network, servers: Sequence[Server]) -> Iterator[Flaw]:
+def address_flaws(rules: StackRules, network: IPv4Network, servers: Sequence[Server]) -> Iterator[Flaw]:
     """Names and addresses that are used twice, or that no node can have."""
-    reserved = {
-        network.network_address: "the network's own address",
-        network.broadcast_address: "the network's broadcast address",
-        network[1]: "the host's own address",
-    }
+    reserved = rules.reserved_addresses(network)
     taken = {server.ip for server in servers}
-    free = next((ip for ip in islice(network.hosts(), 1, None) if ip not in taken), None)
+    free = next((network[place] for place in rules.places(network) if network[place] not in taken), None)
     elsewhere = f"{free} is free" if free else f"{network} is full; choose a larger admin_network"
     names: set[str] = set()
     owners: dict[IPv4Address, str] = {}

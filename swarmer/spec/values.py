@@ -6,7 +6,9 @@ from enum import StrEnum
 from ipaddress import IPv4Address
 from typing import Annotated, Final, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
+
+from swarmer.spec.stacks import VAGRANT_FIELD, VagrantSettings, Value, WithStackKeys
 
 # RFC 1123, with at least one letter: `ssh 1` would connect to 0.0.0.1.
 NAME_PATTERN: Final = r"^([a-z]|[0-9][0-9-]*[a-z])([a-z0-9-]*[a-z0-9])?$"
@@ -73,11 +75,7 @@ Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-
 OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=255)]
 
 
-class Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Server(Value):
+class Server(WithStackKeys):
     """One node of a cluster: `memory` in MiB, `ip` in the cluster's admin network."""
 
     name: HostName = Field(description="The node's host name, unique in the cluster.", examples=["swarm-01"])
@@ -107,9 +105,7 @@ class Server(Value):
         examples=[{"disk": "ssd"}],
         json_schema_extra={"additionalProperties": False},
     )
-    box: Annotated[str, Field(pattern=r"^\S+$")] | None = Field(
-        default=None, description="The node's vagrant box.", examples=["yanndegat/swarmer"]
-    )
+    vagrant: VagrantSettings = VAGRANT_FIELD
 
     @property
     def votes(self) -> bool:

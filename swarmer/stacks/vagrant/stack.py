@@ -229,7 +229,7 @@ class VagrantStack(BridgedStack):
                 mac=self._mac(server),
                 memory=server.memory,
                 cpus=server.cpus,
-                box=server.box,
+                box=server.vagrant.box or spec.vagrant.box,
                 seed=self._provider.seed(self._machine(server.name), self.home.node(server.name)),
                 console=str(self._console_of_this_boot(server.name)),
             )
