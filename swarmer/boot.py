@@ -38,7 +38,7 @@ def prepare(cluster: Cluster, progress: Progress) -> None:
     cluster.notes = cluster.stack.prepare(cluster.image)
     cluster.adopt_slowness()
     ledger.record("connections", str(home.control_sockets))
-    cluster.ssh.prepare(spec)
+    cluster.ssh.prepare(cluster.endpoints)
     for note in cluster.notes:
         progress.say(note)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
+from ipaddress import IPv4Address
 
 import consul
 
@@ -105,6 +106,11 @@ class Cluster:
     def credentials(self) -> Credentials:
         """The secrets of the cluster."""
         return Credentials.load(self.home.credentials)
+
+    @property
+    def endpoints(self) -> dict[str, IPv4Address]:
+        """Node name to the address at which this host reaches it."""
+        return {node.name: node.endpoint for node in self.nodes}
 
     # -- nodes ---------------------------------------------------------------------------------------------
 
@@ -247,5 +253,5 @@ class Cluster:
             self.former_members |= {convergence.swarm_ids(self)[node.name]} - {""}
         node.disconnect()
         self.ssh.renew_host_key(node.name)
-        self.ssh.write_config(self.spec)
+        self.ssh.write_config(self.endpoints)
         self.stack.replace(node.server, self.seed(node.server), self.image)

@@ -124,7 +124,7 @@ def attach(spec: Spec) -> OwnedCluster | None:
             raise SwarmerError(f"the kept cluster {home.name} is broken: {ledger.broken}", hint=again)
         cluster = Cluster(ledger, image=current)
         Authority.load(home.folder, spec)
-        cluster.ssh.write_config(spec)
+        cluster.ssh.write_config(cluster.endpoints)
         try:
             cluster.wait_converged(timeout=5)
         except AssertionError as error:

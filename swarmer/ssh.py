@@ -4,16 +4,16 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
 from swarmer.errors import NodeError
 from swarmer.files import write_private
 from swarmer.secrets.ssh_key import KeyPair
-from swarmer.spec import Spec
 from swarmer.state import ClusterHome
 from swarmer.wait import patient
 
@@ -53,24 +53,31 @@ class Ssh:
         self.home = home
         self.config = home.ssh / "config"
 
-    def prepare(self, spec: Spec) -> None:
-        """Create the keys of a cluster that is about to be launched, and write its `config`."""
-        self.home.ssh.mkdir(mode=0o700, exist_ok=True)
-        for file in (self._client_key, *(self._host_key(server.name) for server in spec.servers)):
-            KeyPair.create(file)
-        self.write_config(spec)
+    def prepare(self, endpoints: Mapping[str, IPv4Address]) -> None:
+        """Create the keys of a cluster that is about to be launched, and write its `config`.
 
-    def write_config(self, spec: Spec) -> None:
-        """Write `config` and `known_hosts` for the nodes of the spec.
+        Args:
+            endpoints: node name to the address at which this host reaches it.
+        """
+        self.home.ssh.mkdir(mode=0o700, exist_ok=True)
+        for file in (self._client_key, *(self._host_key(name) for name in endpoints)):
+            KeyPair.create(file)
+        self.write_config(endpoints)
+
+    def write_config(self, endpoints: Mapping[str, IPv4Address]) -> None:
+        """Write `config` and `known_hosts` for these nodes.
+
+        Args:
+            endpoints: as for `prepare`.
 
         Raises:
             SwarmerError: a key is missing.
         """
         self.client_key()
         self.make_sockets_folder()
-        known = [f"{s.name},{s.ip} {self.host_key(s.name).public}" for s in spec.servers]
+        known = [f"{name},{address} {self.host_key(name).public}" for name, address in endpoints.items()]
         write_private(self.home.ssh / "known_hosts", "\n".join(known) + "\n")
-        hosts = [f"Host {server.name}\n  HostName {server.ip}\n" for server in spec.servers]
+        hosts = [f"Host {name}\n  HostName {address}\n" for name, address in endpoints.items()]
         write_private(
             self.config,
             "".join(hosts)

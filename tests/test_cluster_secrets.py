@@ -46,7 +46,7 @@ def kept(dc: str) -> ClusterHome:
     ledger.record("path", str(home.ssh))
     Authority.create(home.folder, spec).write_client_files(home.folder)
     Credentials.create(home.credentials, token_names(spec))
-    Ssh(home).prepare(spec)
+    Ssh(home).prepare({s.name: s.ip for s in spec.servers})
     ledger.record("connections", str(home.control_sockets))
     return home
 

@@ -1,10 +1,10 @@
 """The SSH keys of a cluster: made once, and only where they may be."""
 
 import subprocess
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from small_specs import one_node
 
 from swarmer.errors import SwarmerError
 from swarmer.files import write_private
@@ -67,6 +67,9 @@ def test_a_damaged_key_is_refused_and_left_as_it_is(file: Path, content: str) ->
     assert list(file.parent.iterdir()) == [file]
 
 
+NODES = {"core-1": IPv4Address("10.7.0.11")}
+
+
 @pytest.fixture
 def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ssh:
     monkeypatch.setenv("SWARMER_HOME", str(tmp_path / "home"))
@@ -77,21 +80,20 @@ def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ssh:
 
 
 def test_attaching_to_a_cluster_makes_no_key(ssh: Ssh) -> None:
-    spec = one_node()
     with pytest.raises(SwarmerError, match="is missing"):
-        ssh.write_config(spec)
+        ssh.write_config(NODES)
     assert not list(ssh.home.folder.iterdir())
-    ssh.prepare(spec)
+    ssh.prepare(NODES)
     keys = ssh.client_key(), ssh.host_key("core-1")
-    ssh.write_config(spec)
+    ssh.write_config(NODES)
     assert (ssh.client_key(), ssh.host_key("core-1")) == keys
 
 
 def test_a_new_node_has_another_host_key_and_the_same_client_key(ssh: Ssh) -> None:
-    ssh.prepare(one_node())
+    ssh.prepare(NODES)
     login, before = ssh.client_key(), ssh.host_key("core-1")
     ssh.renew_host_key("core-1")
-    ssh.write_config(one_node())
+    ssh.write_config(NODES)
     assert ssh.host_key("core-1") != before
     assert ssh.client_key() == login
     assert (ssh.home.ssh / "known_hosts").read_text() == f"core-1,10.7.0.11 {ssh.host_key('core-1').public}\n"

@@ -46,12 +46,12 @@ def command(cluster: Cluster, arguments: Sequence[str]) -> Program:
     if program := _program(cluster):
         files = cluster.home.client(Plane.CONSUL)
         settings = {
-            "CONSUL_HTTP_ADDR": f"https://{node.ip}:{CONSUL_HTTPS.number}",
+            "CONSUL_HTTP_ADDR": f"https://{node.endpoint}:{CONSUL_HTTPS.number}",
             "CONSUL_CACERT": str(files.trust),
             "CONSUL_CLIENT_CERT": str(files.certificate),
             "CONSUL_CLIENT_KEY": str(files.key),
-            "NO_PROXY": str(node.ip),
-            "no_proxy": str(node.ip),
+            "NO_PROXY": str(node.endpoint),
+            "no_proxy": str(node.endpoint),
         }
         return Program([str(program), *arguments], os.environ | settings | token)
     there = quoted("env", *(f"{name}={value}" for name, value in _ON_NODE.items()), "consul", *arguments)
@@ -75,7 +75,7 @@ def request(cluster: Cluster, method: str, path: str, body: bytes | None = None)
         session.trust_env = False  # nodes are never behind a proxy of this host
         return session.request(
             method,
-            f"https://{node.ip}:{CONSUL_HTTPS.number}/{path.lstrip('/')}",
+            f"https://{node.endpoint}:{CONSUL_HTTPS.number}/{path.lstrip('/')}",
             data=body,
             headers={"X-Consul-Token": cluster.credentials.management_token},
             verify=str(files.trust),

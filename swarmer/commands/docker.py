@@ -49,7 +49,7 @@ class Output:
 def variables(node: Node) -> dict[str, str]:
     """The environment variables that connect the plain docker client to a node's engine."""
     return {
-        "DOCKER_HOST": f"tcp://{node.ip}:{DOCKER.number}",
+        "DOCKER_HOST": f"tcp://{node.endpoint}:{DOCKER.number}",
         "DOCKER_TLS_VERIFY": "1",
         "DOCKER_CERT_PATH": str(node.cluster.home.client(Plane.DOCKER).certificate.parent),
     }
@@ -89,7 +89,7 @@ def listens(node: Node) -> bool:
     if not node.running:
         return False
     try:
-        socket.create_connection((str(node.ip), DOCKER.number), timeout=patient(_GLANCE)).close()
+        socket.create_connection((str(node.endpoint), DOCKER.number), timeout=patient(_GLANCE)).close()
     except OSError:
         return False
     return True
