@@ -3,12 +3,12 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from rich.console import Console
-from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
+# Most commands show no progress, and rich takes a while to import.
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 class Progress(Protocol):
@@ -32,7 +32,7 @@ class Silent:
 class PlainProgress:
     """Prints each report on a line of its own, with the seconds since the start."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: "Console") -> None:
         self.console = console
         self.start = time.monotonic()
 
@@ -51,7 +51,7 @@ class PlainProgress:
 class LiveProgress:
     """A table that is redrawn in place: each node with the states it has reached."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: "Console") -> None:
         self.console = console
         self.start = time.monotonic()
         self.states: dict[str, list[str]] = {}
@@ -63,7 +63,10 @@ class LiveProgress:
     def node(self, name: str, state: str) -> None:
         self.states.setdefault(name, []).append(f"{state} {time.monotonic() - self.start:.1f} s")
 
-    def __rich__(self) -> Table:
+    def __rich__(self) -> "Table":
+        from rich.markup import escape
+        from rich.table import Table
+
         table = Table.grid(padding=(0, 2))
         for name, states in self.states.items():
             table.add_row(f"[bold]{name}[/bold]", " · ".join(states))
@@ -72,11 +75,13 @@ class LiveProgress:
 
 
 @contextmanager
-def progress(console: Console) -> Iterator[Progress]:
+def progress(console: "Console") -> Iterator[Progress]:
     """Live progress if the console is a terminal, plain lines otherwise."""
     if not console.is_terminal:
         yield PlainProgress(console)
         return
+    from rich.live import Live
+
     live = LiveProgress(console)
     with Live(live, console=console, refresh_per_second=8):
         yield live

@@ -126,6 +126,14 @@ def test_help_and_completion_import_no_slow_module(words: list[str], variables: 
     }
 
 
+def test_status_imports_only_what_it_needs() -> None:
+    """It reads no YAML, asks one stack, and a table or a progress may not be shown at all."""
+    program = "import sys, swarmer.cli.clusters; print(*sys.modules)"
+    imported = set(subprocess.check_output([sys.executable, "-c", program], text=True).split())
+    assert "swarmer.cluster_status" in imported
+    assert imported.isdisjoint(["configparser", "rich", "ruamel.yaml", "vagrant"])
+
+
 def test_the_options_of_a_command_are_completed() -> None:
     variables = COMPLETION | {"COMP_WORDS": "swarmer status --", "COMP_CWORD": "2"}
     assert "plain,--json" in CliRunner().invoke(cli, env=variables, prog_name="swarmer").stdout

@@ -4,7 +4,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 import click
-from rich.console import Console
 
 from swarmer import lifecycle, removal
 from swarmer.cli.common import (
@@ -41,6 +40,8 @@ def up(spec: Spec) -> None:
       swarmer up --size 1
     """
     home = ClusterHome(spec.stack, spec.dc)
+    from rich.console import Console
+
     terminal = Console(stderr=True)
     try:
         with progress(terminal) as shown:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -9,14 +10,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from swarmer import cluster_status, lifecycle
 from swarmer.cluster import Cluster
 from swarmer.errors import SwarmerError
 from swarmer.spec import NAME_PATTERN, STACKS
-from swarmer.spec import file as spec_file
 from swarmer.state import ClusterHome
 
 
@@ -81,6 +79,8 @@ def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--size", type=int, metavar="N", help="Boot N nodes, each with the settings of the first server.")
     @wraps(command)
     def with_spec(servers: Path, stack: str | None, size: int | None, **others: Any) -> Any:
+        from swarmer.spec import file as spec_file  # a slow import, for the parser of YAML
+
         return command(spec=spec_file.load(servers, stack=stack, size=size), **others)
 
     return with_spec
@@ -89,6 +89,11 @@ def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @contextmanager
 def spinner(what: str) -> Iterator[None]:
     """Show a spinner with the text `what` on a terminal; elsewhere nothing."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
     with Console(stderr=True).status(what):
         yield
 
@@ -100,6 +105,9 @@ def print_json(value: object) -> None:
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table on stdout. Rows are never truncated, neither on a small terminal nor in a pipe."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(*header, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)

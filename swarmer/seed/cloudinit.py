@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ruamel.yaml import YAML
-from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
-
 from swarmer.secrets.authority import Authority
 from swarmer.secrets.client_files import Plane
 from swarmer.secrets.credentials import Credentials, consul_tokens
@@ -164,6 +161,8 @@ def _json(value: object) -> str:
 
 
 def _yaml(value: object) -> str:
+    from ruamel.yaml import YAML  # a slow import, which only the making of seed data needs
+
     yaml = YAML()
     yaml.width = 4096
     stream = io.StringIO()
@@ -176,6 +175,8 @@ def _literal(value: object) -> object:
 
     cloud-init reads YAML 1.1, to which digits with colons, such as many a MAC address, are a number to the base 60.
     """
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
+
     if isinstance(value, dict):
         return {key: _literal(item) for key, item in value.items()}
     if isinstance(value, list):

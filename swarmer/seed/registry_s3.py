@@ -5,13 +5,10 @@ The configuration is `image/rootfs/etc/docker/registry/config.yml` with another 
 Sources: the distribution project's page on its S3 driver; AWS' page on the credentials file.
 """
 
-import configparser
 import json
 import stat
 from pathlib import Path
 from typing import Any, Final
-
-from ruamel.yaml import YAML
 
 from swarmer.errors import SwarmerError
 from swarmer.image.recipe import RECIPE
@@ -25,6 +22,8 @@ _KEYS: Final = {"aws_access_key_id": "AWS_ACCESS_KEY_ID", "aws_secret_access_key
 
 def configuration(registry: Registry) -> str:
     """The configuration file, as JSON, which is YAML too. No secret is in it."""
+    from ruamel.yaml import YAML
+
     document: dict[str, Any] = YAML(typ="safe", pure=True).load(_LITERAL)  # pyright: ignore[reportUnknownMemberType]
     del document["storage"]["filesystem"]
     # swarmer-registry checks the storage itself, and can report the reason.
@@ -44,6 +43,8 @@ def environment(registry: Registry) -> dict[str, str]:
     """
     if registry.credentials is None:
         return {}
+    import configparser  # a slow import, which few clusters need
+
     file = Path(registry.credentials).expanduser()
     try:
         if stat.S_IMODE(file.stat().st_mode) & 0o077:
