@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,16 +23,15 @@ from pathlib import Path
 from typing import Final, Literal
 
 from swarmer import resolv_conf
-from swarmer.errors import HostError
+from swarmer.errors import HostError, as_root, needs_root
 from swarmer.files import write_private
-from swarmer.shell import run
+from swarmer.shell import run, which
 from swarmer.state import ClusterHome, swarmer_home
 from swarmer.wait import until_true
 
 _RECORD: Final = "dns.json"
 _NSSWITCH: Final = Path("/etc/nsswitch.conf")
 _BY_MODULE: Final = re.compile(r"^hosts:.*\bresolve\b", re.MULTILINE)
-_PATH: Final = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ def remove(home: ClusterHome) -> HostDns | None:
     except PermissionError as error:
         raise HostError(
             f"removing {domain_of(home)} from the DNS of this host needs root: {error.filename or error}",
-            hint=f"`bin/as-root .venv/bin/swarmer dns down {home.name}`, then try again",
+            hint=f"{as_root(f'dns down {home.name}')}, then try again",
         ) from error
     return made
 
@@ -144,7 +142,7 @@ def _config(home: ClusterHome) -> Path:
 
 def _resolved_runs() -> bool:
     """Whether systemd-resolved runs and the C library uses it: by nss-resolve, or by the stub in resolv.conf."""
-    if not shutil.which("resolvectl") or run(["resolvectl", "dns"], check=False).returncode:
+    if not which("resolvectl") or run(["resolvectl", "dns"], check=False).returncode:
         return False
     switch = _NSSWITCH.read_text() if _NSSWITCH.exists() else ""
     stubs = {IPv4Address("127.0.0.53"), IPv4Address("127.0.0.54")}
@@ -174,14 +172,13 @@ def _check_dnsmasq() -> None:
             "this machine has no systemd-resolved, and only 127.0.0.1 of 127.0.0.0/8",
             hint="create /etc/resolver/DOMAIN with one `nameserver` line per node",
         )
-    if not shutil.which("dnsmasq", path=_PATH):
+    if not which("dnsmasq"):
         raise HostError(
             "this machine has neither systemd-resolved nor dnsmasq",
             hint="install dnsmasq, on Debian and Ubuntu by `apt-get install dnsmasq-base`",
         )
     if os.geteuid() != 0:
-        hint = "prefix the command with `bin/as-root`"
-        raise HostError("changing DNS needs root (port 53, /etc/resolv.conf)", hint=hint)
+        raise needs_root("changing DNS (port 53, /etc/resolv.conf)", "dns up …")
 
 
 def _loopback(home: ClusterHome) -> IPv4Address:
@@ -210,7 +207,7 @@ def _start_dnsmasq(home: ClusterHome, made: HostDns) -> None:
         *(f"server={ip}" for ip in resolv_conf.other_servers(text)),
     ]
     write_private(_config(home), "\n".join(lines) + "\n")
-    dnsmasq = shutil.which("dnsmasq", path=_PATH)
+    dnsmasq = which("dnsmasq")
     assert dnsmasq
     run([dnsmasq, f"--conf-file={_config(home)}"])
 

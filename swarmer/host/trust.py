@@ -10,18 +10,17 @@ Sources: docker's page on certificates of registries; update-ca-certificates(8);
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from swarmer.errors import HostError, SwarmerError
+from swarmer.errors import HostError, SwarmerError, as_root, needs_root
 from swarmer.files import write_private
 from swarmer.secrets.authority import Authority
 from swarmer.secrets.client_files import Plane
-from swarmer.shell import run
+from swarmer.shell import run, which
 from swarmer.state import ClusterHome, swarmer_home
 
 _RECORD: Final = "trust.json"
@@ -81,7 +80,7 @@ def add(home: ClusterHome, authority: Authority, registry_host: str, *, root: Pa
         ) from None
     command: tuple[str, ...] = ()
     for store, import_command in _STORES:
-        if (root / store).is_dir() and shutil.which(import_command[0]):
+        if (root / store).is_dir() and which(import_command[0]):
             contents[root / store / f"swarmer-{home.stack}-{home.dc}-{home.tag}.crt"] = authority.root.pem
             command = import_command
             break
@@ -100,8 +99,7 @@ def add(home: ClusterHome, authority: Authority, registry_host: str, *, root: Pa
             run(command)
     except PermissionError as error:
         remove(home)
-        hint = f"`bin/as-root .venv/bin/swarmer trust {home.name}`"
-        raise HostError(f"writing {error.filename} needs root", hint=hint) from error
+        raise needs_root(f"writing {error.filename}", f"trust {home.name}") from error
     except BaseException:
         remove(home)
         raise
@@ -138,7 +136,7 @@ def remove(home: ClusterHome) -> HostTrust | None:
     except PermissionError as error:
         raise HostError(
             f"removing the trust in {home.name} from this host needs root: {error.filename}",
-            hint=f"`bin/as-root .venv/bin/swarmer trust {home.name} --undo`, then try again",
+            hint=f"{as_root(f'trust {home.name} --undo')}, then try again",
         ) from error
     return made
 

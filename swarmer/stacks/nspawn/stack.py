@@ -12,6 +12,7 @@ from swarmer.files import check_takes_overlays, write_private
 from swarmer.image import Image
 from swarmer.ledger import Resource
 from swarmer.seed.cloudinit import SeedData
+from swarmer.shell import which
 from swarmer.spec import Server, Spec
 from swarmer.stacks import host_network
 from swarmer.stacks.base import Capability
@@ -162,7 +163,7 @@ def check_host() -> None:
     """
     if os.uname().sysname != "Linux":
         raise HostError("the nspawn stack runs on Linux only", hint=_ELSEWHERE)
-    if missing := [tool for tool in _TOOLS if not shutil.which(tool, path=f"{os.environ.get('PATH')}:/usr/sbin:/sbin")]:
+    if missing := [tool for tool in _TOOLS if not which(tool)]:
         raise HostError(
             f"the nspawn stack needs {', '.join(missing)}, which this machine lacks",
             hint=f"`make setup` installs it on Debian and Ubuntu; elsewhere, {_ELSEWHERE}",

@@ -1,7 +1,5 @@
 """What is different between Vagrant's providers: the network, disks and power of machines."""
 
-import os
-import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
@@ -10,6 +8,7 @@ from swarmer.errors import HostError
 from swarmer.image import Format, Image
 from swarmer.ledger import Ledger
 from swarmer.seed.cloudinit import SeedData
+from swarmer.shell import which
 from swarmer.spec import Spec
 from swarmer.stacks.vagrant.acceleration import Acceleration
 
@@ -92,8 +91,7 @@ def check_tools(*tools: str) -> None:
     Raises:
         HostError: naming all that it lacks.
     """
-    path = f"{os.environ.get('PATH')}:/usr/sbin:/sbin"
-    if missing := [tool for tool in tools if not shutil.which(tool, path=path)]:
+    if missing := [tool for tool in tools if not which(tool)]:
         raise HostError(
             f"the vagrant stack needs {', '.join(missing)}, which this machine lacks",
             hint="`make setup STACK=vagrant` installs what is for libvirt on Debian and Ubuntu",
