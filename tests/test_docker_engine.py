@@ -34,7 +34,7 @@ class Handler(BaseHTTPRequestHandler):
     def address_string(self) -> str:
         return "test"
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         pass
 
 

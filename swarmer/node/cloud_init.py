@@ -15,7 +15,7 @@ def main() -> None:
     yaml.SafeLoader = yaml.CSafeLoader
     sys.modules["jsonschema"] = None  # type: ignore[assignment]
     # Only now: on import, it derives a loader of its own.
-    from cloudinit.cmd.main import main as run
+    from cloudinit.cmd.main import main as run  # pyright: ignore[reportMissingImports]
 
     sys.exit(run())
 
