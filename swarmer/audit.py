@@ -15,7 +15,7 @@ from swarmer.errors import SwarmerError
 # Message identifiers of systemd, as `journalctl --list-catalog` shows them.
 _UNIT_FAILED: Final = "d9b373ed55a64feb8242e02dbe79a49c"
 _OUT_OF_MEMORY: Final = "fe6faa94e7774663a0da52717891d8ef"
-_RESTART_SCHEDULED: Final = "5eb03494b6584870a536b337290809b2"
+_RESTART_SCHEDULED: Final = "5eb03494b6584870a536b337290809b3"
 
 #: How a dying kernel or Go program begins its last message.
 _PANIC: Final = r"^(panic: |fatal error: |Kernel panic|Out of memory: |Oops: )"

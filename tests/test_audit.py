@@ -17,7 +17,7 @@ from swarmer.errors import NodeError
 from swarmer.ssh import Result
 
 FAILED = "d9b373ed55a64feb8242e02dbe79a49c"
-RESTART = "5eb03494b6584870a536b337290809b2"
+RESTART = "5eb03494b6584870a536b337290809b3"
 
 # Of journalctl, the options that the audit needs. After its n-th call, the entries of the file `arriving-n` arrive.
 _JOURNALCTL = f"""#!{sys.executable} -IS
@@ -73,11 +73,15 @@ class JournalNode(FakeNode):
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> JournalNode:
+def fakes() -> FakeCluster:
+    return FakeCluster()
+
+
+@pytest.fixture
+def node(fakes: FakeCluster, tmp_path: Path) -> JournalNode:
     program = tmp_path / "journalctl"
     program.write_text(_JOURNALCTL)
     program.chmod(0o755)
-    fakes = FakeCluster()
     node = JournalNode(fakes, "node-1", "192.0.2.1")
     fakes.nodes = [node]
     node.begin(tmp_path / "node-1")
@@ -85,10 +89,9 @@ def node(tmp_path: Path) -> JournalNode:
 
 
 @pytest.fixture
-def audit(node: JournalNode) -> Audit:
+def audit(fakes: FakeCluster, node: JournalNode) -> Audit:
     node.write("old.service: Failed", unit="old.service", identifier=FAILED)
-    assert isinstance(node.cluster, FakeCluster)
-    audit = Audit.from_now_on(node.cluster)
+    audit = Audit.from_now_on(fakes)
     (node.folder / "calls").unlink()
     return audit
 

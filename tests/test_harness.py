@@ -189,6 +189,7 @@ def test_the_scenario_that_broke_the_cluster_is_blamed_and_the_next_gets_a_fresh
     assert "test_that_leaves_a_node_without_power broke the cluster" in done.stdout
     assert "booting a fresh cluster" in done.stdout
     assert "doomed.service: Failed with result" in done.stdout
+    assert "looping.service: restarted" in done.stdout
     outcomes = {
         case.attrib["name"]: [child.tag for child in case if child.tag in ("error", "failure")]
         for case in ElementTree.parse(junit).iter("testcase")
@@ -198,6 +199,7 @@ def test_the_scenario_that_broke_the_cluster_is_blamed_and_the_next_gets_a_fresh
         "test_that_gets_a_fresh_cluster": [],
         "test_that_makes_a_unit_fail": ["error"],
         "test_that_makes_a_unit_fail_on_purpose": [],
+        "test_that_leaves_a_unit_that_ends_well_again_and_again": ["error"],
         "test_that_fails_and_mentions_secrets": ["failure"],
     }
     properties = {p.attrib["name"]: p.attrib["value"] for p in ElementTree.parse(junit).iter("property")}

@@ -27,6 +27,13 @@ def test_that_makes_a_unit_fail_on_purpose(nodes: list[Node]) -> None:
     nodes[0].succeed("systemctl reset-failed doomed")
 
 
+def test_that_leaves_a_unit_that_ends_well_again_and_again(nodes: list[Node]) -> None:
+    options = "--quiet --unit=looping --property=Restart=always --property=RestartSec=100ms"
+    nodes[0].succeed(f"systemd-run {options} --property=StartLimitIntervalSec=0 /bin/true")
+    nodes[0].wait_until_succeeds("test $(systemctl show --property=NRestarts --value looping) -ge 4")
+    nodes[0].succeed("systemctl stop looping")
+
+
 def test_that_fails_and_mentions_secrets(cluster: Cluster) -> None:
     secrets = f"{cluster.credentials.management_token} {cluster.credentials.gossip_key}"
     Path("secrets").write_text(secrets)
