@@ -3,7 +3,14 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from subprocess import SubprocessError
 from types import TracebackType
+from typing import Final
+
+from swarmer.errors import SwarmerError
+
+#: What a step raises when it fails. Everything else is a defect, or ends the program (Ctrl-C, `pytest.exit`).
+_FAILURES: Final = (SwarmerError, AssertionError, OSError, SubprocessError)
 
 
 class UndoStack:
@@ -13,9 +20,9 @@ class UndoStack:
     So a step must accept that there is nothing to undo.
 
     Raises:
-        ExceptionGroup: some steps failed, after all of them ran; the message has the names of these steps. An error
-            of the block is its cause. A KeyboardInterrupt of the block gets the message as a note instead, so that it
-            still ends the program.
+        ExceptionGroup: some steps failed; the message names them. If the block failed too, that is its cause. All steps
+            have run. When the block or a step raises what ends the program, that goes on instead, with a note on the
+            failures.
     """
 
     def __init__(self) -> None:
@@ -34,7 +41,7 @@ class UndoStack:
     def _run(self, name: str, step: Callable[[], object]) -> None:
         try:
             step()
-        except Exception as error:
+        except _FAILURES as error:
             self._errors.append(error)
             if name not in self._failed:
                 self._failed.append(name)
@@ -45,11 +52,20 @@ class UndoStack:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._steps.close()
-        if not self._errors:
-            return
-        message = f"not undone: {', '.join(self._failed)}"
-        if isinstance(error, KeyboardInterrupt):
-            error.add_note("\n".join([message, *map(str, self._errors)]))
-            return
-        raise ExceptionGroup(message, self._errors) from error
+        try:
+            self._steps.close()
+        except BaseException as interruption:
+            self._annotate(interruption)
+            raise
+        if error and not isinstance(error, _FAILURES):
+            self._annotate(error)
+        elif self._errors:
+            raise ExceptionGroup(self._message, self._errors) from error
+
+    @property
+    def _message(self) -> str:
+        return f"not undone: {', '.join(self._failed)}"
+
+    def _annotate(self, interruption: BaseException) -> None:
+        if self._errors:
+            interruption.add_note("\n".join([self._message, *map(str, self._errors)]))

@@ -182,21 +182,29 @@ def test_a_killed_unit_must_come_back_with_another_process(
     assert faults.meant == {("node-1", "consul.service")}
 
 
+def _fail(error: BaseException) -> None:
+    raise error
+
+
 def test_the_error_of_the_block_is_the_cause_of_what_could_not_be_undone() -> None:
     undone: list[str] = []
     with pytest.raises(ExceptionGroup) as raised, UndoStack() as undo:
         undo.add("first", lambda: undone.append("first"))
-        undo.add("second", lambda: 1 / 0)
+        undo.add("second", lambda: _fail(OSError("disk full")))
         raise AssertionError("the scenario's own")
     assert undone == ["first"]
     assert str(raised.value.__cause__) == "the scenario's own"
 
 
-def test_an_interrupted_block_is_undone_and_stays_interrupted() -> None:
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), pytest.exit.Exception("too late")])
+@pytest.mark.parametrize("where", ["block", "step"])
+def test_what_ends_the_run_still_does_when_all_is_undone(interruption: BaseException, where: str) -> None:
     undone: list[str] = []
-    with pytest.raises(KeyboardInterrupt) as raised, UndoStack() as undo:
+    with pytest.raises(type(interruption)) as raised, UndoStack() as undo:
         undo.add("first", lambda: undone.append("first"))
-        undo.add("second", lambda: 1 / 0)
-        raise KeyboardInterrupt
+        undo.add("second", lambda: _fail(OSError("disk full")))
+        if where == "block":
+            raise interruption
+        undo.add("third", lambda: _fail(interruption))
     assert undone == ["first"]
-    assert raised.value.__notes__ == ["not undone: second\ndivision by zero"]
+    assert raised.value.__notes__[-1] == "not undone: second\ndisk full"
