@@ -124,7 +124,7 @@ def _expected(at: Place, value: Any) -> tuple[str, str]:
                 return "an IPv4 network", "use an address and a prefix length, such as 192.168.101.0/24"
         case "servers" if len(at) > 1:
             return "a mapping", EXPECTED["servers"][1]
-        case "labels" if at[-1] == "labels":
+        case "labels" if at[-1:] == ("labels",):
             return "a mapping of text to text", EXPECTED["labels"][1]
         case key:
             return EXPECTED[key]
