@@ -1,5 +1,6 @@
 """The harness itself, on real nodes: what it leaves behind, whom it blames, and what it says."""
 
+import json
 import os
 import re
 import signal
@@ -137,6 +138,26 @@ def test_workers_of_one_run_have_a_cluster_each(harness: Harness) -> None:
     assert done.returncode == 0, done.stdout
     names = (harness.folder / "clusters").read_text().splitlines()
     assert sorted(names) == ["nspawn:harness-gw0 10.97.2.0/24", "nspawn:harness-gw1 10.97.3.0/24"]
+
+
+@pytest.mark.parametrize("killed", ["nothing", "the controller", "a worker"])
+def test_nothing_is_left_of_workers_however_they_end(harness: Harness, killed: str) -> None:
+    run = harness.start("hanging.py", "-n2", "--dist=each", "-k", "test_that_hangs and not end and not off")
+    wait_for("two clusters", lambda: len(list(harness.home.glob("nspawn/*/nodes/*/console.log"))) == 2)
+    wait_for("hanging scenario", lambda: _hangs(harness))
+    workers = [row["owner_pid"] for row in json.loads(harness.swarmer("ls", "--json").stdout)]
+    assert len(workers) == 2
+    if killed == "the controller":
+        run.kill()
+    elif killed == "a worker":
+        os.kill(workers[0], signal.SIGKILL)
+    if killed != "the controller":
+        run.send_signal(signal.SIGINT)
+    run.communicate(timeout=60)
+    wait_for("end of the workers", lambda: not any(Path(f"/proc/{worker}/exe").exists() for worker in workers))
+    collected = harness.swarmer("gc").stdout
+    assert collected.count("removed") <= (killed != "nothing")
+    assert not list(harness.home.glob("nspawn/*/ledger.json"))
 
 
 def test_a_kept_cluster_is_used_again_at_once(harness: Harness) -> None:

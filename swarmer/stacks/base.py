@@ -86,6 +86,11 @@ class Stack(ABC):
         """Whether nodes share so few processors that what they do side by side at boot takes turns."""
         return False
 
+    @classmethod
+    def side_by_side(cls, spec: Spec) -> tuple[int, str]:  # noqa: ARG003
+        """How many clusters of this spec a run of the scenarios boots on this machine, and the reason."""
+        return 1, f"the stack {cls.name} shares nothing of this machine"
+
     # -- addresses and ports -------------------------------------------------------------------------------
 
     @abstractmethod

@@ -30,6 +30,11 @@ _ELSEWHERE = "use a stack with machines of their own instead: --stack=vagrant"
 #: From more on, consul forms sooner when it comes before the rest of the node; by benchmarks/boot.py.
 _NODES_PER_PROCESSOR = 2
 
+#: How many clusters of up to three nodes one processor takes through the scenarios, which wait most of the time.
+_CLUSTERS_PER_PROCESSOR = 1.5
+#: What a node and its containers take at most during the scenarios.
+_NODE_MEBIBYTES = 500
+
 
 class NspawnStack(BridgedStack):
     """Three nodes in seconds, no hypervisor. They share the host's kernel and clock."""
@@ -67,6 +72,16 @@ class NspawnStack(BridgedStack):
     @property
     def cpu_contended(self) -> bool:
         return len(self.spec.servers) > _NODES_PER_PROCESSOR * (os.cpu_count() or 1)
+
+    @classmethod
+    def side_by_side(cls, spec: Spec) -> tuple[int, str]:
+        processors = len(os.sched_getaffinity(0))
+        memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(memory["MemAvailable"].split()[0]) // 1024
+        nodes = len(spec.servers)
+        number = int(processors * _CLUSTERS_PER_PROCESSOR * min(3 / nodes, 1))
+        number = max(1, min(number, free // (nodes * _NODE_MEBIBYTES)))
+        return number, f"{processors} processors, {free} MiB of free memory, {nodes} nodes each"
 
     def interface(self, server: Server) -> Mapping[str, Mapping[str, str]]:  # noqa: ARG002
         return {"host0": {}}
