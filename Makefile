@@ -11,6 +11,7 @@ help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 	@echo
 	@echo '  make scenarios ARGS="-k consul --keep-cluster"    passes arguments on to pytest'
+	@echo '  make scenarios ARGS="-m smoke"                    the core of every plane, in two minutes'
 	@echo '  make scenarios STACK=vagrant                      runs them on another stack'
 
 scenarios: setup ## boot the cluster of servers.yml and prove its promises
@@ -18,6 +19,10 @@ scenarios: setup ## boot the cluster of servers.yml and prove its promises
 
 test: setup ## lint, types, unit, property and harness tests of swarmer itself
 	bin/as-root $(PYTEST) tests $(ARGS)
+
+long: setup ## what takes minutes each, of both: the marks `long`
+	bin/as-root $(if $(filter vagrant,$(STACK)),bin/with-libvirt) $(PYTEST) scenarios -m long --size 5 $(NAMED) $(ARGS)
+	bin/as-root $(PYTEST) tests -m long $(ARGS)
 
 mutants: setup ## break the protections one at a time, and see which test notices
 	cd tests && ../bin/as-root ../.venv/bin/python -m mutants $(ARGS)
@@ -30,4 +35,4 @@ clean: ## remove what setup and runs made in this folder; clusters and images st
 	bin/as-root rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info runs
 	bin/as-root find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help scenarios test mutants setup clean
+.PHONY: help scenarios test long mutants setup clean

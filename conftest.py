@@ -2,6 +2,7 @@
 
 # A module comes before those that import from it: pytest rewrites assertions only of what it imports itself.
 pytest_plugins = (
+    "fixtures.marks",
     "fixtures.workers",
     "fixtures.options",
     "fixtures.signals",

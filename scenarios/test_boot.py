@@ -21,6 +21,7 @@ def test_cloud_init_ends_clean_on_every_node(nodes: list[Node]) -> None:
         assert status["recoverable_errors"] == {}, node
 
 
+@pytest.mark.smoke
 def test_no_unit_fails(nodes: list[Node]) -> None:
     for node in nodes:
         assert node.succeed("systemctl list-units --failed --plain --no-legend") == "", node
@@ -38,6 +39,7 @@ def test_every_node_runs_the_versions_of_its_image(cluster: Cluster) -> None:
         assert installed == packaged, node
 
 
+@pytest.mark.smoke
 def test_every_node_listens_on_the_ports_of_the_port_table_and_on_no_others(nodes: list[Node]) -> None:
     for node in nodes:
         roles = {"every"}
@@ -60,6 +62,7 @@ def test_every_node_knows_its_own_name_and_has_keys_of_its_own(nodes: list[Node]
         assert len({node.succeed(f"cat {secret}") for node in nodes}) == len(nodes), secret
 
 
+@pytest.mark.smoke
 def test_secrets_on_a_node_are_readable_by_their_service_only(nodes: list[Node]) -> None:
     for node in nodes:
         readable = node.succeed(

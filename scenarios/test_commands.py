@@ -18,6 +18,7 @@ from swarmer.wait import patient, until
 # -- bin/consul --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 def test_bin_consul_is_the_consul_client(cluster: Cluster, succeed_here: SucceedHere, run_here: RunHere) -> None:
     members = succeed_here("./bin/consul $CLUSTER members").splitlines()[1:]
     assert {line.split()[0] for line in members} == {node.name for node in cluster.nodes}

@@ -81,6 +81,7 @@ def test_bin_swarm_run_takes_no_drained_node(
     assert succeed_here(line) == "runs\n"
 
 
+@pytest.mark.smoke
 @pytest.mark.usefixtures("containers")
 def test_bin_swarm_ps_shows_all_nodes(cluster: Cluster, succeed_here: SucceedHere, busybox_image: str) -> None:
     for node in cluster.nodes:

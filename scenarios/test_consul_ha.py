@@ -21,6 +21,7 @@ Record = Callable[[str, object], None]
 three_servers = pytest.mark.needs_servers(3)
 
 
+@pytest.mark.smoke
 def test_after_boot_there_is_one_leader_and_every_server_is_a_peer(cluster: Cluster) -> None:
     views = [consul_api.raft_peers(node.consul) for node in cluster.consul_servers]
     assert all(view == views[0] for view in views)
@@ -35,6 +36,7 @@ def test_every_node_is_a_member_in_the_role_of_the_spec(cluster: Cluster) -> Non
         assert members == {peer.name: "consul" if peer in cluster.consul_servers else "node" for peer in cluster.nodes}
 
 
+@pytest.mark.smoke
 def test_what_one_node_writes_all_nodes_read(nodes: list[Node]) -> None:
     for writer in nodes:
         assert writer.consul.kv.put(f"written-on/{writer.name}", "hello")
@@ -65,6 +67,7 @@ def test_an_acknowledged_write_survives_the_power_off_of_the_leader(
         assert _missing(cluster, acknowledged) == []
 
 
+@pytest.mark.smoke
 @three_servers
 def test_an_acknowledged_write_survives_kill_9_of_the_leader(
     cluster: Cluster, consul_leader: Node, faults: Faults

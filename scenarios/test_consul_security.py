@@ -17,6 +17,7 @@ from swarmer.secrets.client_files import Plane
 from swarmer.wait import until_true
 
 
+@pytest.mark.smoke
 def test_a_caller_without_a_client_certificate_is_turned_away(cluster: Cluster, nodes: list[Node]) -> None:
     trust = str(cluster.home.client(Plane.CONSUL).trust)
     for node in nodes:
@@ -53,6 +54,7 @@ def test_every_node_proves_itself_under_its_names(cluster: Cluster, nodes: list[
             )
 
 
+@pytest.mark.smoke
 def test_without_a_token_nothing_can_be_read_or_written(cluster: Cluster, consul_leader: Node) -> None:
     assert consul_leader.consul.kv.put("secret", "mine")
     for token in ("", "anonymous"):

@@ -22,6 +22,7 @@ Record = Callable[[str, object], None]
 three_servers = pytest.mark.needs_servers(3)
 
 
+@pytest.mark.smoke
 def test_every_node_answers_the_names_of_all_nodes(cluster: Cluster) -> None:
     for asked in cluster.nodes:
         for node in cluster.nodes:
@@ -73,6 +74,7 @@ def test_nodes_resolve_by_their_own_dns(cluster: Cluster) -> None:
             assert found.split()[0] == str(node.ip), asked
 
 
+@pytest.mark.smoke
 def test_containers_resolve_without_an_option(cluster: Cluster, busybox_image: str) -> None:
     for node in cluster.nodes:
         _resolves_inside(node, "docker run --rm", busybox_image)

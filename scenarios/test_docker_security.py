@@ -33,6 +33,7 @@ class Asks:
         return answer.status, answer.stdout + answer.stderr
 
 
+@pytest.mark.smoke
 def test_a_client_of_the_docker_plane_is_served_under_the_names_of_the_node(
     cluster: Cluster, nodes: list[Node], asks: Asks
 ) -> None:

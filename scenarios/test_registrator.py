@@ -1,5 +1,7 @@
 """Containers are announced in consul with the name, address, tags and metadata that they request."""
 
+import pytest
+
 from fixtures.containers import DockerRun
 from fixtures.registrator import Announced, StartRegistrator, until_answer
 from swarmer.cluster import Cluster
@@ -11,6 +13,7 @@ WEB = "-p 8080:80"
 # -- ports and addresses -----------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 def test_a_container_resolves_from_its_start_to_its_end(
     cluster: Cluster, node: Node, announced: Announced, run_container: DockerRun
 ) -> None:

@@ -32,6 +32,7 @@ def manager(swarm_managers: list[Node]) -> Node:
     return next(node for node in swarm_managers if node.server.swarm is SwarmRole.BOTH)
 
 
+@pytest.mark.smoke
 def test_a_port_of_the_host_is_announced_by_the_node_of_the_task(
     cluster: Cluster, announced: Announced, services: Services, manager: Node, busybox_image: str
 ) -> None:

@@ -96,6 +96,7 @@ def test_the_content_on_a_node_is_closed_to_its_containers(registry_nodes: list[
 # -- who may what ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -186,6 +187,7 @@ def test_the_key_of_a_node_is_not_readable_to_others(nodes: list[Node], registry
         assert node.succeed(f"stat -c %a /etc/docker/certs.d/{registry_host}/client.key").strip() == "600"
 
 
+@pytest.mark.smoke
 def test_who_logs_in_may_push(
     nodes: list[Node], registry_host: str, busybox_image: str, logged_in: Callable[[Node], None]
 ) -> None:

@@ -92,6 +92,7 @@ def nothing_is_lost(pushes: list[Acknowledged], clients: list[RegistryClient]) -
                 assert image == acknowledged.get(found, image), f"{client.address} {found}"
 
 
+@pytest.mark.smoke
 def test_what_one_node_pushes_every_other_node_pulls(
     nodes: list[Node], registry_host: str, busybox_image: str, logged_in: Callable[[Node], None], repository: str
 ) -> None:

@@ -39,6 +39,7 @@ _NO_PORT = 9
 # -- ports among nodes -------------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 def test_the_ports_among_nodes_are_open_to_nodes_alone(nodes: list[Node], docker_run: DockerRun) -> None:
     containers = {node: _process(node, docker_run(node)) for node in nodes}
     for asked in nodes:

@@ -19,6 +19,7 @@ from swarmer.wait import NotYet, until, until_equal, until_true
 three_managers = pytest.mark.needs_managers(3)
 
 
+@pytest.mark.smoke
 def test_every_node_is_in_the_swarm_in_the_role_of_the_spec(cluster: Cluster) -> None:
     roles = {
         SwarmRole.BOTH: (True, "active"),
@@ -34,6 +35,7 @@ def test_roles_and_labels_of_the_spec_are_labels_of_the_nodes(cluster: Cluster) 
     assert labels == {node.name: {"swarm": str(node.server.swarm), **node.server.labels} for node in cluster.nodes}
 
 
+@pytest.mark.smoke
 def test_the_healthy_managers_and_the_leader_resolve(cluster: Cluster) -> None:
     managers = {str(node.ip) for node in cluster.swarm_managers}
 

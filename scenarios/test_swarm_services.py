@@ -75,6 +75,7 @@ def test_secrets_and_configs_are_on_the_nodes_of_their_tasks_only(
     until_true("no node to have it", lambda: _holders(cluster, value) == [], timeout=20)
 
 
+@pytest.mark.smoke
 @two_workers
 def test_tasks_on_different_nodes_reach_each_other_by_name(
     services: Services, swarm_workers: list[Node], busybox_image: str

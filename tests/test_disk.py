@@ -51,6 +51,7 @@ def test_the_disk_boots_by_itself(disk: Path, firmware: str, tmp_path: Path) -> 
     assert ("BdsDxe" in said) == (firmware == "UEFI"), said  # what UEFI's boot manager says of itself
 
 
+@pytest.mark.long
 def test_with_the_drives_that_virtualbox_gives_it_the_node_finds_its_seed(disk: Path, tmp_path: Path) -> None:
     """Its disk and its DVD are on one SATA controller, as in vagrant/Vagrantfile; libvirt's are of another kind."""
     told = json.dumps({"write_files": [{"path": "/dev/ttyS0", "content": "the seed was read\n", "append": True}]})

@@ -67,6 +67,7 @@ def _machines() -> list[str]:
     return [line for line in listing if "qemu-system" in line and name in line]
 
 
+@pytest.mark.long
 def test_a_run_on_a_virtual_machine_keeps_its_promises_and_leaves_nothing(home: Path) -> None:
     run = _start(home, *_promises("machine.py"))
     output, _ = run.communicate(timeout=RUN)
@@ -96,6 +97,7 @@ def test_after_kill_9_the_garbage_collection_removes_what_is_left(home: Path) ->
     assert not (home / "vagrant/harness/vagrant").exists()
 
 
+@pytest.mark.long
 def test_vagrant_up_by_hand_makes_the_cluster_and_vagrant_destroy_leaves_nothing(home: Path) -> None:
     script = """
         cd "$1/vagrant"
