@@ -23,7 +23,6 @@ import click
 
 from swarmer import lifecycle
 from swarmer.clients import consul_api
-from swarmer.clients.dns_client import ask
 from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
 from swarmer.spec.file import load
@@ -138,7 +137,7 @@ def _moment(node: Node, asked: Node, name: str, command: str, *, resolves: bool)
         def probe() -> float:
             nonlocal since
             now = time.time()
-            if bool(ask(asked.ip, name).records) is not resolves:
+            if bool(asked.ask(name).records) is not resolves:
                 since = None
             elif since is None:
                 since = now

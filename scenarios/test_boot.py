@@ -10,7 +10,6 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.ports import PORTS, SSH
 from swarmer.spec import ConsulRole, SwarmRole
-from swarmer.wait import until_true
 
 
 def test_cloud_init_ends_clean_on_every_node(nodes: list[Node]) -> None:
@@ -85,7 +84,7 @@ def test_an_image_without_seed_data_stays_idle(cluster: Cluster) -> None:
     node = cluster.nodes[-1]
     node.power_off()
     cluster.stack.replace(node.server, None, cluster.image)
-    until_true(f"the end of {node.name}'s boot", lambda: "multi-user.target" in node.console(), timeout=60)
+    cluster.until_true(f"the end of {node.name}'s boot", lambda: "multi-user.target" in node.console(), timeout=60)
     console = node.console()
     with pytest.raises(OSError):
         socket.create_connection((str(node.ip), SSH.number), timeout=2)

@@ -9,7 +9,6 @@ from swarmer.clients.registry_client import Image, RegistryClient
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults, clock_error
-from swarmer.wait import patient
 
 pytestmark = pytest.mark.needs("clock")
 
@@ -45,6 +44,6 @@ def test_a_session_lives_as_long_as_was_promised_whatever_a_clock_says(
             # Not only at once: consul looks at its sessions again and again.
             for _ in range(5):
                 assert api.session.info(session)[1], "the session ended by a clock that was put forward"
-                time.sleep(patient(1))
+                time.sleep(cluster.scaled(1))
     finally:
         cluster.consul.session.destroy(session)

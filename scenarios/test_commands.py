@@ -13,7 +13,6 @@ from fixtures.commands import RunHere, SucceedHere, process_group
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
-from swarmer.wait import patient, until
 
 # -- bin/consul --------------------------------------------------------------------------------------------
 
@@ -52,7 +51,7 @@ def test_no_secret_stands_on_a_command_line(cluster: Cluster, tmp_path: Path) ->
     command = ["./bin/consul", cluster.name, "kv", "put", "commands/fifo", f"@{fifo}"]
     with process_group(command, stdout=subprocess.DEVNULL) as process:
         # Without O_NONBLOCK it would wait for the client forever, also for one that has ended.
-        opened = until(
+        opened = cluster.until(
             "the client to read the fifo",
             lambda: os.open(fifo, os.O_WRONLY | os.O_NONBLOCK),
             timeout=20,
@@ -63,7 +62,7 @@ def test_no_secret_stands_on_a_command_line(cluster: Cluster, tmp_path: Path) ->
             assert f"@{fifo}" in shown
             assert cluster.credentials.mask(shown) == shown
             writer.write("x")
-        assert process.wait(timeout=patient(10)) == 0
+        assert process.wait(timeout=cluster.scaled(10)) == 0
 
 
 def test_with_the_consul_leader_down_another_server_is_asked(

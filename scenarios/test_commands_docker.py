@@ -16,7 +16,6 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
 from swarmer.spec import SwarmRole
-from swarmer.wait import patient
 
 needs_docker = pytest.mark.skipif(not shutil.which("docker"), reason="needs a docker client on this host")
 
@@ -31,7 +30,7 @@ def containers(cluster: Cluster) -> Iterator[None]:
 
 def test_bin_swarm_run_it_is_a_shell_in_a_container(cluster: Cluster, busybox_image: str) -> None:
     line = f"./bin/swarm {cluster.name} run --rm -it {busybox_image} /bin/sh"
-    said = _on_a_terminal(line, "echo $((6 * 7)); tty; exit 3\n")
+    said = _on_a_terminal(cluster, line, "echo $((6 * 7)); tty; exit 3\n")
     assert "42" in said.output
     assert "/dev/pts/" in said.output
     assert said.status == 3
@@ -199,7 +198,7 @@ def _placed(cluster: Cluster) -> dict[str, int]:
     return {node.name: len(node.succeed("docker ps -q --filter label=by=bin-swarm").split()) for node in cluster.nodes}
 
 
-def _on_a_terminal(line: str, typed: str) -> "_Said":
+def _on_a_terminal(cluster: Cluster, line: str, typed: str) -> "_Said":
     """Run a command line on a terminal of its own, and type something."""
     leader, follower = pty.openpty()
     with process_group(line, shell=True, stdin=follower, stdout=follower, stderr=follower) as process:
@@ -207,18 +206,20 @@ def _on_a_terminal(line: str, typed: str) -> "_Said":
         with os.fdopen(leader, "r+b", buffering=0) as terminal:
             output = b""
             asked = False
-            while piece := _read(terminal, output):
+            while piece := _read(cluster, terminal, output):
                 output += piece
                 if not asked and b"#" in output:
                     terminal.write(typed.encode())
                     asked = True
-            return _Said(output.decode(errors="replace"), process.wait(timeout=patient(10)))
+            return _Said(output.decode(errors="replace"), process.wait(timeout=cluster.scaled(10)))
 
 
-def _read(terminal: FileIO, before: bytes) -> bytes:
+def _read(cluster: Cluster, terminal: FileIO, before: bytes) -> bytes:
     """The next output on a terminal; empty when the last process that had it open has ended."""
-    ready, _, _ = select.select([terminal], [], [], patient(30))
-    assert ready, f"nothing more on the terminal for {patient(30):.0f} s, after: {before.decode(errors='replace')}"
+    ready, _, _ = select.select([terminal], [], [], cluster.scaled(30))
+    assert ready, (
+        f"nothing more on the terminal for {cluster.scaled(30):.0f} s, after: {before.decode(errors='replace')}"
+    )
     try:
         return terminal.read(1024) or b""
     except OSError:  # as Linux says that nobody has the other side open

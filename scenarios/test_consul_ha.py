@@ -10,7 +10,7 @@ from swarmer.clients import consul_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
-from swarmer.wait import NotYet, until, until_true
+from swarmer.wait import NotYet
 
 #: Seconds from a leader's loss to the next consistent read. With `raft_multiplier` 1 a follower stands for
 #: election after at most 2 s of silence; a split vote costs another 2 s; the rest is slack for a busy host.
@@ -109,7 +109,7 @@ def test_a_leader_cut_off_in_one_direction_leaves_one_history(
 ) -> None:
     rest = [node for node in cluster.nodes if node is not consul_leader]
     with faults.partition([consul_leader], rest, direction=direction):  # type: ignore[arg-type]
-        accepted = until(
+        accepted = cluster.until(
             "a write on the side of the majority",
             lambda: _others(cluster, consul_leader)[0].consul.kv.put(f"one-way/{direction}", "served"),
             timeout=20,
@@ -129,7 +129,7 @@ def test_losing_the_majority_stops_writes_and_one_return_restores_them(
     with faults.power_off(*lost):
         _refuses_writes(survivor, "quorum/without")
         lost[0].power_on()
-        until(
+        cluster.until(
             "writes again",
             lambda: survivor.consul.kv.put("quorum/again", "kept"),
             timeout=30,
@@ -181,7 +181,7 @@ def test_a_node_that_is_new_before_anybody_missed_the_former_one_is_itself_in_th
     # And what it announces gets into the catalog.
     consul_follower.consul.agent.service.register("anew")
     try:
-        until_true("its service", lambda: cluster.consul.catalog.service("anew")[1], timeout=10)
+        cluster.until_true("its service", lambda: cluster.consul.catalog.service("anew")[1], timeout=10)
     finally:
         consul_follower.consul.agent.service.deregister("anew")
 
@@ -222,7 +222,7 @@ def _missing(cluster: Cluster, acknowledged: list[str]) -> list[str]:
         found = {entry["Key"] for entry in entries or ()}
         return [key for key in acknowledged if key not in found]
 
-    return until("a consistent read", probe, timeout=ELECTION_BOUND, pardon=consul_api.Unavailable)
+    return cluster.until("a consistent read", probe, timeout=ELECTION_BOUND, pardon=consul_api.Unavailable)
 
 
 def _elect_another(cluster: Cluster, lost: Node) -> float:
@@ -236,7 +236,7 @@ def _elect_another(cluster: Cluster, lost: Node) -> float:
             raise NotYet(f"{lost.name} counts as the leader still")
         _read(leader, "any")
 
-    until(
+    cluster.until(
         "another leader", probe, timeout=ELECTION_BOUND, interval=0.05, pardon=(AssertionError, *consul_api.Unavailable)
     )
     return round(time.monotonic() - start, 2)
@@ -270,7 +270,7 @@ def _all_agree(cluster: Cluster, expected: dict[str, str], *, refused: Sequence[
             if len({copy[key] for copy in copies.values()}) > 1:
                 raise NotYet(f"the servers differ on {key}: {copies}")
 
-    until("all servers to agree", probe, timeout=10, pardon=consul_api.Unavailable)
+    cluster.until("all servers to agree", probe, timeout=10, pardon=consul_api.Unavailable)
 
 
 def _copy(node: Node, keys: list[str]) -> dict[str, str | None]:

@@ -14,7 +14,6 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.ports import CONSUL_GOSSIP, CONSUL_HTTPS, CONSUL_RPC
 from swarmer.secrets.client_files import Plane
-from swarmer.wait import until_true
 
 
 @pytest.mark.smoke
@@ -110,7 +109,7 @@ def test_an_agent_with_the_gossip_key_of_the_cluster_is_let_in(
 ) -> None:
     """So it is by its key alone that the other one is refused."""
     with _stranger(cluster, node, contact=consul_leader, gossip_key=cluster.credentials.gossip_key):
-        until_true("the stranger to be a member", lambda: "stranger" in _members(consul_leader), timeout=20)
+        cluster.until_true("the stranger to be a member", lambda: "stranger" in _members(consul_leader), timeout=20)
 
 
 def test_the_web_interface_is_served_to_the_client_certificate(cluster: Cluster, consul_leader: Node) -> None:
@@ -192,7 +191,7 @@ def _stranger(cluster: Cluster, node: Node, *, contact: Node, gossip_key: str) -
         consul_api.session(contact.consul).put(
             f"https://{contact.ip}:{CONSUL_HTTPS.number}/v1/agent/force-leave/stranger?prune", **_trust(cluster)
         )
-        until_true(
+        cluster.until_true(
             "all agents to forget the stranger",
             lambda: not any("stranger" in _members(peer) for peer in cluster.nodes),
             timeout=20,

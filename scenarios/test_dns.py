@@ -7,12 +7,12 @@ from contextlib import contextmanager
 import pytest
 
 from swarmer.clients import consul_api
-from swarmer.clients.dns_client import Answer, ask
+from swarmer.clients.dns_client import Answer
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
 from swarmer.ports import CONSUL_DNS
-from swarmer.wait import NotYet, patient, until, until_true
+from swarmer.wait import NotYet
 
 #: Seconds within which a name resolves, whatever single node is down.
 BOUND = 1.0
@@ -26,7 +26,7 @@ three_servers = pytest.mark.needs_servers(3)
 def test_every_node_answers_the_names_of_all_nodes(cluster: Cluster) -> None:
     for asked in cluster.nodes:
         for node in cluster.nodes:
-            answer = ask(asked.ip, f"{node.name}.node.{cluster.spec.domain}")
+            answer = asked.ask(f"{node.name}.node.{cluster.spec.domain}")
             assert (answer.code, answer.records) == ("NOERROR", (str(node.ip),)), asked
 
 
@@ -35,36 +35,36 @@ def test_every_node_answers_the_names_of_services_with_all_that_are_healthy(clus
     servers = {str(node.ip) for node in cluster.consul_servers}
     for asked in cluster.nodes:
         for name in (f"consul.service.{cluster.spec.domain}", f"consul.service.{cluster.spec.stack}"):
-            answer = ask(asked.ip, name, tcp=tcp)
+            answer = asked.ask(name, tcp=tcp)
             assert (answer.code, set(answer.records)) == ("NOERROR", servers), asked
 
 
 def test_every_node_tells_the_name_of_an_address(cluster: Cluster) -> None:
     for asked in cluster.nodes:
         for node in cluster.nodes:
-            answer = ask(asked.ip, node.ip.reverse_pointer, "PTR")
+            answer = asked.ask(node.ip.reverse_pointer, "PTR")
             assert f"{node.name}.node.{cluster.spec.domain}." in answer.records, asked
 
 
 def test_a_name_that_nothing_has_does_not_exist(cluster: Cluster) -> None:
     for asked in cluster.nodes:
-        assert ask(asked.ip, f"nothing.service.{cluster.spec.domain}").code == "NXDOMAIN", asked
+        assert asked.ask(f"nothing.service.{cluster.spec.domain}").code == "NXDOMAIN", asked
 
 
 def test_names_outside_are_refused_at_once_where_the_cluster_may_not_reach_out(cluster: Cluster) -> None:
     if cluster.spec.internet:
         pytest.skip("needs a cluster that may not reach out: internet: false")
     for asked in cluster.nodes:
-        answer = ask(asked.ip, "www.example.com")
+        answer = asked.ask("www.example.com")
         assert answer.code == "REFUSED", asked
-        assert answer.seconds < patient(0.5), asked
+        assert answer.seconds < cluster.scaled(0.5), asked
 
 
 def test_names_outside_are_forwarded_where_the_cluster_may_reach_out(cluster: Cluster) -> None:
     if not cluster.spec.internet:
         pytest.skip("needs a cluster that may reach out: internet: true")
     for asked in cluster.nodes:
-        assert ask(asked.ip, "deb.debian.org", timeout=5).code == "NOERROR", asked
+        assert asked.ask("deb.debian.org", timeout=5).code == "NOERROR", asked
 
 
 def test_nodes_resolve_by_their_own_dns(cluster: Cluster) -> None:
@@ -112,14 +112,14 @@ def test_a_service_is_found_once_it_is_registered_and_no_longer_than_that(cluste
     name = f"found.service.{cluster.spec.domain}"
 
     def everywhere(code: str) -> bool:
-        return all(ask(asked.ip, name).code == code for asked in cluster.nodes)
+        return all(asked.ask(name).code == code for asked in cluster.nodes)
 
     node.consul.agent.service.register("found", address="10.1.2.3")
     try:
-        until_true(f"{name} on all nodes", lambda: everywhere("NOERROR"), timeout=BOUND)
+        cluster.until_true(f"{name} on all nodes", lambda: everywhere("NOERROR"), timeout=BOUND)
     finally:
         node.consul.agent.service.deregister("found")
-    until_true(f"the end of {name} on all nodes", lambda: everywhere("NXDOMAIN"), timeout=BOUND)
+    cluster.until_true(f"the end of {name} on all nodes", lambda: everywhere("NXDOMAIN"), timeout=BOUND)
 
 
 def test_more_instances_than_fit_in_a_packet_are_all_found(cluster: Cluster) -> None:
@@ -134,7 +134,7 @@ def test_more_instances_than_fit_in_a_packet_are_all_found(cluster: Cluster) -> 
             # As a program on the node does it: over UDP, and again over TCP when told that there are more.
             return set(node.execute(f"getent ahostsv4 {name} | awk '$2 == \"STREAM\" {{print $1}}'").stdout.split())
 
-        until_true("all of them", lambda: found() == set(instances.values()), timeout=5)
+        cluster.until_true("all of them", lambda: found() == set(instances.values()), timeout=5)
     finally:
         for instance in instances:
             node.consul.agent.service.deregister(instance)
@@ -171,9 +171,9 @@ def test_names_resolve_while_most_consul_servers_are_off(cluster: Cluster, fault
     survivor, *others = cluster.consul_servers
     _own_agent_knows_names(survivor)
     with faults.power_off(*others):
-        answer = ask(survivor.ip, f"{others[0].name}.node.{cluster.spec.domain}")
+        answer = survivor.ask(f"{others[0].name}.node.{cluster.spec.domain}")
         assert answer.code == "NOERROR"
-        assert answer.seconds < patient(BOUND)
+        assert answer.seconds < cluster.scaled(BOUND)
 
 
 @three_servers
@@ -182,7 +182,7 @@ def test_a_node_resolves_while_its_own_agent_is_killed_and_restarts(
 ) -> None:
     for node in cluster.nodes:
         with _always_resolved(cluster, record_property), faults.kill(node, "consul"):
-            assert ask(node.ip, f"{node.name}.node.{cluster.spec.domain}").code == "NOERROR"
+            assert node.ask(f"{node.name}.node.{cluster.spec.domain}").code == "NOERROR"
 
 
 @three_servers
@@ -208,7 +208,7 @@ def test_the_dns_of_a_node_is_back_at_once_when_it_is_killed(cluster: Cluster, f
     node = cluster.nodes[0]
     name = f"{node.name}.node.{cluster.spec.domain}"
     with faults.kill(node, unit):
-        until_true("an answer", lambda: ask(node.ip, name, timeout=0.2).code == "NOERROR", timeout=3)
+        cluster.until_true("an answer", lambda: node.ask(name, timeout=0.2).code == "NOERROR", timeout=3)
 
 
 # -- what the promises are made of -------------------------------------------------------------------------
@@ -227,6 +227,7 @@ class _Asker:
     """Asks nodes for names, over and over, and keeps what was not as promised."""
 
     def __init__(self, cluster: Cluster, asked: list[Node]) -> None:
+        self.cluster = cluster
         self.asked = asked
         # What may be answered, and at least one of it is to be.
         self.right = {f"{node.name}.node.{cluster.spec.domain}": {str(node.ip)} for node in cluster.nodes}
@@ -238,16 +239,16 @@ class _Asker:
         self._thread = threading.Thread(target=self._ask)
 
     def _ask(self) -> None:
-        while not self._end.wait(patient(0.02)):
+        while not self._end.wait(self.cluster.scaled(0.02)):
             for node in self.asked:
                 for name in self.right:
-                    self._judge(node, name, ask(node.ip, name))
+                    self._judge(node, name, node.ask(name))
             self.rounds += 1
 
     def _judge(self, node: Node, name: str, answer: Answer) -> None:
         self.slowest = max(self.slowest, answer.seconds)
         known = bool(answer.records) and self.right[name].issuperset(answer.records)
-        if not known or answer.seconds > patient(BOUND):
+        if not known or answer.seconds > node.scaled(BOUND):
             said = f"{answer.code} {' '.join(answer.records)}"
             self.failures.append(f"{node.name} said {said} to {name} after {answer.seconds:.2f} s")
 
@@ -264,10 +265,10 @@ class _Asker:
 def _always_resolved(cluster: Cluster, record_property: Record, *, besides: Node | None = None) -> Iterator[None]:
     """All the while, every node but one answers every name, right and in time."""
     with _Asker(cluster, [node for node in cluster.nodes if node is not besides]) as asker:
-        until_true("answers", lambda: asker.rounds > 2, timeout=10)
+        cluster.until_true("answers", lambda: asker.rounds > 2, timeout=10)
         yield
         seen = asker.rounds
-        until_true("more answers", lambda: asker.rounds > seen + 2, timeout=10)
+        cluster.until_true("more answers", lambda: asker.rounds > seen + 2, timeout=10)
     record_property("slowest_answer_seconds", round(asker.slowest, 3))
     assert asker.failures == []
 
@@ -278,11 +279,11 @@ def _own_agent_knows_names(node: Node) -> None:
     def probe() -> None:
         if not node.consul.status.leader():
             raise NotYet("no leader")
-        answer = ask(node.ip, f"{node.name}.node.{node.cluster.spec.domain}", port=CONSUL_DNS.number, timeout=0.5)
+        answer = node.ask(f"{node.name}.node.{node.cluster.spec.domain}", port=CONSUL_DNS.number, timeout=0.5)
         if answer.code != "NOERROR":
             raise NotYet(answer.code)
 
-    until(f"the consul server of {node.name}", probe, timeout=15, pardon=consul_api.Unavailable)
+    node.until(f"the consul server of {node.name}", probe, timeout=15, pardon=consul_api.Unavailable)
 
 
 def _every_node_has_been_asked(cluster: Cluster, *, besides: Node | None = None) -> None:
@@ -290,4 +291,4 @@ def _every_node_has_been_asked(cluster: Cluster, *, besides: Node | None = None)
     for _ in range(10):
         for node in cluster.nodes:
             if node is not besides:
-                assert ask(node.ip, f"consul.service.{cluster.spec.domain}").code == "NOERROR", node
+                assert node.ask(f"consul.service.{cluster.spec.domain}").code == "NOERROR", node

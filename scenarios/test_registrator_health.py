@@ -4,10 +4,9 @@ import pytest
 
 from fixtures.containers import DockerRun
 from fixtures.registrator import SOON, Announced, until_answer
-from swarmer.clients.dns_client import ask
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
-from swarmer.wait import NotYet, patient, until
+from swarmer.wait import NotYet
 
 WEB = "-p 8080:80"
 
@@ -23,7 +22,7 @@ def test_a_port_that_answers_passes_its_http_check(
     )
     check = f"service:{node.name}:web:80"
     announced.wait_status(node, check, "critical")
-    assert ask(node.ip, f"checked.service.{cluster.spec.domain}").records == ()
+    assert node.ask(f"checked.service.{cluster.spec.domain}").records == ()
     node.succeed("docker exec web touch /www/ok")
     announced.wait_status(node, check, "passing")
     until_answer(node, f"checked.service.{cluster.spec.domain}", (str(node.ip),))
@@ -63,7 +62,7 @@ def test_a_command_that_hangs_is_ended_and_counts_as_failed(
     run_container(
         node,
         f"--name web {WEB} -e SERVICE_CHECK_CMD='test -e /ready || sleep 4321' "
-        f"-e SERVICE_CHECK_INTERVAL=200ms -e SERVICE_CHECK_TIMEOUT={patient(1):g}s",
+        f"-e SERVICE_CHECK_INTERVAL=200ms -e SERVICE_CHECK_TIMEOUT={node.scaled(1):g}s",
         "sh -c 'touch /ready; exec sleep 1000000'",
     )
     check = f"service:{node.name}:web:80"
@@ -134,4 +133,4 @@ def test_a_new_container_of_the_same_name_has_its_own_checks(
         if checks := announced.checks(node, f"{node.name}:web:80"):
             raise NotYet(f"it still has {sorted(checks)}")
 
-    until("the new container's service without a check", probe, timeout=SOON)
+    node.until("the new container's service without a check", probe, timeout=SOON)

@@ -10,12 +10,11 @@ import pytest
 from fixtures.containers import DockerRun
 from fixtures.registrator import SOON, Announced, StartRegistrator
 from swarmer.clients import consul_api
-from swarmer.clients.dns_client import ask
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
 from swarmer.ports import CONSUL_DNS_OF_SERVERS
-from swarmer.wait import NotYet, patient, until, until_equal
+from swarmer.wait import NotYet
 
 WEB = "-p 8080:80"
 
@@ -28,8 +27,8 @@ def test_a_resync_that_changes_nothing_writes_nothing(
 ) -> None:
     run_container(node, f"--name plain {WEB} -e SERVICE_TAGS=b,a -e SERVICE_REGION=eu")
     run_container(node, "--name many -p 8081:80 -p 8082:53/udp -e SERVICE_CHECK_SCRIPT=true")
-    run_container(node, f"--name healthy -p 8083:80 --health-cmd true --health-interval={patient(0.2):g}s")
-    by = start_registrator(node, f"-resync=1 -ttl={patient(10):.0f} -ttl-refresh=1")
+    run_container(node, f"--name healthy -p 8083:80 --health-cmd true --health-interval={node.scaled(0.2):g}s")
+    by = start_registrator(node, f"-resync=1 -ttl={node.scaled(10):.0f} -ttl-refresh=1")
     for name in ("plain:80", "many:80", "many:53:udp", "healthy:80"):
         announced.wait(node, f"{by}:{name}", by=by)
     for check in (f"healthcheck:{by}:healthy:80", f"service:{by}:many:80", f"service:{by}:many:53:udp"):
@@ -160,7 +159,7 @@ def test_the_services_of_a_node_that_lost_power_do_not_resolve_until_they_run_ag
     asked = cluster.nodes[0]
     with faults.power_off(node):
         # Any server answers for DNS, a moment behind the leader.
-        until_equal(
+        cluster.until_equal(
             "every server to know that the node is dead",
             lambda: _codes_of_servers(cluster, "over"),
             {"NXDOMAIN"},
@@ -170,7 +169,7 @@ def test_the_services_of_a_node_that_lost_power_do_not_resolve_until_they_run_ag
         with _never_found(cluster, asked, "over"):
             node.power_on()
             both = {str(asked.ip), str(node.ip)}
-            until_equal(
+            cluster.until_equal(
                 "the service of both nodes", lambda: _found(cluster, asked, "twin"), both, timeout=AFTER_RESTART
             )
     _, entries = cluster.consul.catalog.service("twin", consistency="consistent")
@@ -185,7 +184,7 @@ def test_the_services_of_a_replaced_node_do_not_resolve(
     announced.wait(node, f"{node.name}:over:80")
     asked = cluster.nodes[0]
     node.power_off()
-    until_equal("the resolved addresses", lambda: _found(cluster, asked, "over"), set(), timeout=20)
+    cluster.until_equal("the resolved addresses", lambda: _found(cluster, asked, "over"), set(), timeout=20)
     node.replace()
     cluster.wait_converged()
     assert _found(cluster, asked, "over") == set()
@@ -208,11 +207,11 @@ def _codes_of_servers(cluster: Cluster, name: str) -> set[str]:
     """The answers of the running consul servers for the name of a service, each from its own state."""
     servers = [server for server in cluster.consul_servers if server.running]
     full = f"{name}.service.{cluster.spec.domain}"
-    return {ask(server.ip, full, port=CONSUL_DNS_OF_SERVERS.number).code for server in servers}
+    return {server.ask(full, port=CONSUL_DNS_OF_SERVERS.number).code for server in servers}
 
 
 def _found(cluster: Cluster, asked: Node, name: str) -> set[str]:
-    return set(ask(asked.ip, f"{name}.service.{cluster.spec.domain}").records)
+    return set(asked.ask(f"{name}.service.{cluster.spec.domain}").records)
 
 
 @contextmanager
@@ -248,4 +247,4 @@ def _settled_writes(node: Node) -> dict[str, int]:
             raise NotYet("still written")
         return last
 
-    return until("the catalog to settle", probe, timeout=SOON, interval=0.5)
+    return node.until("the catalog to settle", probe, timeout=SOON, interval=0.5)

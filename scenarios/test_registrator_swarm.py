@@ -8,14 +8,13 @@ import pytest
 
 from fixtures.containers import DockerRun
 from fixtures.registrator import SOON, Announced, StartRegistrator
-from swarmer.clients.dns_client import ask
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
 from swarmer.ports import SWARM
 from swarmer.services import Services
 from swarmer.spec import SwarmRole
-from swarmer.wait import NotYet, patient, until, until_equal
+from swarmer.wait import NotYet
 
 SLEEP = ("sleep", "1000000")
 
@@ -69,12 +68,12 @@ def test_a_task_on_a_worker_is_announced_with_the_labels_of_its_service(
     service = _only(announced, swarm_agent, "shop", timeout=TASK)
     assert service["Tags"] == ["blue"]
     services.update("front", "--label-add=SERVICE_TAGS=green")
-    until_equal("its tags", lambda: _only(announced, swarm_agent, "shop")["Tags"], ["green"], timeout=SOON)
+    cluster.until_equal("its tags", lambda: _only(announced, swarm_agent, "shop")["Tags"], ["green"], timeout=SOON)
     shared = _shared(cluster, services, "front")
     assert shared
     services.docker("service", "rm", "front")
     announced.wait_exactly(swarm_agent, set(), timeout=TASK)
-    until_equal(
+    cluster.until_equal(
         "the end of what was shared",
         lambda: cluster.consul.kv.get(shared["Key"])[1],
         None,
@@ -127,7 +126,7 @@ def test_a_port_that_every_node_forwards_is_announced_by_all_managers(
         assert node in swarm_managers or not announced.on(node)
     name = f"site.service.{cluster.spec.domain}"
     everybody = {str(node.ip) for node in swarm_managers}
-    until_equal(name, lambda: set(ask(swarm_managers[0].ip, name).records), everybody, timeout=SOON)
+    cluster.until_equal(name, lambda: set(swarm_managers[0].ask(name).records), everybody, timeout=SOON)
 
 
 def test_a_service_without_a_running_task_is_not_announced(
@@ -184,13 +183,13 @@ def test_a_manager_whose_docker_hangs_does_not_overwrite_shared_labels(
         entry = _shared(cluster, services, "front")
         return json.loads(entry["Value"]) if entry else None
 
-    until_equal("the shared labels", labels, {"SERVICE_TAGS": "blue"}, timeout=TASK)
+    cluster.until_equal("the shared labels", labels, {"SERVICE_TAGS": "blue"}, timeout=TASK)
     with faults.stop(deaf, unit="docker"):
         services.update("front", "--label-add=SERVICE_TAGS=green")
-        until_equal("the shared labels", labels, {"SERVICE_TAGS": "green"}, timeout=TASK)
+        cluster.until_equal("the shared labels", labels, {"SERVICE_TAGS": "green"}, timeout=TASK)
         entry = _shared(cluster, services, "front")
         # Each registrator has seen them now, and compares once per second at least what is with what is to be.
-        time.sleep(patient(3))
+        time.sleep(cluster.scaled(3))
         assert _shared(cluster, services, "front") == entry
 
 
@@ -203,7 +202,7 @@ def _only(announced: Announced, node: Node, name: str, *, by: str = "", timeout:
             raise NotYet(f"announced are {[one['Service'] for one in found]}")
         return dict(found[0])
 
-    return until(f"{name} on {node.name}", probe, timeout=timeout)
+    return node.until(f"{name} on {node.name}", probe, timeout=timeout)
 
 
 def _shared(cluster: Cluster, services: Services, name: str) -> dict[str, Any] | None:

@@ -9,7 +9,6 @@ from fixtures.registrator import CONSUL, SOON, Announced, StartRegistrator, envi
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.ssh import Result
-from swarmer.wait import patient, until_true
 
 WEB = "-p 8080:80"
 
@@ -20,7 +19,9 @@ UNTIL_ENDED = "sh -c 'rm -f /end; until test -e /end; do sleep 0.1; done; exit {
 def registrator(node: Node, arguments: str, *, but: str = "", limit: int = 20) -> Result:
     """Run a registrator for at most `limit` seconds with the environment of the node's own, `but` some variables."""
     variables = " ".join(pair for pair in environment(node) if not but or not pair.startswith(but))
-    return node.execute(f"env {variables} timeout {patient(limit):g} python3 -m swarmer.node.registrator {arguments}")
+    return node.execute(
+        f"env {variables} timeout {node.scaled(limit):g} python3 -m swarmer.node.registrator {arguments}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,9 @@ def test_what_consul_lost_is_announced_again_by_the_next_resync(
     announced.wait(node, f"{by}:web:80", by=by)
     # A change is undone.
     node.consul.agent.service.register("other", service_id=f"{by}:web:80", port=1, meta={"registrator": by})
-    until_true("it to be as it was", lambda: announced.wait(node, f"{by}:web:80", by=by)["Port"] == 8080, timeout=SOON)
+    node.until_true(
+        "it to be as it was", lambda: announced.wait(node, f"{by}:web:80", by=by)["Port"] == 8080, timeout=SOON
+    )
 
 
 def test_cleanup_removes_only_its_own_services_without_a_container(
@@ -117,7 +120,7 @@ def test_a_heartbeat_continues_only_while_the_container_is_seen(
     node: Node, announced: Announced, run_container: DockerRun, start_registrator: StartRegistrator
 ) -> None:
     run_container(node, f"--name web {WEB}")
-    ttl = round(patient(3))
+    ttl = round(node.scaled(3))
     by = start_registrator(node, f"-ttl={ttl} -ttl-refresh=1")
     check = f"heartbeat:{by}:web:80"
     announced.wait_status(node, check, "passing")

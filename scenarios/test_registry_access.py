@@ -17,7 +17,7 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.ports import REGISTRY
 from swarmer.secrets.client_files import Plane
-from swarmer.wait import NotYet, until
+from swarmer.wait import NotYet
 
 At = Callable[[Node], RegistryClient]
 
@@ -84,7 +84,7 @@ def test_consul_asks_the_registry_over_https(cluster: Cluster, registry_nodes: l
         if not all(output.startswith(begin) for output, begin in zip(said, wanted, strict=True)):
             raise NotYet(str(said))
 
-    until("the checks to be made", probe, timeout=5)
+    cluster.until("the checks to be made", probe, timeout=5)
 
 
 def test_the_content_on_a_node_is_closed_to_its_containers(registry_nodes: list[Node], busybox_image: str) -> None:

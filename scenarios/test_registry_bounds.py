@@ -13,7 +13,7 @@ from swarmer.clients.registry_client import Image, RegistryClient, RegistryError
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.commands import registry_gc
-from swarmer.wait import NotYet, until
+from swarmer.wait import NotYet
 
 At = Callable[[Node], RegistryClient]
 
@@ -36,10 +36,10 @@ def test_the_number_of_uploads_at_once_is_bounded(client: RegistryClient) -> Non
             if len(refused) < 6:
                 raise NotYet(f"{len(refused)} are refused")
 
-        until("what is beyond the bound to be refused", probe, timeout=10)
+        client.until("what is beyond the bound to be refused", probe, timeout=10)
     assert len(refused) == 6
     assert all(answer.startswith("HTTP/1.1 429 ") and "TOOMANYREQUESTS" in answer for answer in refused.values())
-    until(
+    client.until(
         "uploads to be taken again",
         lambda: client.push("many", "1", Image.random()),
         timeout=10,
@@ -129,7 +129,7 @@ def test_an_upload_that_does_not_tell_its_size_leaves_no_full_disk(
             assert registry_at(each).pull("full", "still-kept") == kept
             each.fail("find /var/lib/docker-registry -path '*/_uploads/*' -size +1M | grep .")
         # The space is free once docker-registry has closed the file.
-        until(
+        cluster.until(
             "room for a small image",
             lambda: client.push("full", "small", Image.random(1_000_000)),
             timeout=10,
@@ -160,7 +160,7 @@ def test_garbage_goes_and_what_is_needed_stays(
 
     first = registry_gc.collect(registry_nodes, grace=3600)
     assert all(each.kept > 0 and not each.blobs for each in first if each.node == cluster.registry_leader().name)
-    until("the garbage to go", probe, timeout=10)
+    cluster.until("the garbage to go", probe, timeout=10)
     for node in registry_nodes:
         assert registry_at(node).pull("garbage", "kept") == shared
     client.push("garbage", "gone", garbage)
@@ -178,7 +178,7 @@ def test_pushes_go_on_while_garbage_is_collected(
 
     def push(tag: str) -> None:
         # A blob that was garbage when the client asked for it may be removed before it is used; then it is sent again.
-        until(
+        registry_nodes[0].until(
             f"{tag} to be taken",
             lambda: client.push(repository, tag, images[tag]),
             timeout=20,

@@ -15,7 +15,6 @@ from swarmer.clients.registry_client import Image, RegistryClient, RegistryError
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
-from swarmer.wait import patient, until
 
 Record = Callable[[str, object], None]
 
@@ -192,7 +191,7 @@ def test_while_a_follower_hangs_pushes_go_on(
             # In parallel, while no node knows yet that it hangs.
             tags = [f"{follower.name}-{number}" for number in range(16)]
             pushes = [pool.submit(leader.push, repository, tag, Image.random()) for tag in tags]
-            late = wait(pushes, timeout=patient(WRITE_BOUND["kill"])).not_done
+            late = wait(pushes, timeout=registry_leader.scaled(WRITE_BOUND["kill"])).not_done
             assert not late
             for push in pushes:
                 push.result()
@@ -256,7 +255,7 @@ def test_a_leader_that_was_paused_changes_nothing_when_it_wakes(
             stack.enter_context(load)
         loads[0].wait_for_more()
         with faults.stop(registry_leader, unit="swarmer-registry"):
-            until(
+            registry_leader.until(
                 "a push with the leader paused",
                 lambda: follower.push(repository, "contested", newer),
                 timeout=40,

@@ -14,7 +14,7 @@ from swarmer.clients.registry_client import MANIFEST, Image, RegistryClient, Reg
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
-from swarmer.wait import NotYet, patient, until
+from swarmer.wait import NotYet
 
 At = Callable[[Node], RegistryClient]
 
@@ -67,7 +67,7 @@ def another_leader(cluster: Cluster, former: Node) -> float:
             raise NotYet(f"{former.name} leads")
         return time.monotonic()
 
-    return until("another leader of the registry", probe, timeout=NEXT_LEADER, interval=0.05)
+    return cluster.until("another leader of the registry", probe, timeout=NEXT_LEADER, interval=0.05)
 
 
 @pytest.mark.parametrize(
@@ -112,12 +112,12 @@ def test_a_request_that_waits_for_a_leader_that_hangs_is_answered_soon_after_ano
 
         waiting = pool.submit(ask)
         led = another_leader(cluster, registry_leader)
-        answered, status, proper, retry = waiting.result(timeout=patient(60))
+        answered, status, proper, retry = waiting.result(timeout=cluster.scaled(60))
         registry_at(registry_followers[0]).push(repository, "2", image)
     record_property("seconds_after_another_leader", round(answered - led, 3))
     # Not every program that hangs is needed for every request.
     assert (status, proper, retry) == (503, True, "1") or status in (201, 202)
-    assert answered - led < patient(SOON)
+    assert answered - led < cluster.scaled(SOON)
 
 
 @pytest.mark.means_failure("swarmer-registry.service")

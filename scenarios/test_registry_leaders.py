@@ -9,7 +9,7 @@ from swarmer.clients.registry_client import Image, RegistryClient
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
-from swarmer.wait import NotYet, until
+from swarmer.wait import NotYet
 
 pytestmark = [pytest.mark.needs_servers(3), pytest.mark.usefixtures("images_are_forgotten")]
 
@@ -26,7 +26,7 @@ def leader_of_both(cluster: Cluster, faults: Faults) -> Node:
             pass
         raise NotYet(f"{leader.name} leads consul")
 
-    return until("consul's leader to be the registry's", probe, timeout=120)
+    return cluster.until("consul's leader to be the registry's", probe, timeout=120)
 
 
 def test_the_next_leader_of_the_registry_is_not_consuls(cluster: Cluster, leader_of_both: Node, faults: Faults) -> None:
@@ -38,7 +38,7 @@ def test_the_next_leader_of_the_registry_is_not_consuls(cluster: Cluster, leader
                 raise NotYet(f"{leader.name} leads the registry")
             return leader
 
-        assert until("another leader of the registry", probe, timeout=15) is not cluster.consul_leader()
+        assert cluster.until("another leader of the registry", probe, timeout=15) is not cluster.consul_leader()
 
 
 def test_both_are_lost_at_once_and_no_acknowledged_image(

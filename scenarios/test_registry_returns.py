@@ -9,7 +9,7 @@ from fixtures.registry import check_disk
 from swarmer.clients.registry_client import Image, RegistryClient, RegistryError, Unavailable
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
-from swarmer.wait import NotYet, until
+from swarmer.wait import NotYet
 
 At = Callable[[Node], RegistryClient]
 
@@ -38,7 +38,7 @@ def test_a_former_leader_that_returns_serves_no_old_tag(
     at_leader.push(repository, "moving", old)
     at_leader.push(repository, "deleted", gone)
     registry_leader.power_off()
-    until(
+    cluster.until(
         "a push to another leader",
         lambda: elsewhere.push(repository, "moving", new),
         timeout=20,
@@ -58,7 +58,7 @@ def test_a_former_leader_that_returns_serves_no_old_tag(
         if answers != [("moving", 200, new.digest), ("deleted", 404, "")]:
             raise NotYet(str(answers))
 
-    until("the returning node to serve", probe, timeout=60, interval=0.02, pardon=Unavailable)
+    cluster.until("the returning node to serve", probe, timeout=60, interval=0.02, pardon=Unavailable)
     registry_leader.wait_booted()
     cluster.wait_converged()
     assert {digest for tag, status, digest in seen if (tag, status) == ("moving", 200)} == {new.digest}

@@ -17,7 +17,7 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
 from swarmer.lifecycle import OwnedCluster
-from swarmer.wait import NotYet, until
+from swarmer.wait import NotYet
 
 # The fixtures of this module replace those of the run's cluster by those of a separate one.
 
@@ -147,7 +147,7 @@ def test_wrong_credentials_make_the_check_critical_and_say_why(
             if node.ip in found or not found:
                 raise NotYet(str(found))
 
-        until("its address to go from DNS", gone, timeout=10)
+        cluster.until("its address to go from DNS", gone, timeout=10)
         clients[0].push("meanwhile", "1", Image.random())
 
 
@@ -179,4 +179,4 @@ def _wait_critical(node: Node, reason: str) -> str:
             raise NotYet(f"{check['Status']}: {check['Output']}")
         return str(check["Output"])
 
-    return until("the check to be critical, with the reason", probe, timeout=30)
+    return node.until("the check to be critical, with the reason", probe, timeout=30)

@@ -19,7 +19,6 @@ from fixtures import anonymous_uploads
 from fixtures.containers import DockerRun
 from fixtures.registry_load import Pushing
 from swarmer import convergence
-from swarmer.clients.dns_client import ask
 from swarmer.clients.registry_client import RegistryClient
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
@@ -28,7 +27,7 @@ from swarmer.ports import DNS_OF_CONSUL, PORTS, REGISTRY, SSH, VXLAN
 from swarmer.seed.packet_filter import ports_among_nodes
 from swarmer.services import Services
 from swarmer.spec import ConsulRole, SwarmRole
-from swarmer.wait import Hopeless, NotYet, patient, until
+from swarmer.wait import Hopeless, NotYet
 
 two_workers = pytest.mark.needs_workers(2)
 
@@ -54,8 +53,8 @@ def test_the_ports_among_nodes_are_open_to_nodes_alone(nodes: list[Node], docker
 def test_the_names_of_the_cluster_are_not_told_on_the_port_among_nodes(cluster: Cluster, nodes: list[Node]) -> None:
     name = f"consul.service.{cluster.spec.domain}"
     for node in nodes:
-        assert ask(node.ip, name).records
-        assert ask(node.ip, name, port=DNS_OF_CONSUL.number, timeout=1).code == "SILENT"
+        assert node.ask(name).records
+        assert node.ask(name, port=DNS_OF_CONSUL.number, timeout=1).code == "SILENT"
 
 
 def test_the_packet_filter_is_in_force_before_what_it_protects(nodes: list[Node]) -> None:
@@ -71,7 +70,9 @@ def test_a_node_that_can_not_load_its_packet_filter_does_not_come_up(cluster: Cl
     node.succeed(f"cp {definitions} /root && echo broken >{definitions}")
     try:
         node.reboot()
-        until("the node to be given up", lambda: _check_dead(node, "swarmer-firewall"), timeout=30, pardon=(NodeError,))
+        cluster.until(
+            "the node to be given up", lambda: _check_dead(node, "swarmer-firewall"), timeout=30, pardon=(NodeError,)
+        )
         for unit in ("consul", "docker", "swarmer-dns-consul"):
             assert node.execute(f"systemctl is-active {unit}").stdout.strip() != "active", unit
     finally:
@@ -239,7 +240,7 @@ def test_uploads_that_are_not_let_in_cost_nothing(
         pushing.wait_for_more()
     answers, sent = attacking.result().splitlines()
     assert [status for status, _ in json.loads(answers)] == [401] * count
-    assert max(after for _, after in json.loads(answers)) < patient(1)
+    assert max(after for _, after in json.loads(answers)) < nodes[0].scaled(1)
     assert pushing.errors == []
     assert int(sent) > 1_000_000
     assert free - _free(asked) < 64 << 20
@@ -286,7 +287,7 @@ def _open_from_here(node: Node, ports: list[int]) -> list[int]:
     """The ports of a node to which this host, which is none, can connect."""
 
     def is_open(port: int) -> bool:
-        with suppress(OSError), socket.create_connection((str(node.ip), port), timeout=patient(1)):
+        with suppress(OSError), socket.create_connection((str(node.ip), port), timeout=node.scaled(1)):
             return True
         return False
 

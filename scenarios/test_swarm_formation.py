@@ -6,7 +6,6 @@ import pytest
 from fixtures.containers import DockerRun
 from swarmer import convergence
 from swarmer.clients import consul_api, docker_api
-from swarmer.clients.dns_client import ask
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
@@ -14,7 +13,7 @@ from swarmer.ports import SWARM
 from swarmer.secrets.credentials import consul_tokens
 from swarmer.services import Services
 from swarmer.spec import SwarmRole
-from swarmer.wait import NotYet, until, until_equal, until_true
+from swarmer.wait import NotYet
 
 three_managers = pytest.mark.needs_managers(3)
 
@@ -40,12 +39,12 @@ def test_the_healthy_managers_and_the_leader_resolve(cluster: Cluster) -> None:
     managers = {str(node.ip) for node in cluster.swarm_managers}
 
     def resolved_leaders() -> set[str]:
-        return {ip for node in cluster.nodes for ip in ask(node.ip, f"leader.swarm.service.{domain}").records}
+        return {ip for node in cluster.nodes for ip in node.ask(f"leader.swarm.service.{domain}").records}
 
     domain = cluster.spec.domain
     for node in cluster.nodes:
-        assert set(ask(node.ip, f"swarm.service.{domain}").records) == managers, node
-    until_true("the leader's name", lambda: resolved_leaders() == {str(cluster.swarm_leader().ip)}, timeout=5)
+        assert set(node.ask(f"swarm.service.{domain}").records) == managers, node
+    cluster.until_true("the leader's name", lambda: resolved_leaders() == {str(cluster.swarm_leader().ip)}, timeout=5)
 
 
 @three_managers
@@ -53,7 +52,9 @@ def test_a_manager_whose_engine_is_dead_does_not_resolve(cluster: Cluster, swarm
     node = next(node for node in cluster.swarm_managers if node is not swarm_leader)
     name = f"swarm.service.{cluster.spec.domain}"
     with faults.stop(node, unit="docker"):
-        until_true("its address to stop resolving", lambda: str(node.ip) not in ask(node.ip, name).records, timeout=45)
+        cluster.until_true(
+            "its address to stop resolving", lambda: str(node.ip) not in node.ask(name).records, timeout=45
+        )
 
 
 @three_managers
@@ -61,7 +62,7 @@ def test_managers_without_a_quorum_do_not_resolve(cluster: Cluster, swarm_manage
     """Consul keeps its quorum: only the port of the managers is blocked."""
     name = f"swarm.service.{cluster.spec.domain}"
     with faults.block(*swarm_managers, port=SWARM.number):
-        until_equal("the managers' addresses", lambda: ask(swarm_managers[0].ip, name).records, (), timeout=45)
+        cluster.until_equal("the managers' addresses", lambda: swarm_managers[0].ask(name).records, (), timeout=45)
 
 
 def test_only_services_that_need_a_join_token_can_read_it(cluster: Cluster) -> None:
@@ -252,7 +253,7 @@ def _identity(cluster: Cluster) -> dict[str, str]:
         members = convergence.swarm_members(cluster)
         return {member.name: member.id for member in members} | {"": str(cluster.swarm_leader().docker.swarm.id)}
 
-    return until("a swarm with a leader", probe, timeout=30, pardon=docker_api.Unavailable)
+    return cluster.until("a swarm with a leader", probe, timeout=30, pardon=docker_api.Unavailable)
 
 
 def _readable_join_tokens(cluster: Cluster, node: Node, token: str) -> set[str]:
@@ -281,7 +282,7 @@ def _until_founded(cluster: Cluster, *, timeout: float) -> None:
         if not _token(cluster, "worker"):
             raise NotYet("no swarm is published")
 
-    until("a founded swarm", probe, timeout=timeout, pardon=consul_api.Unavailable)
+    cluster.until("a founded swarm", probe, timeout=timeout, pardon=consul_api.Unavailable)
 
 
 def _until_rotated(cluster: Cluster, role: str, former: str) -> str:
@@ -290,7 +291,7 @@ def _until_rotated(cluster: Cluster, role: str, former: str) -> str:
             raise NotYet("the former one")
         return token
 
-    return until(f"another token for a {role}", probe, timeout=5)
+    return cluster.until(f"another token for a {role}", probe, timeout=5)
 
 
 def _replaced_once(cluster: Cluster, node: Node) -> None:

@@ -13,7 +13,7 @@ from swarmer.cluster_node import Node
 from swarmer.faults import Faults
 from swarmer.node.swarm.reconcile import HELD_ROLE
 from swarmer.ports import SWARM
-from swarmer.wait import NotYet, patient, until, until_equal
+from swarmer.wait import NotYet
 
 three_managers = pytest.mark.needs_managers(3)
 
@@ -56,14 +56,14 @@ def test_a_node_that_docker_shows_under_the_name_of_another_keeps_its_own_labels
     labels = {member.id: member.labels for member in convergence.swarm_members(cluster)}
     with _called(node, other.name):
         _until_shown(swarm_leader, _id_of(before, node), other.name)
-        end = time.monotonic() + patient(LONG_ENOUGH)
+        end = time.monotonic() + cluster.scaled(LONG_ENOUGH)
         while time.monotonic() < end:
             members = docker_api.members(cluster.swarm_leader().docker)
             assert {member.id: member.manager for member in members} == {
                 identity: is_manager for identity, (_, is_manager) in before.items()
             }
             assert {member.id: member.labels for member in members} == labels
-            time.sleep(patient(1))
+            time.sleep(cluster.scaled(1))
     cluster.wait_converged()
     assert _members(cluster) == before
 
@@ -73,7 +73,7 @@ def test_a_manager_that_was_demoted_by_hand_is_a_manager_again(cluster: Cluster)
     before = _members(cluster)
     for node in cluster.swarm_managers:  # the leader among them
         cluster.swarm_leader().succeed(f"docker node demote {node.name}")
-        until_equal("the managers", lambda: _members(cluster), before, timeout=PROMOTION_BOUND)
+        cluster.until_equal("the managers", lambda: _members(cluster), before, timeout=PROMOTION_BOUND)
         cluster.wait_converged()
 
 
@@ -82,10 +82,10 @@ def test_a_manager_that_is_demoted_on_purpose_stays_a_worker(cluster: Cluster, s
     node = next(node for node in cluster.swarm_managers if node is not swarm_leader)
     swarm_leader.succeed(f"docker node update --label-add {HELD_ROLE}=worker --role worker {node.name}")
     try:
-        end = time.monotonic() + patient(LONG_ENOUGH)
+        end = time.monotonic() + cluster.scaled(LONG_ENOUGH)
         while time.monotonic() < end:
             assert not next(m for m in docker_api.members(swarm_leader.docker) if m.name == node.name).manager
-            time.sleep(patient(1))
+            time.sleep(cluster.scaled(1))
     finally:
         swarm_leader.succeed(f"docker node update --label-rm {HELD_ROLE} {node.name}")
     cluster.wait_converged()
@@ -97,7 +97,7 @@ def test_an_availability_set_by_hand_is_kept_and_a_new_node_gets_that_of_the_spe
     node = next(node for node in reversed(swarm_workers) if node is not swarm_leader or len(cluster.nodes) == 1)
     swarm_leader.succeed(f"docker node update --availability drain {node.name}")
     try:
-        time.sleep(patient(LONG_ENOUGH))
+        time.sleep(cluster.scaled(LONG_ENOUGH))
         assert _availability(cluster, node) == "drain"
     finally:
         swarm_leader.succeed(f"docker node update --availability active {node.name}")
@@ -121,7 +121,7 @@ def test_a_node_outside_the_spec_is_removed_after_a_while(
             foreign = _join_by_hand(swarm_agent, swarm_leader)
             _until_shown(swarm_leader, foreign, "foreign")
             joined = time.monotonic()
-            until_equal("its end", lambda: foreign in _members(cluster), False, timeout=60)
+            cluster.until_equal("its end", lambda: foreign in _members(cluster), False, timeout=60)
             assert time.monotonic() - joined > 20
             swarm_agent.succeed("docker swarm leave --force")
     finally:
@@ -145,7 +145,7 @@ def test_an_entry_without_a_host_name_is_removed_after_some_minutes(
     cluster: Cluster, swarm_leader: Node, swarm_agent: Node
 ) -> None:
     unnamed = _leave_an_entry_without_a_name(swarm_leader, swarm_agent)
-    until_equal("its end", lambda: unnamed in _members(cluster), False, timeout=240, interval=1)
+    cluster.until_equal("its end", lambda: unnamed in _members(cluster), False, timeout=240, interval=1)
     cluster.wait_converged()
 
 
@@ -164,8 +164,8 @@ def test_managers_do_not_leave_their_swarm_for_one_that_is_recorded_by_mistake(c
         _, entry = cluster.consul.kv.get("swarm/cluster", consistency="consistent")
         return entry["Value"].decode() if entry else ""
 
-    until_equal("the recorded swarm", recorded, swarm, timeout=30, pardon=consul_api.Unavailable)
-    time.sleep(patient(LONG_ENOUGH))
+    cluster.until_equal("the recorded swarm", recorded, swarm, timeout=30, pardon=consul_api.Unavailable)
+    time.sleep(cluster.scaled(LONG_ENOUGH))
     cluster.wait_converged()
     assert _members(cluster) == before
     assert convergence.swarm_ids(cluster) == {name: identity for identity, (name, _) in before.items()}
@@ -176,7 +176,7 @@ def test_managers_do_not_leave_their_swarm_for_one_that_is_recorded_by_mistake(c
 
 def _members(cluster: Cluster) -> dict[str, tuple[str, bool]]:
     """The id of each node in the swarm to its name and whether it is a manager."""
-    members = until(
+    members = cluster.until(
         "the nodes of the swarm", lambda: convergence.swarm_members(cluster), timeout=60, pardon=docker_api.Unavailable
     )
     return {member.id: (member.name, member.manager) for member in members}
@@ -218,7 +218,7 @@ def _until_shown(manager: Node, identity: str, name: str) -> None:
         if shown.get(identity) != name:
             raise NotYet(f"shown as {shown.get(identity)}")
 
-    until(f"{identity} to be shown as {name}", probe, timeout=30, pardon=docker_api.Unavailable)
+    manager.until(f"{identity} to be shown as {name}", probe, timeout=30, pardon=docker_api.Unavailable)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
 from swarmer.services import Services
-from swarmer.wait import patient, until_true
 
 #: Seconds from a node's power-off until all its tasks run elsewhere. A node says every 2 s that it lives, and counts
 #: as down after three missing signs; then come the new containers. The rest is slack for a busy host.
@@ -58,7 +57,7 @@ def test_constraints_choose_by_labels_of_the_spec(
     services.create("labelled", "--mode=global", f"--constraint=node.labels.{key}=={value}", busybox_image, *SLEEP)
     services.wait_running("labelled", lambda running: running == labelled)
     services.create("nowhere", f"--constraint=node.labels.{key}==no-such", busybox_image, *SLEEP)
-    until_true(
+    services.cluster.until_true(
         "the reason why it runs nowhere",
         lambda: any("no suitable node" in task.problem for task in services.tasks("nowhere")),
         timeout=10,
@@ -137,10 +136,10 @@ def test_tasks_of_a_node_that_lost_power_run_elsewhere_in_time(
         services.wait_running("moving", lambda run: sum(run.values()) == number and lost.name not in run)
         seconds = round(time.monotonic() - start, 2)
     record_property("seconds_until_tasks_run_elsewhere", seconds)
-    assert seconds < patient(RESCHEDULING_BOUND)
+    assert seconds < cluster.scaled(RESCHEDULING_BOUND)
     # What the lost node ran is not run twice when it returns.
     services.wait_running("moving", number)
-    until_true("the former tasks to be gone", lambda: services.containers(lost, "moving") == [], timeout=20)
+    cluster.until_true("the former tasks to be gone", lambda: services.containers(lost, "moving") == [], timeout=20)
 
 
 @three_managers
@@ -181,7 +180,7 @@ def test_without_a_quorum_tasks_keep_running_and_with_one_manager_back_the_swarm
     alive = [node for node in swarm_workers if node not in lost]
     before = {node: services.containers(node, "lasting") for node in alive}
     with faults.power_off(*lost):
-        until_true("the quorum to be lost", lambda: _refuses_changes(survivor), timeout=60, interval=0.5)
+        cluster.until_true("the quorum to be lost", lambda: _refuses_changes(survivor), timeout=60, interval=0.5)
         assert {node: services.containers(node, "lasting") for node in alive} == before
         start = time.monotonic()
         lost[0].power_on()

@@ -9,7 +9,7 @@ from swarmer.clients import docker_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.services import Services
-from swarmer.wait import NotYet, until, until_true
+from swarmer.wait import NotYet
 
 SLEEP = ("sleep", "100000")
 
@@ -72,7 +72,7 @@ def test_secrets_and_configs_are_on_the_nodes_of_their_tasks_only(
     assert chosen.succeed(f"docker exec {container} cat /confided") == value
     assert _holders(cluster, value) == [chosen.name]
     services.docker("service", "rm", "confidant")
-    until_true("no node to have it", lambda: _holders(cluster, value) == [], timeout=20)
+    cluster.until_true("no node to have it", lambda: _holders(cluster, value) == [], timeout=20)
 
 
 @pytest.mark.smoke
@@ -165,7 +165,7 @@ def _until_update(services: Services, name: str, state: str) -> None:
         if status.get("State") != state:
             raise NotYet(f"{status.get('State')}: {status.get('Message')}")
 
-    until(f"the update of {name} to be {state}", probe, timeout=90, pardon=docker_api.Unavailable)
+    services.cluster.until(f"the update of {name} to be {state}", probe, timeout=90, pardon=docker_api.Unavailable)
 
 
 def _until_answered(client: Node, text: str, *, last: bool = False) -> None:
@@ -177,7 +177,7 @@ def _until_answered(client: Node, text: str, *, last: bool = False) -> None:
         if answers != [text] * count:
             raise NotYet(f"{answers}")
 
-    until(f"the answer {text}", probe, timeout=30)
+    client.until(f"the answer {text}", probe, timeout=30)
 
 
 def _holders(cluster: Cluster, value: str) -> list[str]:

@@ -36,7 +36,6 @@ def prepare(cluster: Cluster, progress: Progress) -> None:
         progress.say(f"the client certificates in {home.folder} were renewed")
     ledger.record("path", str(home.ssh))
     cluster.notes = cluster.stack.prepare(cluster.image)
-    cluster.adopt_slowness()
     ledger.record("connections", str(home.control_sockets))
     cluster.ssh.prepare(cluster.endpoints)
     for note in cluster.notes:

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 import consul
 
-from swarmer import convergence, wait
+from swarmer import convergence
 from swarmer.clients import consul_api, docker_api
 from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
@@ -19,13 +19,13 @@ from swarmer.seed.cloudinit import SeedData, seed_data
 from swarmer.spec import ConsulRole, Server, SwarmRole
 from swarmer.ssh import Ssh
 from swarmer.stacks import Stack, stack_of
-from swarmer.wait import NotYet, until
+from swarmer.wait import NotYet, Waiting
 
 #: Seconds a whole cluster may take to converge, after all its nodes booted or one came back.
 CONVERGE_TIMEOUT = 60.0
 
 
-class Cluster:
+class Cluster(Waiting):
     """The nodes of one spec, known everywhere as `STACK:DC`.
 
     Made by `lifecycle.launch` or `lifecycle.attach`. The object stays the same when the cluster is relaunched;
@@ -47,9 +47,8 @@ class Cluster:
         self.ledger = ledger
         self.home = ledger.home
         self.spec = ledger.spec
-        self.ssh = Ssh(self.home)
+        self.ssh = Ssh(self.home, lambda: self.slowness)
         self.stack: Stack = stack_of(ledger)
-        self.adopt_slowness()
         self.nodes = [Node(self, server) for server in self.spec.servers]
         self.phases: dict[str, float] = {}
         self.notes: list[str] = []
@@ -66,9 +65,9 @@ class Cluster:
         for node in self.nodes:
             self.announce(node)
 
-    def adopt_slowness(self) -> None:
-        """Let deadlines grow as the stack's machines need it."""
-        wait.be_patient(self.stack.slowness)
+    @property
+    def slowness(self) -> float:
+        return self.stack.slowness
 
     def close(self) -> None:
         """Close the clients of all nodes."""
@@ -150,7 +149,7 @@ class Cluster:
                         return node
             raise NotYet("no leader")
 
-        return until("a consul leader", probe, timeout=timeout, interval=0.05)
+        return self.until("a consul leader", probe, timeout=timeout, interval=0.05)
 
     @property
     def registry_nodes(self) -> list[Node]:
@@ -163,7 +162,7 @@ class Cluster:
         Raises:
             GaveUp: there was none within `timeout` seconds.
         """
-        return until(
+        return self.until(
             "a leader of the registry",
             lambda: self.node(convergence.registry_leader(self)),
             timeout=timeout,
@@ -179,7 +178,7 @@ class Cluster:
     @property
     def consul(self) -> consul.Consul:
         """A py-consul client of the first consul server that answers."""
-        return until(
+        return self.until(
             "a consul server that answers",
             lambda: convergence.reachable_server(self),
             timeout=15,
@@ -212,7 +211,7 @@ class Cluster:
                                 return node
             raise NotYet("no leader")
 
-        return until("a leader of the swarm", probe, timeout=timeout, interval=0.05)
+        return self.until("a leader of the swarm", probe, timeout=timeout, interval=0.05)
 
     # -- health --------------------------------------------------------------------------------------------
 

@@ -10,14 +10,15 @@ from typing import Protocol
 import consul
 import docker
 
-from swarmer.clients import consul_api, docker_api
+from swarmer.clients import consul_api, dns_client, docker_api
 from swarmer.errors import NodeError, PromiseBroken
+from swarmer.ports import DNS
 from swarmer.secrets.credentials import Credentials
 from swarmer.spec import Server, Spec
 from swarmer.ssh import Result, Ssh
 from swarmer.stacks import Stack
 from swarmer.state import ClusterHome
-from swarmer.wait import Hopeless, NotYet, patient, until
+from swarmer.wait import Hopeless, NotYet, Waiting
 
 #: Seconds a node may take from power to a finished cloud-init.
 BOOT_TIMEOUT = 60.0
@@ -42,7 +43,7 @@ class ClusterOfNode(Protocol):
     def wait_converged(self) -> None: ...
 
 
-class Node:
+class Node(Waiting):
     """A node of a running cluster. Commands run as root, over SSH.
 
     Its clients of consul and docker are made once for each of its boots.
@@ -65,6 +66,10 @@ class Node:
     def ip(self) -> IPv4Address:
         """The node's address in the admin network."""
         return self.server.ip
+
+    @property
+    def slowness(self) -> float:
+        return self.cluster.stack.slowness
 
     @property
     def endpoint(self) -> IPv4Address:
@@ -97,6 +102,12 @@ class Node:
             raise PromiseBroken(f"{self.name}: `{command}` failed with {result.status}: {said}")
         return result.stdout
 
+    def ask(
+        self, name: str, kind: str = "A", *, tcp: bool = False, port: int = DNS.number, timeout: float = 3
+    ) -> dns_client.Answer:
+        """The answer of the node's DNS, asked once; see `dns_client.ask`. The time-out is scaled."""
+        return dns_client.ask(self.endpoint, name, kind, tcp=tcp, port=port, timeout=self.scaled(timeout))
+
     def fail(self, command: str, *, timeout: float = 60) -> str:
         """What a command prints that must fail.
 
@@ -117,7 +128,7 @@ class Node:
                 raise NotYet(f"status {result.status}: {(result.stderr or result.stdout).strip()}")
             return result.stdout
 
-        return until(f"`{command}` to succeed on {self.name}", probe, timeout=timeout)
+        return self.until(f"`{command}` to succeed on {self.name}", probe, timeout=timeout)
 
     def wait_for_unit(self, unit: str, *, timeout: float = 30) -> None:
         """Wait until a systemd unit is active; at an end at once when it failed."""
@@ -129,16 +140,16 @@ class Node:
             if state != "active":
                 raise NotYet(state)
 
-        until(f"{unit} to be active on {self.name}", probe, timeout=timeout)
+        self.until(f"{unit} to be active on {self.name}", probe, timeout=timeout)
 
     def wait_for_open_port(self, port: int, *, timeout: float = 30) -> None:
         """Wait until something listens on a TCP port of the node's admin address."""
 
         def probe() -> None:
-            with socket.create_connection((str(self.endpoint), port), timeout=patient(0.5)):
+            with socket.create_connection((str(self.endpoint), port), timeout=self.scaled(0.5)):
                 pass
 
-        until(f"port {port} of {self.name}", probe, timeout=timeout, interval=0.05, pardon=(OSError,))
+        self.until(f"port {port} of {self.name}", probe, timeout=timeout, interval=0.05, pardon=(OSError,))
 
     # -- what the node says of itself ----------------------------------------------------------------------
 
@@ -167,14 +178,14 @@ class Node:
         """A py-consul client of this node's own agent, with the management token."""
         if not self._consul:
             token = self.cluster.credentials.management_token
-            self._consul = consul_api.client(self.cluster.home, self.endpoint, token=token)
+            self._consul = consul_api.client(self.cluster.home, self.endpoint, token=token, slowness=self.slowness)
         return self._consul
 
     @property
     def docker(self) -> docker.DockerClient:
         """A client of this node's engine, of the docker SDK, with the client certificate of the docker plane."""
         if not self._docker:
-            self._docker = docker_api.client(self.cluster.home, self.endpoint)
+            self._docker = docker_api.client(self.cluster.home, self.endpoint, slowness=self.slowness)
         return self._docker
 
     def disconnect(self) -> None:
@@ -217,7 +228,7 @@ class Node:
             if self.boot_id() == before:
                 raise NotYet(f"boot id {before}, as before")
 
-        until(f"{self.name} to reboot", probe, timeout=BOOT_TIMEOUT, pardon=(NodeError, PromiseBroken))
+        self.until(f"{self.name} to reboot", probe, timeout=BOOT_TIMEOUT, pardon=(NodeError, PromiseBroken))
         self.wait_booted()
 
     def replace(self) -> None:
@@ -257,7 +268,7 @@ class Node:
                 raise Hopeless(f"{self.name}: cloud-init failed: {'; '.join(errors)}")
 
         # Not oftener: each look is a process on the node, which has enough to do; the planes come up meanwhile.
-        until(
+        self.until(
             f"{self.name} to finish cloud-init",
             probe,
             timeout=timeout,
@@ -272,10 +283,10 @@ class Node:
     def _wait_for_ssh(self, timeout: float, stall: float | None, moved: Callable[[], object]) -> None:
         def probe() -> None:
             self._check_running()
-            with socket.create_connection((str(self.endpoint), 22), timeout=patient(0.3)):
+            with socket.create_connection((str(self.endpoint), 22), timeout=self.scaled(0.3)):
                 pass
 
-        until(
+        self.until(
             f"SSH of {self.name}",
             probe,
             timeout=timeout,

@@ -13,7 +13,7 @@ from swarmer.cluster_node import Node
 from swarmer.errors import NodeError
 from swarmer.node.registry.records import LOCK
 from swarmer.spec import Server, Spec, SwarmRole
-from swarmer.wait import Hopeless, NotYet, patient, until
+from swarmer.wait import Hopeless, NotYet, until
 
 #: Seconds between two looks for failed units while consul forms.
 _FAILED_UNITS_INTERVAL = 2.0
@@ -31,6 +31,9 @@ class Cluster(Protocol):
 
     @property
     def consul_servers(self) -> list[Node]: ...
+
+    @property
+    def slowness(self) -> float: ...
 
     @property
     def swarm_managers(self) -> list[Node]: ...
@@ -64,6 +67,7 @@ def wait_converged(
         stall=stall,
         moved=moved,
         tell=tell,
+        slowness=cluster.slowness,
     )
 
 
@@ -92,7 +96,7 @@ def wait_consul(
             check_consul(cluster)
         except (NotYet, *consul_api.Unavailable):
             # Now and then only: each look is a process on every node, which has enough to do.
-            if time.monotonic() - looked > patient(_FAILED_UNITS_INTERVAL):
+            if time.monotonic() - looked > _FAILED_UNITS_INTERVAL * cluster.slowness:
                 on_each(cluster.nodes, check_no_unit_failed)
                 looked = time.monotonic()
             raise
@@ -106,6 +110,7 @@ def wait_consul(
         stall=stall,
         moved=moved,
         tell=tell,
+        slowness=cluster.slowness,
     )
 
 
@@ -173,7 +178,7 @@ def check_node(node: Node) -> None:
     registry = node.execute(
         # To curl, a colon in a path begins a password.
         f"cd /etc/docker/certs.d/{spec.registry_host} &&"
-        f" curl --silent --max-time {patient(5):.0f} --cacert ca.crt --cert client.cert --key client.key"
+        f" curl --silent --max-time {node.scaled(5):.0f} --cacert ca.crt --cert client.cert --key client.key"
         f" --output /dev/null --write-out '%{{http_code}}' https://{spec.registry_host}/v2/_catalog?n=1"
     ).stdout
     if registry != "200":

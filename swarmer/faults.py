@@ -18,7 +18,7 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError, PromiseBroken
 from swarmer.undo import UndoStack
-from swarmer.wait import NotYet, until
+from swarmer.wait import NotYet
 
 #: Seconds in which a node that still runs must be healed; it may be cut off or busy at first.
 _HEAL_TIMEOUT = 60.0
@@ -88,7 +88,7 @@ class Faults:
                     raise NotYet(f"main process {pid}, before {before}")
 
             if node.running:
-                until(f"{unit} on {node.name} to be restarted", probe, timeout=20, pardon=_RETRIED)
+                node.until(f"{unit} on {node.name} to be restarted", probe, timeout=20, pardon=_RETRIED)
 
         with UndoStack() as undo:
             undo.add(node.name, wait_restarted)
@@ -216,7 +216,7 @@ def _delete_table(node: Node, table: str) -> None:
             if table in node.succeed("nft list tables").split():
                 raise NotYet("it still exists")
 
-    until(f"the packet filter {table} of {node.name} to be deleted", probe, timeout=_HEAL_TIMEOUT, pardon=_RETRIED)
+    node.until(f"the packet filter {table} of {node.name} to be deleted", probe, timeout=_HEAL_TIMEOUT, pardon=_RETRIED)
 
 
 def _prove_reachable(node: Node, senders: list[Node]) -> None:
@@ -233,7 +233,7 @@ def _resume(node: Node, unit: str) -> None:
             if node.succeed(f"cut -d' ' -f3 /proc/{pid}/stat").strip() == "T":
                 raise NotYet(f"process {pid} is stopped")
 
-    until(f"{unit} to continue on {node.name}", probe, timeout=_HEAL_TIMEOUT, pardon=_RETRIED)
+    node.until(f"{unit} to continue on {node.name}", probe, timeout=_HEAL_TIMEOUT, pardon=_RETRIED)
 
 
 def _correct_clock(node: Node) -> None:
@@ -244,4 +244,4 @@ def _correct_clock(node: Node) -> None:
             if abs(error) > _CLOCK_TOLERANCE:
                 raise NotYet(f"it is {error:.1f} s ahead")
 
-    until(f"the clock of {node.name} to be correct", probe, timeout=_HEAL_TIMEOUT, pardon=_RETRIED)
+    node.until(f"the clock of {node.name} to be correct", probe, timeout=_HEAL_TIMEOUT, pardon=_RETRIED)

@@ -1,6 +1,7 @@
 """From a spec to a running cluster: launching one, attaching to one that was kept, opening one to look at it."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from swarmer import diagnostics, image
@@ -51,12 +52,20 @@ class OwnedCluster:
         self.cluster.ledger.set_kept(kept)
 
 
-def provide(spec: Spec, progress: Progress, *, reuse: bool, runs: Path = Path("runs")) -> OwnedCluster:
+def provide(
+    spec: Spec,
+    progress: Progress,
+    *,
+    reuse: bool,
+    runs: Path = Path("runs"),
+    began: Callable[[Cluster], None] = lambda _: None,
+) -> OwnedCluster:
     """A healthy cluster for a person or a test run, after the leftovers of dead runs are removed.
 
     Args:
         reuse: take the kept cluster of this spec, if there is one.
         runs: where to put what the nodes said, should they not come up.
+        began: called with the cluster before anything of it is made.
 
     Raises:
         SwarmerError, PromiseBroken: as `attach` and `launch` do.
@@ -65,17 +74,25 @@ def provide(spec: Spec, progress: Progress, *, reuse: bool, runs: Path = Path("r
         progress.say(str(collected))
     if reuse and (owned := attach(spec)):
         progress.say(f"attached to the kept cluster {spec.name}")
+        began(owned.cluster)
         return owned
     for sentence in advice(spec.servers):
         progress.say(sentence)
-    return launch(spec, progress, runs=runs)
+    return launch(spec, progress, runs=runs, began=began)
 
 
-def launch(spec: Spec, progress: Progress | None = None, *, runs: Path = Path("runs")) -> OwnedCluster:
+def launch(
+    spec: Spec,
+    progress: Progress | None = None,
+    *,
+    runs: Path = Path("runs"),
+    began: Callable[[Cluster], None] = lambda _: None,
+) -> OwnedCluster:
     """Boot a cluster and wait until it has converged. Whatever goes wrong, nothing is left behind.
 
     Args:
         runs: where to put what the nodes said, should they not come up.
+        began: called with the cluster before anything of it is made.
 
     Raises:
         SwarmerError: the cluster runs already, or this machine can't run it.
@@ -92,7 +109,7 @@ def launch(spec: Spec, progress: Progress | None = None, *, runs: Path = Path("r
                     hint=f"use it with --keep-cluster, or bring it down: `swarmer down {home.name}`",
                 )
             destroy(stack_of(ledger))
-        return OwnedCluster(_launch(spec, home, progress or Silent(), runs), ownership)
+        return OwnedCluster(_launch(spec, home, progress or Silent(), runs, began), ownership)
     except BaseException:
         ownership.release()
         raise
@@ -157,8 +174,15 @@ def plan(spec: Spec, home: ClusterHome, progress: Progress) -> Cluster:
     return Cluster(Ledger(home, spec=spec, image=node_image.id, layers=layers), image=node_image)
 
 
-def _launch(spec: Spec, home: ClusterHome, progress: Progress, runs: Path) -> Cluster:
+def _launch(
+    spec: Spec,
+    home: ClusterHome,
+    progress: Progress,
+    runs: Path,
+    began: Callable[[Cluster], None] = lambda _: None,
+) -> Cluster:
     cluster = plan(spec, home, progress)
+    began(cluster)
     try:
         boot(cluster, progress)
     except BaseException as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError, PromiseBroken
-from swarmer.wait import NotYet, until
+from swarmer.wait import NotYet
 
 #: What a node with a bad link makes a command raise; mending tries again.
 RETRIED = (NodeError, PromiseBroken)
@@ -74,7 +74,7 @@ def mend(node: Node) -> None:
         if "netem" in left:
             raise NotYet(left)
 
-    until(f"the bad link of {node.name} to be removed", probe, timeout=60, pardon=RETRIED)
+    node.until(f"the bad link of {node.name} to be removed", probe, timeout=60, pardon=RETRIED)
 
 
 def round_trip(node: Node, peer: Node, *, count: int = 5) -> float:

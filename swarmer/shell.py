@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from swarmer.errors import HostError
-from swarmer.wait import patient
 
 log = logging.getLogger("swarmer.shell")
 
@@ -42,7 +41,7 @@ def run(
     words = [str(word) for word in command]
     log.debug("%s", shlex.join(words))
     environment = {**(os.environ if env is None else env), "LC_ALL": "C.UTF-8"}
-    deadline = patient(timeout)
+    deadline = timeout
     try:
         done = subprocess.run(
             words, capture_output=True, text=True, errors="replace", input=input, timeout=deadline, env=environment

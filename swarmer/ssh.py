@@ -4,7 +4,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -15,7 +15,6 @@ from swarmer.errors import NodeError
 from swarmer.files import write_private
 from swarmer.secrets.ssh_key import KeyPair
 from swarmer.state import ClusterHome
-from swarmer.wait import patient
 
 #: Seconds that a command may run on the node after the host has given it up: only the host reports time-outs.
 _OVERTIME: Final = 1.0
@@ -49,8 +48,9 @@ class CommandTimeout(NodeError):
 class Ssh:
     """Connections to the nodes of one cluster; `config` is a plain ssh_config: `ssh -F CONFIG NODE` works as well."""
 
-    def __init__(self, home: ClusterHome) -> None:
+    def __init__(self, home: ClusterHome, slowness: Callable[[], float] = lambda: 1.0) -> None:
         self.home = home
+        self._slowness = slowness
         self.config = home.ssh / "config"
 
     def prepare(self, endpoints: Mapping[str, IPv4Address]) -> None:
@@ -89,11 +89,11 @@ class Ssh:
   GlobalKnownHostsFile none
   StrictHostKeyChecking yes
   BatchMode yes
-  ConnectTimeout {patient(5):.0f}
+  ConnectTimeout {5 * self._slowness():.0f}
   ControlPath "{self.home.control_sockets}/%n"
   ControlMaster auto
   ControlPersist yes
-  ServerAliveInterval {patient(2):.0f}
+  ServerAliveInterval {2 * self._slowness():.0f}
   ServerAliveCountMax 3
   LogLevel ERROR
 """,
@@ -139,7 +139,7 @@ class Ssh:
             CommandTimeout: the command did not end within `timeout` seconds.
             NodeError: the node can't be reached.
         """
-        limit = patient(timeout)
+        limit = timeout * self._slowness()
         try:
             done = subprocess.run(
                 self.command(node, "--", _limited(command, limit + _OVERTIME)),
@@ -170,11 +170,15 @@ def end_connections(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+#: Seconds for an ssh of this host to end a shared connection; more than a busy host needs.
+_EXIT_TIMEOUT = 30.0
+
+
 def _end_connection(socket: Path) -> None:
     """End a shared connection, or at least stop using it: one that hangs ends itself, by ServerAliveCountMax."""
     with suppress(subprocess.TimeoutExpired):
         command = ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "node"]
-        subprocess.run(command, capture_output=True, timeout=patient(10))
+        subprocess.run(command, capture_output=True, timeout=_EXIT_TIMEOUT)
     socket.unlink(missing_ok=True)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
@@ -81,11 +81,17 @@ class FakeCluster(Cluster):
     def __init__(self) -> None:
         self.members: Sequence[FakeNode] = [FakeNode(self, f"node-{n}", f"192.0.2.{n}") for n in (1, 2, 3)]
         self.nodes = list(self.members)
-        self.stack = cast(Stack, SimpleNamespace(power_on=self._power_on, logs=list, memory=lambda _: None))
+        self.stack = cast(
+            Stack, SimpleNamespace(power_on=self._power_on, logs=list, memory=lambda _: None, slowness=1.0)
+        )
         self.converged = 0
         self.locked: Exception | None = None
         self.without_ca = False
         self.listeners = []
+
+    def hurry(self) -> None:
+        """Give up soon."""
+        cast(Any, self.stack).slowness = 0.01
 
     def manage(self) -> None:
         """Give the cluster a ledger, under the current SWARMER_HOME."""

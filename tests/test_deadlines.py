@@ -11,7 +11,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fixtures import deadlines
-from swarmer import wait
+from fixtures.deadlines import grow_with
+from swarmer.wait import Waiting
 deadlines.SCENARIO = 1
 deadlines.AGAIN = 0.5
 
@@ -120,9 +121,12 @@ def test_that_hangs():
 def test_deadlines_grow_with_a_slowness_that_is_measured_meanwhile(run: Run) -> None:
     run(
         """
+class Slow(Waiting):
+    slowness = 3.0
+
 @pytest.fixture
-def slow():
-    wait.slowness = 3.0
+def slow(request):
+    grow_with(request.config, Slow())
     time.sleep(1.5)
 
 def test_it(slow):

@@ -170,10 +170,8 @@ def test_a_unit_that_is_not_running_is_no_target(
     assert not node.did("systemctl kill")
 
 
-def test_a_killed_unit_must_come_back_with_another_process(
-    fakes: FakeCluster, faults: Faults, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("swarmer.wait.slowness", 0.01)
+def test_a_killed_unit_must_come_back_with_another_process(fakes: FakeCluster, faults: Faults) -> None:
+    fakes.hurry()
     node = fakes.members[0]
     node.answers[0] = ("MainPID", lambda: "7")
     with pytest.raises(ExceptionGroup) as raised, faults.kill(node, "consul"):

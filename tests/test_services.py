@@ -8,9 +8,10 @@ from swarmer.services import Services
 
 
 @pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
-    monkeypatch.setattr("swarmer.wait.slowness", 0.01)
-    return FakeCluster()
+def fakes() -> FakeCluster:
+    fakes = FakeCluster()
+    fakes.hurry()
+    return fakes
 
 
 def test_what_can_not_be_removed_keeps_nothing_else_from_being_removed(fakes: FakeCluster) -> None:

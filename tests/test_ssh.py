@@ -114,7 +114,7 @@ def _of_group(stat: Path, group: int) -> bool:
 
 def test_a_connection_that_hangs_delays_nothing_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _install(tmp_path / "bin", _HANGING, monkeypatch)
-    monkeypatch.setattr("swarmer.wait.slowness", 0.03)
+    monkeypatch.setattr("swarmer.ssh._EXIT_TIMEOUT", 0.3)
     sockets = tmp_path / "sockets"
     monkeypatch.setattr(ClusterHome, "control_sockets", sockets)
     sockets.mkdir()

@@ -7,7 +7,21 @@ import pytest
 
 from swarmer import wait
 from swarmer.errors import HostError
-from swarmer.wait import GaveUp, Hopeless, NotYet, until, until_equal, until_true
+from swarmer.wait import GaveUp, Hopeless, NotYet, Waiting, until, until_true
+
+
+class Waits(Waiting):
+    """Something whose waits take so many times as long."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    @property
+    def slowness(self) -> float:
+        return self.factor
+
+
+WAITS = Waits(1)
 
 
 def test_it_looks_again_until_the_awaited_is_there() -> None:
@@ -59,9 +73,9 @@ def test_a_condition_shows_its_last_value() -> None:
 
 def test_what_was_found_instead_of_the_expected_is_shown() -> None:
     looks = count(1)
-    until_equal("the third look", lambda: next(looks), 3, timeout=60, interval=0)
+    WAITS.until_equal("the third look", lambda: next(looks), 3, timeout=60, interval=0)
     with pytest.raises(GaveUp, match=r"last seen: \{1\}, not \{2\}"):
-        until_equal("two", lambda: {1}, {2}, timeout=0)
+        WAITS.until_equal("two", lambda: {1}, {2}, timeout=0)
 
 
 def test_every_deadline_and_every_interval_grow_with_the_slowness_of_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,9 +87,8 @@ def test_every_deadline_and_every_interval_grow_with_the_slowness_of_the_stack(m
 
     monkeypatch.setattr("time.monotonic", lambda: now)
     monkeypatch.setattr("time.sleep", sleep)
-    monkeypatch.setattr(wait, "slowness", 4.0)
     with pytest.raises(GaveUp, match=r"looked 5 times"):
-        until_true("it", lambda: False, timeout=10, interval=2.5)
+        Waits(4).until_true("it", lambda: False, timeout=10, interval=2.5)
     assert now == 40
 
 
@@ -83,17 +96,14 @@ def test_every_deadline_and_every_interval_grow_with_the_slowness_of_the_stack(m
 def test_a_slowness_that_is_no_factor_is_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("SWARMER_SLOWNESS", text)
     with pytest.raises(HostError, match=f"SWARMER_SLOWNESS is '{text}'"):
-        wait.be_patient(2)
+        wait.given_slowness()
 
 
-def test_the_slowness_of_a_person_counts_more_than_the_measured_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wait, "slowness", 1.0)
+def test_a_slowness_that_is_set_counts_and_an_empty_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWARMER_SLOWNESS", "2.5")
-    wait.be_patient(7)
-    assert wait.patient(10) == 25
+    assert wait.given_slowness() == 2.5
     monkeypatch.setenv("SWARMER_SLOWNESS", "")
-    wait.be_patient(7)
-    assert wait.patient(10) == 70
+    assert wait.given_slowness() is None
 
 
 def test_what_is_missing_is_told_when_it_changes_and_not_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,10 +172,7 @@ def test_a_wait_goes_on_as_long_as_something_new_happens(clock: Callable[[], flo
         )
 
 
-def test_the_time_in_which_something_has_to_happen_grows_with_slowness(
-    clock: Callable[[], float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wait, "slowness", 3.0)
+def test_the_time_in_which_something_has_to_happen_grows_with_slowness(clock: Callable[[], float]) -> None:
     with pytest.raises(GaveUp, match=r"nothing new for 30\.0 s"):
-        until("it", _never, timeout=1000, interval=1, stall=10)
+        Waits(3).until("it", _never, timeout=1000, interval=1, stall=10)
     assert clock() == 30

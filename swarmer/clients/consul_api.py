@@ -10,7 +10,6 @@ import requests
 from swarmer.ports import CONSUL_HTTPS
 from swarmer.secrets.client_files import Plane
 from swarmer.state import ClusterHome
-from swarmer.wait import patient
 
 #: What a consul that is down, electing or cut off makes its client raise.
 Unavailable = (requests.RequestException, consul.ConsulException)
@@ -29,7 +28,7 @@ class Peer:
     leader: bool
 
 
-def client(home: ClusterHome, address: IPv4Address, *, token: str) -> consul.Consul:
+def client(home: ClusterHome, address: IPv4Address, *, token: str, slowness: float = 1.0) -> consul.Consul:
     """A client of the agent at `address`, over HTTPS with the cluster's client certificate."""
     files = home.client(Plane.CONSUL)
     api = consul.Consul(
@@ -39,7 +38,7 @@ def client(home: ClusterHome, address: IPv4Address, *, token: str) -> consul.Con
         token=token,
         verify=str(files.trust),
         cert=(str(files.certificate), str(files.key)),
-        connections_timeout=patient(REQUEST_TIMEOUT),
+        connections_timeout=REQUEST_TIMEOUT * slowness,
     )
     session(api).trust_env = False  # nodes are never behind a proxy of this host's
     # Some of py-consul's calls, `operator.raft_config` among them, send no token of their own.

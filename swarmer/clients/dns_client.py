@@ -10,7 +10,6 @@ import dns.query
 import dns.rcode
 
 from swarmer.ports import DNS
-from swarmer.wait import patient
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def ask(
     start = time.monotonic()
     try:
         transport = dns.query.tcp if tcp else dns.query.udp
-        reply = transport(query, str(server), port=port, timeout=patient(timeout))
+        reply = transport(query, str(server), port=port, timeout=timeout)
     except (dns.exception.DNSException, OSError, EOFError):
         return Answer("SILENT", (), time.monotonic() - start)
     records = tuple(str(record) for answer in reply.answer for record in answer)

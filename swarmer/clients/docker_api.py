@@ -12,7 +12,6 @@ import requests
 from swarmer.ports import DOCKER
 from swarmer.secrets.client_files import Plane
 from swarmer.state import ClusterHome
-from swarmer.wait import patient
 
 #: What an engine that is down, or whose swarm has no leader, makes its client raise.
 Unavailable: Final = (requests.RequestException, docker.errors.DockerException)
@@ -52,14 +51,14 @@ class Member:
         return bool(self.reachability)
 
 
-def client(home: ClusterHome, address: IPv4Address) -> docker.DockerClient:
+def client(home: ClusterHome, address: IPv4Address, *, slowness: float = 1.0) -> docker.DockerClient:
     """A client of the engine at `address`, with the cluster's client certificate."""
     files = home.client(Plane.DOCKER)
     tls = docker.tls.TLSConfig(
         client_cert=(str(files.certificate), str(files.key)), ca_cert=str(files.trust), verify=True
     )
     url = f"tcp://{address}:{DOCKER.number}"
-    api = docker.DockerClient(base_url=url, tls=tls, version=_API_VERSION, timeout=patient(REQUEST_TIMEOUT))
+    api = docker.DockerClient(base_url=url, tls=tls, version=_API_VERSION, timeout=REQUEST_TIMEOUT * slowness)
     api.api.trust_env = False  # else REQUESTS_CA_BUNDLE would count for more than our CA, and a proxy be asked
     return api
 

@@ -21,7 +21,7 @@ from requests.adapters import HTTPAdapter
 from swarmer.clients import dns_client
 from swarmer.ports import REGISTRY
 from swarmer.secrets.client_files import Plane
-from swarmer.wait import patient
+from swarmer.wait import Waiting
 
 if TYPE_CHECKING:
     from swarmer.cluster import Cluster
@@ -112,7 +112,7 @@ class _NoticesSilence(HTTPAdapter):
         super().init_poolmanager(*arguments, **options)
 
 
-class RegistryClient:
+class RegistryClient(Waiting):
     """Talks to one node of the registry.
 
     Args:
@@ -126,6 +126,7 @@ class RegistryClient:
     ) -> None:
         self.address = address
         self.timeout = timeout
+        self._cluster = cluster
         self._trust = trust_file(cluster)
         self._certificate = certificate
         # A `Session` isn't meant to be shared by threads.
@@ -146,6 +147,10 @@ class RegistryClient:
         own: requests.Session = self._sessions.own
         return own
 
+    @property
+    def slowness(self) -> float:
+        return self._cluster.slowness
+
     def url(self, path: str) -> str:
         """The URL of a path, or of a URL as the registry answers it."""
         return urljoin(f"https://{self.address}:{REGISTRY.number}/", path)
@@ -153,8 +158,11 @@ class RegistryClient:
     def ask(self, method: str, path: str, **options: Any) -> requests.Response:
         """Send a request; the answer, whatever its status. `options` are those of `requests`."""
         timeout: Timeout = options.pop("timeout", self.timeout)
-        patience = patient(timeout) if isinstance(timeout, int | float) else (patient(timeout[0]), patient(timeout[1]))
-        return self.session.request(method, self.url(path), timeout=patience, **options)
+        if isinstance(timeout, tuple):
+            timeout = (self.scaled(timeout[0]), self.scaled(timeout[1]))
+        else:
+            timeout = self.scaled(timeout)
+        return self.session.request(method, self.url(path), timeout=timeout, **options)
 
     def get(self, path: str, **options: Any) -> requests.Response:
         """Send a GET request; the answer, whatever its status."""

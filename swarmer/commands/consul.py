@@ -18,7 +18,7 @@ from swarmer.image.store import store
 from swarmer.ports import CONSUL_HTTPS
 from swarmer.secrets.client_files import Plane
 from swarmer.ssh import quoted
-from swarmer.wait import NotYet, until
+from swarmer.wait import NotYet
 
 #: Seconds in which the client must print its version; otherwise it does not run on this host.
 _VERSION_TIMEOUT = 10.0
@@ -100,7 +100,7 @@ def answering(cluster: Cluster) -> Node:
                 continue
         raise NotYet("none answers")
 
-    return until("a consul server that answers", probe, timeout=15)
+    return cluster.until("a consul server that answers", probe, timeout=15)
 
 
 def _program(cluster: Cluster) -> Path | None:

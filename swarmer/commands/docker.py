@@ -22,7 +22,6 @@ from swarmer.ports import DOCKER
 from swarmer.secrets.client_files import Plane
 from swarmer.spec import SwarmRole
 from swarmer.ssh import quoted
-from swarmer.wait import patient
 
 #: Seconds after which an engine that doesn't answer is skipped, on a machine of usual speed.
 _GLANCE: Final = 5.0
@@ -77,7 +76,7 @@ def output(node: Node, arguments: Sequence[str]) -> Output:
     this = command(node, arguments)
     with this.popen(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
-            stdout, stderr = process.communicate(timeout=patient(_GLANCE))
+            stdout, stderr = process.communicate(timeout=node.scaled(_GLANCE))
         except subprocess.TimeoutExpired:
             process.kill()
             return Output(None)
@@ -89,7 +88,7 @@ def listens(node: Node) -> bool:
     if not node.running:
         return False
     try:
-        socket.create_connection((str(node.endpoint), DOCKER.number), timeout=patient(_GLANCE)).close()
+        socket.create_connection((str(node.endpoint), DOCKER.number), timeout=node.scaled(_GLANCE)).close()
     except OSError:
         return False
     return True
