@@ -275,12 +275,6 @@ def test_what_can_not_be_done_is_not_looked_at_in_a_hurry() -> None:
     assert swarm.watch.pause(swarm.now, calm=2) == 2
 
 
-@given(content=st.binary(max_size=200))
-def test_whatever_a_node_records_of_itself_can_be_read(content: bytes) -> None:
-    identity = Identity.parse(content.decode(errors="replace"))
-    assert len(identity.former) <= 5
-
-
 def test_a_manager_that_is_held_as_a_worker_is_not_promoted() -> None:
     demoted = entry("swarm-02", "swarm-02", labels={"swarmer.role": "worker"})
     swarm = Swarm([demoted if node["ID"] == "swarm-02" else node for node in whole()])
@@ -335,26 +329,6 @@ def test_a_swarm_is_that_of_the_cluster_where_most_of_its_managers_are() -> None
     assert reconcile.is_swarm_of(whole()[1:], PLAN)
     elsewhere = [entry(f"id-{number}", "swarm-01", manager=True, ip="10.0.0.50") for number in range(3)]
     assert not reconcile.is_swarm_of(elsewhere, PLAN)
-
-
-ids = st.text("abc123", min_size=1)
-
-
-@given(known=st.builds(Known, ids, st.booleans()))
-def test_how_the_leader_knows_a_node_is_read_as_it_was_recorded(known: Known) -> None:
-    assert Known.parse(str(known)) == known
-
-
-@given(had=st.lists(ids, min_size=1, max_size=20))
-def test_a_node_records_its_id_and_the_latest_of_its_former_ones(had: list[str]) -> None:
-    identity = Identity()
-    for each in had:
-        identity = identity.becomes(each)
-        assert Identity.parse(str(identity)) == identity
-    assert identity.node == had[-1]
-    assert identity.node not in identity.former
-    assert len(identity.former) == min(len(set(had)) - 1, 5)
-    assert identity.becomes(identity.node) == identity
 
 
 def _leftovers(drawn: list[tuple[str, bool, str, bool, bool]]) -> list[dict[str, Any]]:
