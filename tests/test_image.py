@@ -167,6 +167,13 @@ def test_a_consul_with_a_wrong_checksum_or_content_is_refused(
     assert refused.value.hint
 
 
+def test_a_build_step_that_prints_nothing_for_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["swarmer.image.build"], "_SILENCE", 1.0)
+    stream(["sh", "-c", "for i in 1 2 3 4; do echo $i; sleep 0.4; done"], lambda _: None)
+    with pytest.raises(HostError, match=r"printed nothing for 1 s while building the image"):
+        stream(["sh", "-c", "echo begin; sleep 600 & wait"], lambda _: None)
+
+
 def test_interrupting_a_build_step_ends_all_its_processes() -> None:
     begun: list[str] = []
 

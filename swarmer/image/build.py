@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,9 @@ from swarmer.shell import run
 from swarmer.state import REPOSITORY
 
 Report = Callable[[str], None]
+
+#: Seconds that a build step may print nothing.
+_SILENCE = 900.0
 
 
 def build(report: Report, *, kind: Kind = Kind.CONTAINER, fresh: bool = False) -> store.Image:
@@ -171,18 +175,56 @@ def stream(command: list[str], report: Report, *, env: dict[str, str] | None = N
         ) from None
     with process:
         assert process.stdout
+        silence = _Silence(process)
         try:
             for line in process.stdout:
+                silence.broken()
                 if line := line.strip():
                     report(line)
                     tail = [*tail[-9:], line]
         except BaseException:
             _end(process)
             raise
+        finally:
+            silence.end()
+    if silence.too_long:
+        raise HostError(
+            f"{command[0]} printed nothing for {_SILENCE:.0f} s while building the image, and was ended; before:\n  "
+            + "\n  ".join(tail),
+            hint="does the package mirror of this host answer?",
+        )
     if process.returncode:
         raise HostError(
             f"{command[0]} failed with {process.returncode} while building the image:\n  " + "\n  ".join(tail)
         )
+
+
+class _Silence:
+    """Ends a command that has printed nothing for too long, such as one that waits for a mirror."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.too_long = False
+        self._process = process
+        self._timer = self._start()
+
+    def broken(self) -> None:
+        """The command has printed something."""
+        self._timer.cancel()
+        self._timer = self._start()
+
+    def end(self) -> None:
+        """Watch no longer."""
+        self._timer.cancel()
+
+    def _start(self) -> threading.Timer:
+        timer = threading.Timer(_SILENCE, self._give_up)
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    def _give_up(self) -> None:
+        self.too_long = True
+        _end(self._process)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -15,6 +15,9 @@ from swarmer.spec import Server
 from swarmer.stacks import control_groups
 from swarmer.wait import until_true
 
+#: Seconds until the first process of a node is started; more than a busy host needs.
+_START_TIMEOUT = 60.0
+
 #: A period of the CPU bandwidth controller, in µs.
 _PERIOD = 100_000
 
@@ -140,14 +143,18 @@ class ControlGroups(Processes):
         # A shell joins the groups before it forks the node off, so that the groups are never seen empty.
         # --fork: the node belongs to nobody here; it outlives this process if the cluster is kept.
         join = "; ".join(f"echo $$ > {group}/cgroup.procs" for group in groups)
-        with console.open("a") as output:
-            done = subprocess.run(
-                ["sh", "-ec", f'{join}; exec setsid --fork "$@"', "sh", *command],
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **variables},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
+        try:
+            with console.open("a") as output:
+                done = subprocess.run(
+                    ["sh", "-ec", f'{join}; exec setsid --fork "$@"', "sh", *command],
+                    env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **variables},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    timeout=_START_TIMEOUT,
+                )
+        except subprocess.TimeoutExpired:
+            raise HostError(f"{server.name} wasn't started within {_START_TIMEOUT:.0f} s") from None
         if done.returncode:
             raise HostError(f"{server.name} can't be started", hint=f"its console says why: {console}")
 

@@ -27,6 +27,9 @@ _POOL_FOLDER = Path("/var/lib/libvirt/images")
 #: Where libvirt keeps what it knows of domains, and in `networks` of networks.
 _DEFINITIONS = Path("/etc/libvirt/qemu")
 
+#: Seconds for a command of libvirt's: machines that are emulated may keep every processor busy.
+_TIMEOUT = 600.0
+
 #: Bytes of a seed volume; a seed takes some 60 KiB.
 _SEED_SIZE = 2**20
 
@@ -37,13 +40,14 @@ def virsh(*words: str | Path, check: bool = True) -> str:
     Raises:
         HostError: it failed (with `check`), or libvirt doesn't answer.
     """
-    return run(["virsh", "--quiet", "--connect", URI, *words], check=check).stdout
+    return run(["virsh", "--quiet", "--connect", URI, *words], check=check, timeout=_TIMEOUT).stdout
 
 
 def answers() -> bool:
     """Whether a libvirt answers that we may use."""
     return (
-        shutil.which("virsh") is not None and run(["virsh", "--connect", URI, "version"], check=False).returncode == 0
+        shutil.which("virsh") is not None
+        and run(["virsh", "--connect", URI, "version"], check=False, timeout=_TIMEOUT).returncode == 0
     )
 
 
@@ -137,7 +141,7 @@ def put_box(volume: str, disk: Path) -> None:
                 return
             # Who copied it was killed meanwhile.
             virsh("vol-delete", volume, "--pool", POOL)
-        size = json.loads(run(["qemu-img", "info", "--output=json", disk]).stdout)["virtual-size"]
+        size = json.loads(run(["qemu-img", "info", "--output=json", disk], timeout=_TIMEOUT).stdout)["virtual-size"]
         virsh("vol-create-as", POOL, volume, str(size), "--format", "qcow2")
         try:
             virsh("vol-upload", volume, disk, "--pool", POOL)
