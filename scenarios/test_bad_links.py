@@ -20,7 +20,7 @@ def _write(node: Node, key: str, value: str) -> None:
         if not node.consul.kv.put(key, value):
             raise NotYet("refused")
 
-    node.until(f"{node.name} to acknowledge {key}", probe, timeout=30, pardon=Unavailable)
+    node.until(f"{node.name} to acknowledge {key}", probe, timeout=30, retry_on=Unavailable)
 
 
 def _read(node: Node, key: str) -> str:
@@ -31,7 +31,7 @@ def _read(node: Node, key: str) -> str:
         value: bytes = entry["Value"]
         return value.decode()
 
-    return node.until(f"{node.name} to read {key}", probe, timeout=30, pardon=Unavailable)
+    return node.until(f"{node.name} to read {key}", probe, timeout=30, retry_on=Unavailable)
 
 
 def test_a_bad_link_is_as_bad_as_was_asked_and_spares_the_harness(nodes: list[Node], faults: Faults) -> None:

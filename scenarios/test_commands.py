@@ -55,7 +55,7 @@ def test_no_secret_stands_on_a_command_line(cluster: Cluster, tmp_path: Path) ->
             "the client to read the fifo",
             lambda: os.open(fifo, os.O_WRONLY | os.O_NONBLOCK),
             timeout=20,
-            pardon=(OSError,),
+            retry_on=(OSError,),
         )
         with os.fdopen(opened, "w") as writer:
             shown = b"\n".join(_command_lines()).decode(errors="replace")

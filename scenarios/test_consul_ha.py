@@ -113,7 +113,7 @@ def test_a_leader_cut_off_in_one_direction_leaves_one_history(
             "a write on the side of the majority",
             lambda: _others(cluster, consul_leader)[0].consul.kv.put(f"one-way/{direction}", "served"),
             timeout=20,
-            pardon=consul_api.Unavailable,
+            retry_on=consul_api.Unavailable,
         )
         assert accepted
     _all_agree(cluster, {f"one-way/{direction}": "served"})
@@ -133,7 +133,7 @@ def test_losing_the_majority_stops_writes_and_one_return_restores_them(
             "writes again",
             lambda: survivor.consul.kv.put("quorum/again", "kept"),
             timeout=30,
-            pardon=consul_api.Unavailable,
+            retry_on=consul_api.Unavailable,
         )
     _all_agree(cluster, {"quorum/before": "kept", "quorum/again": "kept"}, refused=["quorum/without"])
 
@@ -222,7 +222,7 @@ def _missing(cluster: Cluster, acknowledged: list[str]) -> list[str]:
         found = {entry["Key"] for entry in entries or ()}
         return [key for key in acknowledged if key not in found]
 
-    return cluster.until("a consistent read", probe, timeout=ELECTION_BOUND, pardon=consul_api.Unavailable)
+    return cluster.until("a consistent read", probe, timeout=ELECTION_BOUND, retry_on=consul_api.Unavailable)
 
 
 def _elect_another(cluster: Cluster, lost: Node) -> float:
@@ -237,7 +237,11 @@ def _elect_another(cluster: Cluster, lost: Node) -> float:
         _read(leader, "any")
 
     cluster.until(
-        "another leader", probe, timeout=ELECTION_BOUND, interval=0.05, pardon=(AssertionError, *consul_api.Unavailable)
+        "another leader",
+        probe,
+        timeout=ELECTION_BOUND,
+        interval=0.05,
+        retry_on=(AssertionError, *consul_api.Unavailable),
     )
     return round(time.monotonic() - start, 2)
 
@@ -270,7 +274,7 @@ def _all_agree(cluster: Cluster, expected: dict[str, str], *, refused: Sequence[
             if len({copy[key] for copy in copies.values()}) > 1:
                 raise NotYet(f"the servers differ on {key}: {copies}")
 
-    cluster.until("all servers to agree", probe, timeout=10, pardon=consul_api.Unavailable)
+    cluster.until("all servers to agree", probe, timeout=10, retry_on=consul_api.Unavailable)
 
 
 def _copy(node: Node, keys: list[str]) -> dict[str, str | None]:

@@ -283,7 +283,7 @@ def _own_agent_knows_names(node: Node) -> None:
         if answer.code != "NOERROR":
             raise NotYet(answer.code)
 
-    node.until(f"the consul server of {node.name}", probe, timeout=15, pardon=consul_api.Unavailable)
+    node.until(f"the consul server of {node.name}", probe, timeout=15, retry_on=consul_api.Unavailable)
 
 
 def _every_node_has_been_asked(cluster: Cluster, *, besides: Node | None = None) -> None:

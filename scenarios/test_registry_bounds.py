@@ -43,7 +43,7 @@ def test_the_number_of_uploads_at_once_is_bounded(client: RegistryClient) -> Non
         "uploads to be taken again",
         lambda: client.push("many", "1", Image.random()),
         timeout=10,
-        pardon=(RegistryError,),
+        retry_on=(RegistryError,),
     )
 
 
@@ -133,7 +133,7 @@ def test_an_upload_that_does_not_tell_its_size_leaves_no_full_disk(
             "room for a small image",
             lambda: client.push("full", "small", Image.random(1_000_000)),
             timeout=10,
-            pardon=(RegistryError,),
+            retry_on=(RegistryError,),
         )
     node.succeed(f"docker rmi {name} && docker logout {registry_host}")
     cluster.wait_converged()
@@ -182,7 +182,7 @@ def test_pushes_go_on_while_garbage_is_collected(
             f"{tag} to be taken",
             lambda: client.push(repository, tag, images[tag]),
             timeout=20,
-            pardon=(RegistryError,),
+            retry_on=(RegistryError,),
         )
 
     def make_garbage() -> None:

@@ -259,7 +259,7 @@ def test_a_leader_that_was_paused_changes_nothing_when_it_wakes(
                 "a push with the leader paused",
                 lambda: follower.push(repository, "contested", newer),
                 timeout=40,
-                pardon=(RegistryError, *Unavailable),
+                retry_on=(RegistryError, *Unavailable),
             )
             pushed = time.monotonic()
             for load in loads:

@@ -42,7 +42,7 @@ def test_a_former_leader_that_returns_serves_no_old_tag(
         "a push to another leader",
         lambda: elsewhere.push(repository, "moving", new),
         timeout=20,
-        pardon=(RegistryError, *Unavailable),
+        retry_on=(RegistryError, *Unavailable),
     )
     assert elsewhere.ask("DELETE", f"/v2/{repository}/manifests/{gone.digest}").status_code == 202
     seen: list[tuple[str, int, str]] = []
@@ -58,7 +58,7 @@ def test_a_former_leader_that_returns_serves_no_old_tag(
         if answers != [("moving", 200, new.digest), ("deleted", 404, "")]:
             raise NotYet(str(answers))
 
-    cluster.until("the returning node to serve", probe, timeout=60, interval=0.02, pardon=Unavailable)
+    cluster.until("the returning node to serve", probe, timeout=60, interval=0.02, retry_on=Unavailable)
     registry_leader.wait_booted()
     cluster.wait_converged()
     assert {digest for tag, status, digest in seen if (tag, status) == ("moving", 200)} == {new.digest}

@@ -71,7 +71,7 @@ def test_a_node_that_can_not_load_its_packet_filter_does_not_come_up(cluster: Cl
     try:
         node.reboot()
         cluster.until(
-            "the node to be given up", lambda: _check_dead(node, "swarmer-firewall"), timeout=30, pardon=(NodeError,)
+            "the node to be given up", lambda: _check_dead(node, "swarmer-firewall"), timeout=30, retry_on=(NodeError,)
         )
         for unit in ("consul", "docker", "swarmer-dns-consul"):
             assert node.execute(f"systemctl is-active {unit}").stdout.strip() != "active", unit

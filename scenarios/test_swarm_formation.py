@@ -253,7 +253,7 @@ def _identity(cluster: Cluster) -> dict[str, str]:
         members = convergence.swarm_members(cluster)
         return {member.name: member.id for member in members} | {"": str(cluster.swarm_leader().docker.swarm.id)}
 
-    return cluster.until("a swarm with a leader", probe, timeout=30, pardon=docker_api.Unavailable)
+    return cluster.until("a swarm with a leader", probe, timeout=30, retry_on=docker_api.Unavailable)
 
 
 def _readable_join_tokens(cluster: Cluster, node: Node, token: str) -> set[str]:
@@ -282,7 +282,7 @@ def _until_founded(cluster: Cluster, *, timeout: float) -> None:
         if not _token(cluster, "worker"):
             raise NotYet("no swarm is published")
 
-    cluster.until("a founded swarm", probe, timeout=timeout, pardon=consul_api.Unavailable)
+    cluster.until("a founded swarm", probe, timeout=timeout, retry_on=consul_api.Unavailable)
 
 
 def _until_rotated(cluster: Cluster, role: str, former: str) -> str:

@@ -164,7 +164,7 @@ def test_managers_do_not_leave_their_swarm_for_one_that_is_recorded_by_mistake(c
         _, entry = cluster.consul.kv.get("swarm/cluster", consistency="consistent")
         return entry["Value"].decode() if entry else ""
 
-    cluster.until_equal("the recorded swarm", recorded, swarm, timeout=30, pardon=consul_api.Unavailable)
+    cluster.until_equal("the recorded swarm", recorded, swarm, timeout=30, retry_on=consul_api.Unavailable)
     time.sleep(cluster.scaled(LONG_ENOUGH))
     cluster.wait_converged()
     assert _members(cluster) == before
@@ -177,7 +177,10 @@ def test_managers_do_not_leave_their_swarm_for_one_that_is_recorded_by_mistake(c
 def _members(cluster: Cluster) -> dict[str, tuple[str, bool]]:
     """The id of each node in the swarm to its name and whether it is a manager."""
     members = cluster.until(
-        "the nodes of the swarm", lambda: convergence.swarm_members(cluster), timeout=60, pardon=docker_api.Unavailable
+        "the nodes of the swarm",
+        lambda: convergence.swarm_members(cluster),
+        timeout=60,
+        retry_on=docker_api.Unavailable,
     )
     return {member.id: (member.name, member.manager) for member in members}
 
@@ -218,7 +221,7 @@ def _until_shown(manager: Node, identity: str, name: str) -> None:
         if shown.get(identity) != name:
             raise NotYet(f"shown as {shown.get(identity)}")
 
-    manager.until(f"{identity} to be shown as {name}", probe, timeout=30, pardon=docker_api.Unavailable)
+    manager.until(f"{identity} to be shown as {name}", probe, timeout=30, retry_on=docker_api.Unavailable)
 
 
 @contextmanager

@@ -165,7 +165,7 @@ def _until_update(services: Services, name: str, state: str) -> None:
         if status.get("State") != state:
             raise NotYet(f"{status.get('State')}: {status.get('Message')}")
 
-    services.cluster.until(f"the update of {name} to be {state}", probe, timeout=90, pardon=docker_api.Unavailable)
+    services.cluster.until(f"the update of {name} to be {state}", probe, timeout=90, retry_on=docker_api.Unavailable)
 
 
 def _until_answered(client: Node, text: str, *, last: bool = False) -> None:

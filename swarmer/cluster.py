@@ -167,7 +167,7 @@ class Cluster(Waiting):
             lambda: self.node(convergence.registry_leader(self)),
             timeout=timeout,
             interval=0.05,
-            pardon=consul_api.Unavailable,
+            retry_on=consul_api.Unavailable,
         )
 
     def consul_followers(self) -> list[Node]:
@@ -182,7 +182,7 @@ class Cluster(Waiting):
             "a consul server that answers",
             lambda: convergence.reachable_server(self),
             timeout=15,
-            pardon=consul_api.Unavailable,
+            retry_on=consul_api.Unavailable,
         )
 
     @property

@@ -149,7 +149,7 @@ class Node(Waiting):
             with socket.create_connection((str(self.endpoint), port), timeout=self.scaled(0.5)):
                 pass
 
-        self.until(f"port {port} of {self.name}", probe, timeout=timeout, interval=0.05, pardon=(OSError,))
+        self.until(f"port {port} of {self.name}", probe, timeout=timeout, interval=0.05, retry_on=(OSError,))
 
     # -- what the node says of itself ----------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ class Node(Waiting):
             if self.boot_id() == before:
                 raise NotYet(f"boot id {before}, as before")
 
-        self.until(f"{self.name} to reboot", probe, timeout=BOOT_TIMEOUT, pardon=(NodeError, PromiseBroken))
+        self.until(f"{self.name} to reboot", probe, timeout=BOOT_TIMEOUT, retry_on=(NodeError, PromiseBroken))
         self.wait_booted()
 
     def replace(self) -> None:
@@ -273,7 +273,7 @@ class Node(Waiting):
             probe,
             timeout=timeout,
             interval=0.25,
-            pardon=(NodeError,),
+            retry_on=(NodeError,),
             stall=stall,
             moved=moved,
         )
@@ -291,7 +291,7 @@ class Node(Waiting):
             probe,
             timeout=timeout,
             interval=0.05,
-            pardon=(OSError,),
+            retry_on=(OSError,),
             stall=stall,
             moved=moved,
         )

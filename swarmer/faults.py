@@ -88,7 +88,7 @@ class Faults:
                     raise NotYet(f"main process {pid}, before {before}")
 
             if node.running:
-                node.until(f"{unit} on {node.name} to be restarted", probe, timeout=20, pardon=_RETRIED)
+                node.until(f"{unit} on {node.name} to be restarted", probe, timeout=20, retry_on=_RETRIED)
 
         with UndoStack() as undo:
             undo.add(node.name, wait_restarted)
@@ -216,7 +216,9 @@ def _delete_table(node: Node, table: str) -> None:
             if table in node.succeed("nft list tables").split():
                 raise NotYet("it still exists")
 
-    node.until(f"the packet filter {table} of {node.name} to be deleted", probe, timeout=_HEAL_TIMEOUT, pardon=_RETRIED)
+    node.until(
+        f"the packet filter {table} of {node.name} to be deleted", probe, timeout=_HEAL_TIMEOUT, retry_on=_RETRIED
+    )
 
 
 def _prove_reachable(node: Node, senders: list[Node]) -> None:
@@ -233,7 +235,7 @@ def _resume(node: Node, unit: str) -> None:
             if node.succeed(f"cut -d' ' -f3 /proc/{pid}/stat").strip() == "T":
                 raise NotYet(f"process {pid} is stopped")
 
-    node.until(f"{unit} to continue on {node.name}", probe, timeout=_HEAL_TIMEOUT, pardon=_RETRIED)
+    node.until(f"{unit} to continue on {node.name}", probe, timeout=_HEAL_TIMEOUT, retry_on=_RETRIED)
 
 
 def _correct_clock(node: Node) -> None:
@@ -244,4 +246,4 @@ def _correct_clock(node: Node) -> None:
             if abs(error) > _CLOCK_TOLERANCE:
                 raise NotYet(f"it is {error:.1f} s ahead")
 
-    node.until(f"the clock of {node.name} to be correct", probe, timeout=_HEAL_TIMEOUT, pardon=_RETRIED)
+    node.until(f"the clock of {node.name} to be correct", probe, timeout=_HEAL_TIMEOUT, retry_on=_RETRIED)

@@ -181,7 +181,7 @@ class Ownership:
                 lambda: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB),
                 timeout=_GLANCE,
                 interval=0.01,
-                pardon=(BlockingIOError,),
+                retry_on=(BlockingIOError,),
             )
         except GaveUp:
             file.close()

@@ -74,7 +74,7 @@ def mend(node: Node) -> None:
         if "netem" in left:
             raise NotYet(left)
 
-    node.until(f"the bad link of {node.name} to be removed", probe, timeout=60, pardon=RETRIED)
+    node.until(f"the bad link of {node.name} to be removed", probe, timeout=60, retry_on=RETRIED)
 
 
 def round_trip(node: Node, peer: Node, *, count: int = 5) -> float:

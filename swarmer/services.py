@@ -125,7 +125,7 @@ class Services:
                 problems = {task.problem for task in self.tasks(name) if task.wanted and task.problem}
                 raise NotYet(f"running {running}; {'; '.join(problems)}")
 
-        self.cluster.until(f"the tasks of {name}", probe, timeout=timeout, pardon=docker_api.Unavailable)
+        self.cluster.until(f"the tasks of {name}", probe, timeout=timeout, retry_on=docker_api.Unavailable)
         return round(time.monotonic() - start, 2)
 
     def remove_all(self) -> None:
@@ -141,7 +141,7 @@ class Services:
         self._made.clear()
 
     def _wait_gone(self) -> None:
-        self.cluster.until("all containers to be gone", self._check_gone, timeout=60, pardon=(NodeError,))
+        self.cluster.until("all containers to be gone", self._check_gone, timeout=60, retry_on=(NodeError,))
 
     def _check_gone(self) -> None:
         names = [name for kind, name in self._made if kind == "service"]
@@ -158,7 +158,7 @@ class Services:
             if result.status and "not found" not in result.stderr.lower() and "no such" not in result.stderr.lower():
                 raise NotYet(result.stderr.strip())
 
-        self.cluster.until(f"the {kind} {name} to be removed", probe, timeout=30, pardon=(NodeError,))
+        self.cluster.until(f"the {kind} {name} to be removed", probe, timeout=30, retry_on=(NodeError,))
 
 
 def _task(row: dict[str, Any], names: dict[str, str]) -> Task:

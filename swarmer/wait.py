@@ -50,7 +50,7 @@ def until(
     *,
     timeout: float,
     interval: float = 0.1,
-    pardon: tuple[type[Exception], ...] = (),
+    retry_on: tuple[type[Exception], ...] = (),
     tell: Callable[[str], None] = lambda _: None,
     stall: float | None = None,
     moved: Callable[[], object] = lambda: None,
@@ -61,10 +61,10 @@ def until(
     Args:
         what: what is awaited, as in "three voters".
         probe: looks once. Returns the value when it is there; raises `NotYet` when it isn't, or
-            `Hopeless` when it can't come any more. Errors listed in `pardon` count as "not yet".
+            `Hopeless` when it can't come any more. Errors listed in `retry_on` count as "not yet".
         timeout: seconds.
         interval: seconds between two looks.
-        pardon: exception types that a service on its way up may raise.
+        retry_on: exception types that a service on its way up may raise.
         stall: seconds in which something new has to happen; None where only `timeout` counts.
         moved: a value that changes whenever something new happened; besides, each text of `NotYet` that wasn't seen
             before is new.
@@ -87,7 +87,7 @@ def until(
             return probe()
         except NotYet as not_yet:
             last = str(not_yet)
-        except pardon as error:
+        except retry_on as error:
             last = f"{type(error).__name__}: {error}"
         now = time.monotonic()
         for sign in (last, ("moved", moved())) if stall is not None else ():
@@ -139,7 +139,7 @@ class Waiting:
         *,
         timeout: float,
         interval: float = 0.1,
-        pardon: tuple[type[Exception], ...] = (),
+        retry_on: tuple[type[Exception], ...] = (),
         tell: Callable[[str], None] = lambda _: None,
         stall: float | None = None,
         moved: Callable[[], object] = lambda: None,
@@ -154,7 +154,7 @@ class Waiting:
             probe,
             timeout=timeout,
             interval=interval,
-            pardon=pardon,
+            retry_on=retry_on,
             tell=tell,
             stall=stall,
             moved=moved,
@@ -169,7 +169,7 @@ class Waiting:
         *,
         timeout: float,
         interval: float = 0.1,
-        pardon: tuple[type[Exception], ...] = (),
+        retry_on: tuple[type[Exception], ...] = (),
     ) -> None:
         """Wait until `look()` finds exactly what is expected; what it found last is shown if it never does."""
 
@@ -177,7 +177,7 @@ class Waiting:
             if (found := look()) != expected:
                 raise NotYet(f"{found!r}, not {expected!r}")
 
-        self.until(what, probe, timeout=timeout, interval=interval, pardon=pardon)
+        self.until(what, probe, timeout=timeout, interval=interval, retry_on=retry_on)
 
     def until_true(self, what: str, condition: Callable[[], object], *, timeout: float, interval: float = 0.1) -> None:
         """Wait until `condition()` is true; its last value is shown if it never is."""

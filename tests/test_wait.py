@@ -61,7 +61,7 @@ def test_errors_are_pardoned_only_where_that_was_said() -> None:
         raise ConnectionRefusedError("not listening")
 
     with pytest.raises(GaveUp, match="last seen: ConnectionRefusedError: not listening"):
-        until("it", probe, timeout=0, pardon=(OSError,))
+        until("it", probe, timeout=0, retry_on=(OSError,))
     with pytest.raises(ConnectionRefusedError):
         until("it", probe, timeout=3600)
 
@@ -168,7 +168,7 @@ def test_a_wait_goes_on_as_long_as_something_new_happens(clock: Callable[[], flo
             interval=1,
             stall=10,
             moved=clock,
-            pardon=(GaveUp,),
+            retry_on=(GaveUp,),
         )
 
 

@@ -38,5 +38,5 @@ def remove(machine: str) -> None:
 def _once_unlocked(*words: str) -> None:
     """Run a command; a machine that was just switched off stays locked for a moment."""
     until(
-        f"`VBoxManage {words[0]}`", lambda: run(["VBoxManage", *words]), timeout=20, interval=0.5, pardon=(HostError,)
+        f"`VBoxManage {words[0]}`", lambda: run(["VBoxManage", *words]), timeout=20, interval=0.5, retry_on=(HostError,)
     )
