@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cached_property
 from ipaddress import IPv4Address
 
 import consul
@@ -54,12 +53,12 @@ class Cluster(Waiting):
         self.notes: list[str] = []
         self.former_members: set[str] = set()
         self._image = image
+        self._authority: Authority | None = None
+        self._credentials: Credentials | None = None
 
     def replace_with(self, fresh: "Cluster") -> None:
         """Stand for another cluster of the same spec, which was launched in the place of this one."""
         self.close()
-        for name in ("authority", "credentials"):
-            self.__dict__.pop(name, None)
         self._begin(fresh.ledger, fresh.image)
         self.phases, self.notes = fresh.phases, fresh.notes
         for node in self.nodes:
@@ -96,15 +95,23 @@ class Cluster(Waiting):
             )
         return self._image
 
-    @cached_property
+    @property
     def authority(self) -> Authority:
         """The CAs of the cluster."""
-        return Authority.load(self.home.folder, self.spec)
+        if self._authority is None:
+            self._authority = Authority.load(self.home.folder, self.spec)
+        return self._authority
 
-    @cached_property
+    @property
     def credentials(self) -> Credentials:
         """The secrets of the cluster."""
-        return Credentials.load(self.home.credentials)
+        if self._credentials is None:
+            self._credentials = Credentials.load(self.home.credentials)
+        return self._credentials
+
+    def add_missing_tokens(self) -> None:
+        """Make the tokens of nodes that the spec has got since the cluster was launched."""
+        self._credentials = Credentials.ensure_tokens(self.home.credentials, token_names(self.spec))
 
     @property
     def endpoints(self) -> dict[str, IPv4Address]:
@@ -246,7 +253,7 @@ class Cluster(Waiting):
             SwarmerError: the cluster lacks its CA, credentials or SSH key; the node stays as it is.
         """
         Authority.load(self.home.folder, self.spec)
-        self.credentials = Credentials.ensure_tokens(self.home.credentials, token_names(self.spec))
+        self.add_missing_tokens()
         self.ssh.client_key()
         with suppress(NotYet, *consul_api.Unavailable):
             self.former_members |= {convergence.swarm_ids(self)[node.name]} - {""}

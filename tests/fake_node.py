@@ -80,7 +80,7 @@ class FakeCluster(Cluster):
 
     def __init__(self) -> None:
         self.members: Sequence[FakeNode] = [FakeNode(self, f"node-{n}", f"192.0.2.{n}") for n in (1, 2, 3)]
-        self.nodes = list(self.members)
+        self.nodes: list[Node] = list(self.members)
         self.stack = cast(
             Stack, SimpleNamespace(power_on=self._power_on, logs=list, memory=lambda _: None, slowness=1.0)
         )

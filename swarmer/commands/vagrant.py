@@ -9,7 +9,6 @@ from swarmer.errors import SwarmerError
 from swarmer.ledger import Ledger
 from swarmer.progress import Progress
 from swarmer.removal import destroy, owned
-from swarmer.secrets.credentials import Credentials, token_names
 from swarmer.spec import Spec
 from swarmer.stacks import stack_of
 from swarmer.stacks.vagrant.acceleration import BY_HARDWARE
@@ -45,7 +44,7 @@ def prepare(spec: Spec, progress: Progress) -> str:
         assert isinstance(stack, VagrantStack)
         missing = [node for node in cluster.nodes if not stack.made(node.name)]
         if missing:
-            cluster.credentials = Credentials.ensure_tokens(home.credentials, token_names(spec))
+            cluster.add_missing_tokens()
             progress.say(f"making the seed data of {', '.join(node.name for node in missing)}")
             with ThreadPoolExecutor() as pool:
                 seeds = list(pool.map(cluster.seed, [node.server for node in missing]))
