@@ -1,4 +1,4 @@
-"""cloud-init at half of its processor time; `cloud-init-main.service` runs it by this module.
+"""cloud-init with less processor time; `cloud-init-main.service` runs it by this module.
 
 In one boot cloud-init parses YAML 86 times, by the parser of PyYAML that is written in Python. The one of libyaml,
 which PyYAML brings along, takes a tenth of the time. Without the package `jsonschema`, which takes time to load,
