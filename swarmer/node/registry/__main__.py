@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from swarmer.node.consul_agent import Agent, Refused, own_token
-from swarmer.node.patience import patient
 from swarmer.node.registry import health
 from swarmer.node.registry.api import Api
 from swarmer.node.registry.forwarder import Forwarder
@@ -24,6 +23,7 @@ from swarmer.node.registry.replication import Replication
 from swarmer.node.registry.routing import Router
 from swarmer.node.registry.server import serve
 from swarmer.node.registry.settings import API_SOCKET, Settings
+from swarmer.node.slowness import scaled
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _GROUP = "www-data"
 _SIGN_OF_LIFE = 10
 
 #: Seconds between two questions to a consul that doesn't know our token yet.
-_PAUSE = patient(0.1)
+_PAUSE = scaled(0.1)
 
 
 def main() -> int:

@@ -5,12 +5,12 @@ import time
 from typing import Final
 
 from swarmer.node.consul_agent import Agent, Refused, own_token
-from swarmer.node.patience import patient
 from swarmer.node.registry import docker_registry
 from swarmer.node.registry.bucket import Bucket
 from swarmer.node.registry.records import Agents
 from swarmer.node.registry.replication import Replication
 from swarmer.node.registry.settings import Settings
+from swarmer.node.slowness import scaled
 from swarmer.ports import REGISTRY
 
 logger = logging.getLogger(__name__)
@@ -19,13 +19,13 @@ logger = logging.getLogger(__name__)
 CHECK: Final = "registry"
 
 #: Seconds between two tries to register, for which a cluster that boots waits.
-_SOON: Final = patient(0.1)
+_SOON: Final = scaled(0.1)
 
 #: Seconds without an answer of consul after which this node counts as cut off. An election is over sooner.
-_CUT_OFF: Final = patient(5.0)
+_CUT_OFF: Final = scaled(5.0)
 
 #: Seconds between two checks that consul still has the service.
-_REGISTER: Final = patient(5.0)
+_REGISTER: Final = scaled(5.0)
 
 
 class Health:
@@ -74,8 +74,8 @@ class Health:
             "CheckID": CHECK,
             "Name": "the registry can answer",
             "HTTP": f"https://{address}:{REGISTRY.number}/health",
-            "Interval": f"{patient(1):.1f}s",
-            "Timeout": f"{patient(2):.1f}s",
+            "Interval": f"{scaled(1):.1f}s",
+            "Timeout": f"{scaled(2):.1f}s",
             # A program that is just restarting fails once.
             "FailuresBeforeCritical": 2,
             "Status": "passing",

@@ -18,37 +18,37 @@ from collections.abc import Callable
 from typing import Final
 
 from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
-from swarmer.node.patience import patient
 from swarmer.node.registry.health import CHECK
 from swarmer.node.registry.lease import LOCK_DELAY, Lease
 from swarmer.node.registry.records import LOCK, Agents, next_index
 from swarmer.node.registry.settings import Settings
+from swarmer.node.slowness import scaled
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between two proofs of the leadership, and until one is given up. Three of them fit into a lease.
-PROOF_INTERVAL: Final = patient(0.3)
+PROOF_INTERVAL: Final = scaled(0.3)
 _PROOF_TIMEOUT: Final = 1.0
 
 #: Seconds between two looks of a node that doesn't lead, unless it learns sooner that the lock is free.
-_FOLLOW_INTERVAL: Final = patient(0.6)
+_FOLLOW_INTERVAL: Final = scaled(0.6)
 
 #: The shortest TTL that consul accepts. Gossip and the check end most sessions sooner.
-_TTL: Final = patient(10)
-_RENEW_INTERVAL: Final = patient(3.0)
+_TTL: Final = scaled(10)
+_RENEW_INTERVAL: Final = scaled(3.0)
 
 #: Seconds between two tries for a free lock: consul doesn't report the end of a lock-delay.
-_RETRY: Final = patient(0.2)
+_RETRY: Final = scaled(0.2)
 
 #: Seconds for which the node of consul's leader leaves a free lock to others, so that one loss takes one leader, not
 #: both: the lock-delay, and a few tries.
 _COURTESY: Final = LOCK_DELAY + 3 * _RETRY
 
 #: Seconds without an answer of consul after which waiting for a leader is useless: this node is cut off.
-_CUT_OFF: Final = patient(4.0)
+_CUT_OFF: Final = scaled(4.0)
 
 #: Seconds for which a holder may be unfit before it releases the lock.
-_UNFIT: Final = patient(3.0)
+_UNFIT: Final = scaled(3.0)
 
 
 class Leadership:

@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from swarmer.node.patience import patient
+from swarmer.node.slowness import scaled
 
 #: Seconds for which consul gives the lock to no other session after its holder's session ended.
-LOCK_DELAY: Final = patient(1.5)
+LOCK_DELAY: Final = scaled(1.5)
 
 #: Seconds for which a proof is valid, from before it was asked for. Less than the lock-delay: two clocks may differ in
 #: speed, and a request that began in time may take a moment to end.
-LEASE: Final = patient(1.2)
+LEASE: Final = scaled(1.2)
 
 
 def awake_or_not() -> float:

@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from swarmer.node.patience import patient
 from swarmer.node.registry import manifests
 from swarmer.node.registry.errors import RegistryError
 from swarmer.node.registry.settings import FOLDER, Settings
+from swarmer.node.slowness import scaled
 from swarmer.ports import REGISTRY
 
 #: Seconds until a peer that doesn't answer is given up.
-CONNECT_TIMEOUT: Final = patient(2.0)
-_READ_TIMEOUT: Final = patient(30.0)
+CONNECT_TIMEOUT: Final = scaled(2.0)
+_READ_TIMEOUT: Final = scaled(30.0)
 
 #: The same while a client waits, and another peer can be asked.
-QUICK: Final = patient(3.0)
+QUICK: Final = scaled(3.0)
 _COPY_TIMEOUT: Final = 600.0
 
 

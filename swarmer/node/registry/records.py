@@ -24,8 +24,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
-from swarmer.node.patience import patient
 from swarmer.node.registry.errors import unavailable
+from swarmer.node.slowness import scaled
 
 LOCK: Final = "registry/leader"
 MANIFESTS: Final = "registry/manifests/"
@@ -33,8 +33,8 @@ TAGS: Final = "registry/tags/"
 _CHANGED: Final = "registry/changed"
 
 #: Seconds for which a read waits while consul elects its leader, before it fails.
-PATIENCE: Final = patient(6.0)
-_PAUSE: Final = patient(0.1)
+PATIENCE: Final = scaled(6.0)
+_PAUSE: Final = scaled(0.1)
 
 #: Seconds until a read is repeated. Consul's agent sends it to the leader that it knows; if that one has just lost
 #: power, no answer comes, though another server leads by then.

@@ -10,27 +10,27 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
-from swarmer.node.patience import patient
 from swarmer.node.registry import disk, docker_registry, manifests
 from swarmer.node.registry.errors import RegistryError, unavailable
 from swarmer.node.registry.peers import Peers
 from swarmer.node.registry.records import MANIFESTS, Manifest, next_index
 from swarmer.node.registry.settings import Settings
+from swarmer.node.slowness import scaled
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between two tries to fetch what this node lacks.
-_PAUSE: Final = patient(0.5)
+_PAUSE: Final = scaled(0.5)
 
 #: Seconds between two tries to fetch what no peer has: it may have been pushed again.
-_ASK_AGAIN: Final = patient(30.0)
+_ASK_AGAIN: Final = scaled(30.0)
 
 #: Seconds between two checks that this node still leads, while peers copy.
 _LOOK: Final = 0.2
 
 #: Seconds after which the other peers are asked too, if the first ones have not finished. The slow ones are asked last
 #: the next time.
-_HEDGE: Final = patient(1.0)
+_HEDGE: Final = scaled(1.0)
 
 
 class Replication:
