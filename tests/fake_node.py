@@ -82,9 +82,9 @@ class FakeCluster(Cluster):
     def __init__(self) -> None:
         self.members: Sequence[FakeNode] = [FakeNode(self, f"node-{n}", f"192.0.2.{n}") for n in (1, 2, 3)]
         self.nodes: list[Node] = list(self.members)
-        self.stack = cast(
-            Stack, SimpleNamespace(power_on=self._power_on, logs=list, memory=lambda _: None, slowness=1.0)
-        )
+        stack = SimpleNamespace(power_on=self._power_on, logs=list, memory=lambda _: None, slowness=1.0)
+        stack.endpoint = lambda server: server.ip
+        self.stack = cast(Stack, stack)
         self.converged = 0
         self.locked: Exception | None = None
         self.without_ca = False
