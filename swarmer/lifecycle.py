@@ -64,7 +64,7 @@ def provide(
 
     Args:
         reuse: take the kept cluster of this spec, if there is one.
-        runs: where to put what the nodes said, should they not come up.
+        runs: the folder for node logs, if the cluster does not come up.
         began: called with the cluster before anything of it is made.
 
     Raises:
@@ -91,7 +91,7 @@ def launch(
     """Boot a cluster and wait until it has converged. Whatever goes wrong, nothing is left behind.
 
     Args:
-        runs: where to put what the nodes said, should they not come up.
+        runs: the folder for node logs, if the cluster does not come up.
         began: called with the cluster before anything of it is made.
 
     Raises:
@@ -194,7 +194,7 @@ def _launch(
 def _give_up(cluster: Cluster, error: BaseException, progress: Progress, folder: Path) -> None:
     try:
         if isinstance(error, AssertionError | SwarmerError):
-            progress.say("collecting what the nodes said")
+            progress.say("collecting node logs")
             error.add_note(_what_they_said(cluster, folder))
         progress.say(f"removing what was made of {cluster.name}")
     finally:
@@ -204,6 +204,6 @@ def _give_up(cluster: Cluster, error: BaseException, progress: Progress, folder:
 
 def _what_they_said(cluster: Cluster, folder: Path) -> str:
     try:
-        return f"what the nodes said: {diagnostics.collect(cluster, folder)}"
+        return f"node logs: {diagnostics.collect(cluster, folder)}"
     except (SwarmerError, OSError) as error:
-        return f"what the nodes said can't be collected: {error}"
+        return f"node logs can't be collected: {error}"

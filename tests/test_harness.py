@@ -301,7 +301,7 @@ def test_a_failed_boot_is_removed_also_when_its_reports_can_not_be_written(harne
     refused = harness.pytest("passing.py", f"--runs={harness.folder}/file/runs")
     assert refused.returncode == 1
     assert "is not running" in refused.stdout
-    assert "what the nodes said can't be collected" in refused.stdout
+    assert "node logs can't be collected" in refused.stdout
     assert not (harness.home / "nspawn/harness/ledger.json").exists()
 
 
