@@ -1,4 +1,4 @@
-"""The first boot of a cluster: what its nodes share, the nodes themselves, and waiting until they have converged."""
+"""The first boot of a cluster: create shared resources and nodes, then wait until the cluster has converged."""
 
 import re
 import threading
@@ -14,23 +14,23 @@ from swarmer.progress import Progress
 from swarmer.secrets.authority import Authority
 from swarmer.secrets.credentials import Credentials, token_names
 
-#: Seconds in which something new has to happen on some node while a cluster boots.
+#: Seconds within which something new must happen on any node while a cluster boots.
 _STALL: Final = 60.0
 
-#: Seconds for a boot at most, on machines of usual speed: for any cluster, and more for each node.
-_AT_MOST: Final = 120.0
-_PER_NODE: Final = 15.0
+#: The longest time a boot may take, in seconds on a machine of normal speed: for any cluster, plus for each node.
+_BOOT_LIMIT: Final = 120.0
+_LIMIT_PER_NODE: Final = 15.0
 
 
 def prepare(cluster: Cluster, progress: Progress) -> None:
-    """Make what all nodes share: certificates, keys, their network."""
+    """Create what all nodes share: certificates, keys, the network."""
     home, spec, ledger = cluster.home, cluster.spec, cluster.ledger
     ledger.save()
     ledger.record("path", str(home.credentials))
     Credentials.create(home.credentials, token_names(spec))
-    # From here on no cleaning of the image store removes the layers; one that ran before may have.
+    # The saved ledger protects the layers from `swarmer image prune`, but an earlier prune may have removed them.
     if not all(root.exists() for root in cluster.image.roots):
-        raise SwarmerError(f"the image {cluster.image.id} was removed meanwhile", hint="try again: it is built anew")
+        raise SwarmerError(f"image {cluster.image.id} was removed in the meantime", hint="try again to rebuild it")
     authority = Authority.create(home.folder, spec)
     if authority.write_client_files(home.folder):
         progress.say(f"the client certificates in {home.folder} were renewed")
@@ -43,10 +43,10 @@ def prepare(cluster: Cluster, progress: Progress) -> None:
 
 
 def boot(cluster: Cluster, progress: Progress) -> None:
-    """Make the nodes of a new cluster, and wait until it has converged.
+    """Create the nodes of a new cluster, and wait until it has converged.
 
     Raises:
-        SwarmerError: a node can't be made.
+        SwarmerError: a node can't be created.
         PromiseBroken: a node failed, or nothing new happened for too long.
     """
     start = time.monotonic()
@@ -56,7 +56,7 @@ def boot(cluster: Cluster, progress: Progress) -> None:
 
     prepare(cluster, progress)
     movement = Movement(cluster)
-    limit = _AT_MOST + _PER_NODE * len(cluster.nodes)
+    limit = _BOOT_LIMIT + _LIMIT_PER_NODE * len(cluster.nodes)
     servers = cluster.spec.servers
     with ThreadPoolExecutor(len(servers)) as pool:
         try:
@@ -76,7 +76,7 @@ def boot(cluster: Cluster, progress: Progress) -> None:
             for wait in [pool.submit(wait_booted, node) for node in cluster.nodes]:
                 wait.result()
         except BaseException:
-            cluster.stack.kill_all()  # else the pool would wait for the nodes that still boot
+            cluster.stack.kill_all()  # otherwise the pool would wait for the nodes that are still booting
             raise
     phase("cloud-init")
     progress.say("waiting for the cluster to converge")
@@ -88,9 +88,9 @@ def boot(cluster: Cluster, progress: Progress) -> None:
 
 
 class Movement:
-    """How much has happened on the nodes of a cluster so far; what only happens again doesn't count.
+    """Counts distinct events on the nodes of a cluster, to detect a stalled boot; repetitions don't count.
 
-    Nodes that share few processors take turns, so what happens on any of them counts for all.
+    Nodes that share few processors take turns, so an event on any node counts for all.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -105,7 +105,7 @@ class Movement:
             self._seen.add(event)
 
     def count(self) -> int:
-        """The number of different events, and of different lines on all consoles without their numbers."""
+        """The number of distinct events so far, each distinct console line included (digits removed)."""
         with self._mutex:
             if time.monotonic() - self._looked > 1:
                 self._looked = time.monotonic()

@@ -1,4 +1,4 @@
-"""A running cluster: its nodes, by name and by role, and everything needed to talk to them."""
+"""A running cluster: its nodes, by name and by role, and everything needed to connect to them."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,21 +20,21 @@ from swarmer.ssh import Ssh
 from swarmer.stacks import Stack, stack_of
 from swarmer.wait import NotYet, Waiting
 
-#: Seconds a whole cluster may take to converge, after all its nodes booted or one came back.
+#: Seconds that a cluster may take to converge after all its nodes have booted, or one has returned.
 CONVERGE_TIMEOUT = 60.0
 
 
 class Cluster(Waiting):
-    """The nodes of one spec, known everywhere as `STACK:DC`.
+    """The nodes of one spec; referred to as `STACK:DC` in commands and messages.
 
-    Made by `lifecycle.launch` or `lifecycle.attach`. The object stays the same when the cluster is relaunched;
-    so nodes are asked for anew, not kept.
+    Created by `lifecycle.launch` or `lifecycle.attach`. The object stays the same when the cluster is relaunched, but
+    its nodes don't: look them up each time instead of storing them.
 
     Attributes:
         phases: name of a phase to seconds since the launch began: `launch`, `ssh`, `cloud-init`, `consul`,
             `converged`.
-        notes: what a person should read once.
-        former_members: the ids in the swarm of nodes that were replaced; they may be there for a while.
+        notes: notes for the user, each to be shown once.
+        former_members: the swarm ids of nodes that were replaced; the swarm may list them for a while.
         listeners: called with each node that has booted.
     """
 
@@ -57,7 +57,7 @@ class Cluster(Waiting):
         self._credentials: Credentials | None = None
 
     def replace_with(self, fresh: "Cluster") -> None:
-        """Stand for another cluster of the same spec, which was launched in the place of this one."""
+        """Make this object represent `fresh`, a cluster of the same spec that was launched in its place."""
         self.close()
         self._begin(fresh.ledger, fresh.image)
         self.phases, self.notes = fresh.phases, fresh.notes
@@ -83,15 +83,15 @@ class Cluster(Waiting):
 
     @property
     def image(self) -> Image:
-        """The image that new nodes of this cluster get.
+        """The image for new nodes of this cluster.
 
         Raises:
-            SwarmerError: the cluster was attached, and its image is gone.
+            SwarmerError: the cluster was attached to, and its image no longer exists.
         """
         if self._image is None:
             raise SwarmerError(
-                f"the image {self.ledger.image} of {self.name} is gone, so no node can be replaced",
-                hint=f"begin anew: `swarmer down {self.name}`, then `swarmer up`",
+                f"image {self.ledger.image} of {self.name} no longer exists, so nodes can't be replaced",
+                hint=f"start a new cluster: `swarmer down {self.name}`, then `swarmer up`",
             )
         return self._image
 
@@ -110,12 +110,12 @@ class Cluster(Waiting):
         return self._credentials
 
     def add_missing_tokens(self) -> None:
-        """Make the tokens of nodes that the spec has got since the cluster was launched."""
+        """Create tokens for nodes that were added to the spec after the launch."""
         self._credentials = Credentials.ensure_tokens(self.home.credentials, token_names(self.spec))
 
     @property
     def endpoints(self) -> dict[str, IPv4Address]:
-        """Node name to the address at which this host reaches it."""
+        """Node name to the address at which this host reaches the node."""
         return {node.name: node.endpoint for node in self.nodes}
 
     # -- nodes ---------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ class Cluster(Waiting):
         """The node of that name.
 
         Raises:
-            SwarmerError: there is none.
+            SwarmerError: the cluster has no such node.
         """
         for node in self.nodes:
             if node.name == name:
@@ -134,14 +134,14 @@ class Cluster(Waiting):
 
     @property
     def consul_servers(self) -> list[Node]:
-        """The nodes that vote in consul, in the order of the spec."""
+        """The consul servers, in the order of the spec."""
         return [node for node in self.nodes if node.server.consul is ConsulRole.SERVER]
 
     def consul_leader(self, *, among: list[Node] | None = None, timeout: float = 15) -> Node:
-        """The node that leads consul, as the servers in `among` (default: all running) see it; waits for one.
+        """Wait for a consul leader, as seen by the servers in `among` (default: all running), and return its node.
 
         Raises:
-            GaveUp: nobody was elected within `timeout` seconds.
+            GaveUp: no leader was elected within `timeout` seconds.
         """
         servers = among or [node for node in self.consul_servers if node.running]
 
@@ -160,17 +160,17 @@ class Cluster(Waiting):
 
     @property
     def registry_nodes(self) -> list[Node]:
-        """The nodes that keep the content of the registry, in the order of the spec."""
+        """The nodes that run the registry, in the order of the spec."""
         return [node for node in self.nodes if node.server in self.spec.registry_nodes]
 
     def registry_leader(self, *, timeout: float = 15) -> Node:
-        """The node that may change the registry, as consul knows it; waits for one.
+        """Wait for a registry leader, as recorded in consul, and return its node.
 
         Raises:
-            GaveUp: there was none within `timeout` seconds.
+            GaveUp: no node became the leader within `timeout` seconds.
         """
         return self.until(
-            "a leader of the registry",
+            "a registry leader",
             lambda: self.node(convergence.registry_leader(self)),
             timeout=timeout,
             interval=0.05,
@@ -178,7 +178,7 @@ class Cluster(Waiting):
         )
 
     def consul_followers(self) -> list[Node]:
-        """The consul servers that don't lead."""
+        """The consul servers other than the leader."""
         leader = self.consul_leader()
         return [node for node in self.consul_servers if node is not leader]
 
@@ -194,14 +194,14 @@ class Cluster(Waiting):
 
     @property
     def swarm_managers(self) -> list[Node]:
-        """The nodes that manage the swarm, in the order of the spec."""
+        """The swarm managers, in the order of the spec."""
         return [node for node in self.nodes if node.server.swarm is not SwarmRole.AGENT]
 
     def swarm_leader(self, *, among: list[Node] | None = None, timeout: float = 30) -> Node:
-        """The node that leads the swarm, as the managers in `among` (default: all running) see it; waits for one.
+        """Wait for a swarm leader, as seen by the managers in `among` (default: all running), and return its node.
 
         Raises:
-            GaveUp: nobody was elected within `timeout` seconds.
+            GaveUp: no leader was elected within `timeout` seconds.
         """
 
         def probe() -> Node:
@@ -212,26 +212,26 @@ class Cluster(Waiting):
                     continue
                 for member in members:
                     if member.leader and member.reachability == "reachable":
-                        # Not by its name: just after an election, docker may show it under a worker's.
+                        # Compare addresses: just after an election, docker may show a worker's name for the leader.
                         for node in self.swarm_managers:
                             if str(node.ip) == member.address:
                                 return node
             raise NotYet("no leader")
 
-        return self.until("a leader of the swarm", probe, timeout=timeout, interval=0.05)
+        return self.until("a swarm leader", probe, timeout=timeout, interval=0.05)
 
     # -- health --------------------------------------------------------------------------------------------
 
     def wait_converged(self, *, timeout: float = CONVERGE_TIMEOUT) -> None:
-        """Wait until the cluster is whole; see `convergence.wait_converged`."""
+        """Wait until the cluster has converged; see `convergence.wait_converged`."""
         convergence.wait_converged(self, timeout=timeout)
 
     def announce(self, node: Node) -> None:
-        """Tell the listeners that a node has booted."""
+        """Call the listeners with a node that has booted."""
         for listener in self.listeners:
             listener(node)
 
-    # -- making nodes --------------------------------------------------------------------------------------
+    # -- creating nodes ------------------------------------------------------------------------------------
 
     def seed(self, server: Server) -> SeedData:
         """The seed data of one node."""
@@ -247,10 +247,10 @@ class Cluster(Waiting):
         )
 
     def replace(self, node: Node) -> None:
-        """Boot a new node in the place of one that is dead, or will be; doesn't wait for it.
+        """Replace a node, running or dead, by a new one; doesn't wait until it has booted.
 
         Raises:
-            SwarmerError: the cluster lacks its CA, credentials or SSH key; the node stays as it is.
+            SwarmerError: the cluster lacks its CA, credentials or SSH key; the node is left as it is.
         """
         Authority.load(self.home.folder, self.spec)
         self.add_missing_tokens()

@@ -1,4 +1,4 @@
-"""One node of a cluster, with the verbs of a scenario."""
+"""One node of a cluster, with the operations that scenarios perform on it."""
 
 import json
 import shlex
@@ -20,12 +20,12 @@ from swarmer.stacks import Stack
 from swarmer.state import ClusterHome
 from swarmer.wait import Hopeless, NotYet, Waiting
 
-#: Seconds a node may take from power to a finished cloud-init.
+#: Seconds that a node may take from power-on until cloud-init has finished.
 BOOT_TIMEOUT = 60.0
 
 
 class ClusterOfNode(Protocol):
-    """What a node needs of its cluster; `swarmer.cluster.Cluster` has it."""
+    """What a node needs from its cluster; implemented by `swarmer.cluster.Cluster`."""
 
     spec: Spec
     home: ClusterHome
@@ -46,7 +46,7 @@ class ClusterOfNode(Protocol):
 class Node(Waiting):
     """A node of a running cluster. Commands run as root, over SSH.
 
-    Its clients of consul and docker are made once for each of its boots.
+    Its consul and docker clients are created once per boot.
     """
 
     def __init__(self, cluster: ClusterOfNode, server: Server) -> None:
@@ -79,48 +79,48 @@ class Node(Waiting):
     # -- commands ------------------------------------------------------------------------------------------
 
     def execute(self, command: str, *, timeout: float = 60, input: str | None = None) -> Result:
-        """Run a shell command, and tell what it did, whatever that was.
+        """Run a shell command and return its result, whatever its exit status.
 
         Args:
-            timeout: seconds until it is given up.
-            input: what the command reads.
+            timeout: seconds after which the command is killed.
+            input: its standard input.
 
         Raises:
-            NodeError: the node can't be reached, or the command outlasted `timeout` seconds.
+            NodeError: the node can't be reached, or the command did not end within `timeout` seconds.
         """
         return self.cluster.ssh.run(self.name, command, timeout=timeout, input=input)
 
     def succeed(self, command: str, *, timeout: float = 60, input: str | None = None) -> str:
-        """What a command prints that must succeed.
+        """Run a command that must succeed, and return its standard output.
 
         Raises:
-            PromiseBroken: it failed.
+            PromiseBroken: the command failed.
         """
         result = self.execute(command, timeout=timeout, input=input)
         if result.status:
-            said = (result.stderr or result.stdout).strip()
-            raise PromiseBroken(f"{self.name}: `{command}` failed with {result.status}: {said}")
+            output = (result.stderr or result.stdout).strip()
+            raise PromiseBroken(f"{self.name}: `{command}` failed with {result.status}: {output}")
         return result.stdout
 
     def ask(
         self, name: str, kind: str = "A", *, tcp: bool = False, port: int = DNS.number, timeout: float = 3
     ) -> dns_client.Answer:
-        """The answer of the node's DNS, asked once; see `dns_client.ask`. The time-out is scaled."""
+        """Query the node's DNS once; see `dns_client.ask`. The time-out is scaled."""
         return dns_client.ask(self.endpoint, name, kind, tcp=tcp, port=port, timeout=self.scaled(timeout))
 
     def fail(self, command: str, *, timeout: float = 60) -> str:
-        """What a command prints that must fail.
+        """Run a command that must fail, and return its standard output and standard error.
 
         Raises:
-            PromiseBroken: it succeeded.
+            PromiseBroken: the command succeeded.
         """
         result = self.execute(command, timeout=timeout)
         if not result.status:
-            raise PromiseBroken(f"{self.name}: `{command}` was to fail, but succeeded: {result.stdout.strip()}")
+            raise PromiseBroken(f"{self.name}: `{command}` should fail, but succeeded: {result.stdout.strip()}")
         return result.stdout + result.stderr
 
     def wait_until_succeeds(self, command: str, *, timeout: float = 30) -> str:
-        """What a command prints, once it succeeds."""
+        """Repeat a command until it succeeds, and return its standard output."""
 
         def probe() -> str:
             result = self.execute(command)
@@ -131,19 +131,19 @@ class Node(Waiting):
         return self.until(f"`{command}` to succeed on {self.name}", probe, timeout=timeout)
 
     def wait_for_unit(self, unit: str, *, timeout: float = 30) -> None:
-        """Wait until a systemd unit is active; at an end at once when it failed."""
+        """Wait until a systemd unit is active; raises `Hopeless` immediately if the unit has failed."""
 
         def probe() -> None:
             state = self.execute(f"systemctl is-active {shlex.quote(unit)}").stdout.strip()
             if state == "failed":
-                raise Hopeless(f"{self.name}: {unit} failed; `journalctl -u {unit}` on the node says why")
+                raise Hopeless(f"{self.name}: {unit} failed; run `journalctl -u {unit}` on the node for details")
             if state != "active":
                 raise NotYet(state)
 
         self.until(f"{unit} to be active on {self.name}", probe, timeout=timeout)
 
     def wait_for_open_port(self, port: int, *, timeout: float = 30) -> None:
-        """Wait until something listens on a TCP port of the node's admin address."""
+        """Wait until a TCP port of the node's admin address accepts connections."""
 
         def probe() -> None:
             with socket.create_connection((str(self.endpoint), port), timeout=self.scaled(0.5)):
@@ -151,22 +151,22 @@ class Node(Waiting):
 
         self.until(f"port {port} of {self.name}", probe, timeout=timeout, interval=0.05, retry_on=(OSError,))
 
-    # -- what the node says of itself ----------------------------------------------------------------------
+    # -- state of the node ---------------------------------------------------------------------------------
 
     def boot_id(self) -> str:
-        """The kernel's name for this boot; another one proves a reboot."""
+        """The kernel's id of this boot; a changed id proves a reboot."""
         return self.succeed("cat /proc/sys/kernel/random/boot_id").strip()
 
     def main_pid(self, unit: str) -> int:
-        """The process id of a unit's main process, 0 when it has none."""
+        """The process id of a unit's main process; 0 if it has none."""
         return int(self.succeed(f"systemctl show --property=MainPID --value {shlex.quote(unit)}"))
 
     def console(self) -> str:
-        """The text that the node's console has printed, over all its boots."""
+        """The output of the node's console, over all its boots."""
         return self.cluster.stack.console(self.name)
 
     def cloud_init_errors(self) -> list[str] | None:
-        """The errors in cloud-init's own result, or None while it has not finished."""
+        """The errors that cloud-init reports, or None if it has not finished."""
         result = self.execute("cat /run/cloud-init/result.json 2>/dev/null")
         if result.status:
             return None
@@ -175,7 +175,7 @@ class Node(Waiting):
 
     @property
     def consul(self) -> consul.Consul:
-        """A py-consul client of this node's own agent, with the management token."""
+        """A py-consul client of this node's agent, with the management token."""
         if not self._consul:
             token = self.cluster.credentials.management_token
             self._consul = consul_api.client(self.cluster.home, self.endpoint, token=token, slowness=self.slowness)
@@ -183,18 +183,18 @@ class Node(Waiting):
 
     @property
     def docker(self) -> docker.DockerClient:
-        """A client of this node's engine, of the docker SDK, with the client certificate of the docker plane."""
+        """A docker SDK client of this node's engine, with the client certificate of the docker plane."""
         if not self._docker:
             self._docker = docker_api.client(self.cluster.home, self.endpoint, slowness=self.slowness)
         return self._docker
 
     def disconnect(self) -> None:
-        """End the connections to this boot of the node; each comes back when it is used again."""
+        """Close all connections to the node; each is reopened on its next use."""
         self.cluster.ssh.disconnect(self.name)
         self.close_clients()
 
     def close_clients(self) -> None:
-        """Close the clients of consul and docker."""
+        """Close the consul and docker clients."""
         if self._consul:
             consul_api.session(self._consul).close()
         if self._docker:
@@ -209,7 +209,7 @@ class Node(Waiting):
         return self.cluster.stack.running(self.name)
 
     def power_off(self) -> None:
-        """Pull the plug: no shutdown, no goodbye."""
+        """Cut the node's power, without a shutdown."""
         self.cluster.stack.power_off(self.name)
         self.disconnect()
 
@@ -219,7 +219,7 @@ class Node(Waiting):
         self.wait_booted()
 
     def reboot(self) -> None:
-        """Restart the node by its own means, and prove it by a changed boot id."""
+        """Run `systemctl reboot` on the node, and wait until its boot id has changed and it has booted."""
         before = self.boot_id()
         self.execute("systemctl reboot")
 
@@ -232,7 +232,7 @@ class Node(Waiting):
         self.wait_booted()
 
     def replace(self) -> None:
-        """Throw the node away and boot a new one in its place: same name and address, new disk, new keys."""
+        """Discard the node and boot a new one in its place: same name and address, new disk, new keys."""
         self.cluster.replace(self)
         self.wait_booted()
 
@@ -247,13 +247,13 @@ class Node(Waiting):
         """Wait until cloud-init has finished without an error.
 
         Args:
-            reached: is called with `ssh` and `booted` as the node reaches them.
-            timeout: seconds until SSH answers, and from then on until cloud-init has finished.
-            stall, moved: give up earlier when nothing new happens; see `swarmer.wait.Wait`.
+            reached: called with `ssh` and `booted` as the node reaches each state.
+            timeout: seconds until SSH answers, and again from then until cloud-init has finished.
+            stall, moved: give up earlier if nothing new happens; see `swarmer.wait.until`.
 
         Raises:
-            GaveUp: it took too long.
-            Hopeless: the machine went off, or cloud-init reports that it failed.
+            GaveUp: the node took too long.
+            Hopeless: the machine switched off, or cloud-init reported a failure.
         """
         self.close_clients()
         self._wait_for_ssh(timeout, stall, moved)
@@ -263,11 +263,11 @@ class Node(Waiting):
             self._check_running()
             errors = self.cloud_init_errors()
             if errors is None:
-                raise NotYet("no result of cloud-init")
+                raise NotYet("cloud-init has not finished")
             if errors:
                 raise Hopeless(f"{self.name}: cloud-init failed: {'; '.join(errors)}")
 
-        # Not oftener: each look is a process on the node, which has enough to do; the planes come up meanwhile.
+        # A longer interval, because each look runs a process on a node that is busy starting its services.
         self.until(
             f"{self.name} to finish cloud-init",
             probe,

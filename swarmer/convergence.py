@@ -1,4 +1,4 @@
-"""What "converged" means, and looking whether it is so."""
+"""What "converged" means, and how it is checked."""
 
 import json
 import time
@@ -15,12 +15,12 @@ from swarmer.node.registry.records import LOCK
 from swarmer.spec import Server, Spec, SwarmRole
 from swarmer.wait import Hopeless, NotYet, until
 
-#: Seconds between two looks for failed units while consul forms.
+#: Seconds between two checks for failed units while consul forms.
 _FAILED_UNITS_INTERVAL = 2.0
 
 
 class Cluster(Protocol):
-    """What convergence is judged by; `swarmer.cluster.Cluster` has it."""
+    """What the checks need from a cluster; implemented by `swarmer.cluster.Cluster`."""
 
     spec: Spec
     nodes: list[Node]
@@ -47,16 +47,16 @@ def wait_converged(
     moved: Callable[[], object] = lambda: None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Wait until the cluster is whole.
+    """Wait until the cluster has converged.
 
     Args:
-        stall: seconds in which something new has to happen; see `swarmer.wait.Wait`.
-        moved: a value that changes whenever something new happened.
+        stall: seconds within which something new must happen; see `swarmer.wait.until`.
+        moved: returns a value that changes whenever something new has happened.
         tell: receives what is still missing.
 
     Raises:
-        GaveUp: it wasn't within `timeout` seconds; the text says what was missing last.
-        Hopeless: a unit failed, or a node is dead; waiting on would not help.
+        GaveUp: it did not converge within `timeout` seconds; the text names what was still missing.
+        Hopeless: a unit failed, or a node is switched off; waiting longer would not help.
     """
     until(
         f"{cluster.name} to converge",
@@ -79,14 +79,14 @@ def wait_consul(
     moved: Callable[[], object] = lambda: None,
     tell: Callable[[str], None],
 ) -> None:
-    """Wait until consul alone is whole; the other planes may still be coming up.
+    """Wait until consul has converged; the other planes may still be starting.
 
     Args:
         stall, moved, tell: as for `wait_converged`.
 
     Raises:
-        GaveUp: it wasn't within `timeout` seconds.
-        Hopeless: a unit of consul failed on a node; waiting on would not help.
+        GaveUp: it did not converge within `timeout` seconds.
+        Hopeless: a unit failed on a node; waiting longer would not help.
     """
     looked = time.monotonic()
 
@@ -95,7 +95,7 @@ def wait_consul(
         try:
             check_consul(cluster)
         except (NotYet, *consul_api.Unavailable):
-            # Now and then only: each look is a process on every node, which has enough to do.
+            # Only every few seconds, because each check runs a process on every node, and they are busy booting.
             if time.monotonic() - looked > _FAILED_UNITS_INTERVAL * cluster.slowness:
                 on_each(cluster.nodes, check_no_unit_failed)
                 looked = time.monotonic()
@@ -115,11 +115,11 @@ def wait_consul(
 
 
 def check_converged(cluster: Cluster) -> None:
-    """Look once whether every node booted clean, consul and the swarm have a leader and all their members, and the
-    registry answers every node by its name.
+    """Check once that every node has booted without errors, that consul and the swarm have a leader and all their
+    members, and that the registry answers every node under its name.
 
     Raises:
-        NotYet: something is missing, and may come.
+        NotYet: something is still missing.
         Hopeless: a unit failed, or a node is switched off.
     """
     for node in cluster.nodes:
@@ -132,16 +132,16 @@ def check_converged(cluster: Cluster) -> None:
 
 
 def on_each(nodes: Sequence[Node], check: Callable[[Node], None]) -> None:
-    """Check all nodes at the same time; the first error in their order is raised."""
+    """Check all nodes in parallel; the error of the first failing node, in their order, is raised."""
     with ThreadPoolExecutor(len(nodes)) as pool:
         list(pool.map(check, nodes))
 
 
 def check_no_unit_failed(node: Node) -> None:
-    """Look once whether a unit failed on a node.
+    """Check once that no unit has failed on a node.
 
     Raises:
-        Hopeless: one did.
+        Hopeless: a unit has failed.
     """
     listed = node.execute("systemctl list-units --plain --no-legend --state=failed").stdout
     if failed := [line.split()[0] for line in listed.splitlines() if line.strip()]:
@@ -149,15 +149,15 @@ def check_no_unit_failed(node: Node) -> None:
 
 
 def check_node(node: Node) -> None:
-    """Look once whether a node booted clean, by commands on the node.
+    """Check once that a node has booted without errors, by commands on the node.
 
     Raises:
-        NotYet: cloud-init or a unit of ours is still at it, or the node finds no names of the cluster, or the
-            registry doesn't answer it by its name.
+        NotYet: cloud-init or one of swarmer's units is still running or starting, the node can't resolve the cluster's
+            names, or the registry doesn't answer it under its name.
         Hopeless: a unit failed.
     """
     spec = node.cluster.spec
-    # One question to systemd, and none to the registry before the rest is well: for a slow node each is work.
+    # One call of systemctl, and no request to the registry before the rest is healthy: each costs a slow node time.
     answer = node.execute(
         "test -e /run/cloud-init/result.json && echo done || echo running;"
         f"getent ahostsv4 consul.service.{spec.domain} >/dev/null && echo found || echo none;"
@@ -174,19 +174,19 @@ def check_node(node: Node) -> None:
     if ours.get("swarmer.target") != "active" or busy:
         raise NotYet(f"{node.name}: swarmer.target is {ours.get('swarmer.target')}, busy with {busy or 'nothing'}")
     if names != "found":
-        raise NotYet(f"{node.name}: no names of the cluster are found")
+        raise NotYet(f"{node.name}: the cluster's names don't resolve")
     registry = node.execute(
-        # To curl, a colon in a path begins a password.
+        # `cd`, because curl reads `--cert PATH:PASSWORD`, and the path of this folder contains a colon.
         f"cd /etc/docker/certs.d/{spec.registry_host} &&"
         f" curl --silent --max-time {node.scaled(5):.0f} --cacert ca.crt --cert client.cert --key client.key"
         f" --output /dev/null --write-out '%{{http_code}}' https://{spec.registry_host}/v2/_catalog?n=1"
     ).stdout
     if registry != "200":
-        raise NotYet(f"{node.name}: the registry answers {registry} by its name")
+        raise NotYet(f"{node.name}: the registry answers {registry} under its name")
 
 
 def check_consul(cluster: Cluster) -> None:
-    """Look once whether consul has a leader, all its voters, and all members alive.
+    """Check once that consul has a leader and all its voters, and that all members are alive.
 
     Raises:
         NotYet: something is missing.
@@ -203,11 +203,11 @@ def check_consul(cluster: Cluster) -> None:
     if absent := {node.name for node in cluster.nodes} - alive:
         raise NotYet(f"members not alive: {', '.join(sorted(absent))}")
     if former := consul_api.former_nodes(api):
-        raise NotYet(f"the catalog has the former {', '.join(former)}")
+        raise NotYet(f"the catalog still lists the replaced node under {', '.join(former)}")
 
 
 def check_registry(cluster: Cluster) -> None:
-    """Look once whether all nodes of the registry are healthy, and one of them leads it; in a bucket, all may write.
+    """Check once that all registry nodes are healthy and one of them leads; with S3 storage, all may write.
 
     Raises:
         NotYet: something is missing.
@@ -222,10 +222,10 @@ def check_registry(cluster: Cluster) -> None:
 
 
 def registry_leader(cluster: Cluster) -> str:
-    """The name of the node that leads the registry.
+    """The name of the registry's leader.
 
     Raises:
-        NotYet: nobody leads it.
+        NotYet: the registry has no leader.
     """
     _, lock = reachable_server(cluster).kv.get(LOCK, consistency="consistent")
     if not (lock and lock.get("Session")):
@@ -234,10 +234,10 @@ def registry_leader(cluster: Cluster) -> str:
 
 
 def check_swarm(cluster: Cluster) -> None:
-    """Look once whether the swarm has a leader, and exactly the nodes of the spec, each ready and in its role.
+    """Check once that the swarm has a leader and exactly the nodes of the spec, each ready and in its role.
 
     Raises:
-        NotYet: something is missing, or too much.
+        NotYet: something is missing or superfluous.
     """
     members = swarm_members(cluster)
     if unnamed := [f"{member.id} ({member.state})" for member in members if not member.name]:
@@ -248,25 +248,25 @@ def check_swarm(cluster: Cluster) -> None:
         raise NotYet("the swarm has no leader")
     for member in members:
         if member.id in cluster.former_members:
-            raise NotYet(f"in the swarm, {member.name} is the one that was replaced")
+            raise NotYet(f"in the swarm, {member.name} is still the node that was replaced")
         if flaw := _swarm_flaw(member, cluster.spec.server(member.name)):
             raise NotYet(f"in the swarm, {member.name} is {flaw}")
     _, rows = reachable_server(cluster).health.service("swarm", passing=True)
     announced = {row["Node"]["Node"] for row in rows}
     if absent := {server.name for server in cluster.spec.managers} - announced:
-        raise NotYet(f"consul doesn't know of the swarm's manager {', '.join(sorted(absent))}")
+        raise NotYet(f"consul doesn't list the swarm's manager {', '.join(sorted(absent))}")
     if not any("leader" in row["Service"]["Tags"] for row in rows):
-        raise NotYet("consul doesn't know of the swarm's leader")
+        raise NotYet("consul doesn't list the swarm's leader")
 
 
 def _swarm_flaw(member: docker_api.Member, server: Server) -> str:
-    """What is not as it should be with a node of the swarm; empty when all is well."""
+    """How a swarm node differs from its spec; empty if it doesn't."""
     availability = "drain" if server.swarm is SwarmRole.MANAGER else "active"
     role = "worker" if server.swarm is SwarmRole.AGENT else "manager"
     if member.state != "ready":
         return member.state
     if member.manager is not (role == "manager"):
-        return f"no {role}"
+        return f"not a {role}"
     if member.reachability not in ("", "reachable"):
         return member.reachability
     if member.availability != availability:
@@ -276,12 +276,12 @@ def _swarm_flaw(member: docker_api.Member, server: Server) -> str:
 
 
 def swarm_members(cluster: Cluster) -> list[docker_api.Member]:
-    """The nodes of the swarm, as the first manager with a quorum tells them.
+    """The nodes of the swarm, as listed by the first manager that has a quorum.
 
     Raises:
         NotYet: no manager answers, or none has a quorum.
     """
-    last = "no manager of the swarm is running"
+    last = "no swarm manager is running"
     for node in cluster.swarm_managers:
         if node.running:
             try:
@@ -292,11 +292,11 @@ def swarm_members(cluster: Cluster) -> list[docker_api.Member]:
 
 
 def swarm_ids(cluster: Cluster) -> dict[str, str]:
-    """Node name to the id in the swarm that the node recorded of itself last; empty for one that recorded none.
+    """Node name to the swarm id that the node last recorded in consul; empty if it hasn't recorded one.
 
     Raises:
         NotYet: no consul server knows a leader.
-        Unavailable: it doesn't answer.
+        Unavailable: the consul server doesn't answer.
     """
     _, entries = reachable_server(cluster).kv.get("swarm/nodes/", recurse=True)
     recorded = {
@@ -311,7 +311,7 @@ def reachable_server(cluster: Cluster) -> consul.Consul:
     Raises:
         NotYet: no server answers, or none knows a leader.
     """
-    last = "no server is running"
+    last = "no consul server is running"
     for node in cluster.consul_servers:
         if not node.running:
             continue

@@ -1,4 +1,4 @@
-"""How private files are kept: folders 0700, files 0600, whole or not there at all."""
+"""Private files: folders have mode 0700, files 0600, and files are written atomically."""
 
 import fcntl
 import os
@@ -11,43 +11,43 @@ from swarmer.shell import run
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder that only its owner can enter, and its missing parents likewise."""
+    """Create a folder that only its owner can enter, and missing parents with the same mode."""
     for missing in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
         missing.mkdir(mode=0o700, exist_ok=True)
     folder.chmod(0o700)
 
 
 def check_takes_overlays(folder: Path, variable: str) -> None:
-    """Refuse a place where overlayfs can't write, such as the root of a container.
+    """Check that a folder can hold the writable layer of an overlayfs; the root of a container can't.
 
     Args:
-        variable: that names another place.
+        variable: the environment variable that selects another folder, for the hint.
 
     Raises:
-        HostError: `folder`, which need not be there, is on such a file system.
+        HostError: `folder`, which need not exist, is itself on an overlayfs.
     """
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if run(["stat", "--file-system", "--format=%T", there]).stdout.strip() == "overlayfs":
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if run(["stat", "--file-system", "--format=%T", existing]).stdout.strip() == "overlayfs":
         raise HostError(
-            f"{folder} is on an overlayfs, as the root of a container is, and overlays can't be stacked on that",
-            hint=f"let {variable} name a folder on another file system, such as a volume of the container",
+            f"{folder} is on an overlayfs, such as the root of a container, which can't hold layers of another one",
+            hint=f"set {variable} to a folder on another file system, such as a volume of the container",
         )
 
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Make a private folder and keep other processes, and threads, out of it for a while.
+    """Create a private folder, and lock it against other processes and threads for the duration of the block.
 
     Raises:
-        SwarmerError: this user can't write there.
+        SwarmerError: this user can't write to the folder.
     """
     try:
         make_private_folder(folder)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise SwarmerError(
-            f"the folder {folder} can't be used: {error.strerror}",
-            hint="make it yours, or let SWARMER_HOME name a folder that is",
+            f"cannot use folder {folder}: {error.strerror}",
+            hint="change its owner, or set SWARMER_HOME to a folder that you own",
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -57,11 +57,11 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def write_private(path: Path, content: str | bytes) -> None:
-    """Replace a file, mode 0600 from its first byte: a reader, or a crash, sees the old or the new."""
+    """Replace a file atomically, mode 0600: readers see the old or the new content, also after a crash."""
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o600)  # for one that a crash, or somebody, left with another mode
+        os.fchmod(descriptor, 0o600)  # the temporary file may already exist with another mode
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""The on-disk record of every resource a cluster owns, written *before* the resource is made.
+"""The on-disk record of every resource that a cluster owns, written *before* the resource is created.
 
-Whatever dies, and whenever, what the ledger lists is a superset of what exists. Removing is idempotent,
-so a dead run is cleaned by walking its ledger backwards.
+Whenever a process dies, the ledger lists a superset of what exists. Removal is idempotent, so the leftovers of a dead
+run are removed by walking its ledger backwards.
 """
 
 import fcntl
@@ -18,8 +18,8 @@ from swarmer.spec import Spec
 from swarmer.state import ClusterHome
 from swarmer.wait import GaveUp, until
 
-#: Seconds to wait for a lock that somebody only looks at.
-_GLANCE = 0.1
+#: Seconds to wait for the lock. `holder` takes it for a moment without owning the cluster.
+_LOCK_TIMEOUT = 0.1
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Resource:
     """One thing that a cluster owns on a host.
 
     Attributes:
-        kind: what it is, a word that the stack knows how to remove: `netns`, `route`, `folder`, …
-        id: its name, in the terms of its kind.
+        kind: its type, for which a remover exists: `path`, `network`, `domain`, …
+        id: its name, unique within its kind.
     """
 
     kind: str
@@ -38,8 +38,8 @@ class Resource:
 class Ledger:
     """What one cluster owns. Every change is on disk before the method returns.
 
-    A ledger is `owned` while a process holds its lock, which the kernel lets go when that process ends,
-    however it ends. It is `kept` when a person asked for the cluster to outlive the process.
+    A ledger is `owned` while a process holds its lock; the kernel releases the lock when the process ends for any
+    reason. It is `kept` if the user asked for the cluster to outlive the process.
 
     Attributes:
         image: the id of the image that the nodes run.
@@ -63,7 +63,7 @@ class Ledger:
         """Read the ledger of a cluster.
 
         Raises:
-            SwarmerError: there is none, or it can't be read.
+            SwarmerError: the ledger doesn't exist, or can't be read.
         """
         try:
             data: dict[str, Any] = json.loads(home.ledger.read_text())
@@ -78,12 +78,13 @@ class Ledger:
         except (ValueError, KeyError, TypeError) as error:
             raise SwarmerError(
                 f"the ledger {home.ledger} can't be read: {error}",
-                hint="it was written by another version of swarmer, or by hand; remove what it lists, then the file",
+                hint="it was written by an incompatible swarmer version, or edited; "
+                "delete the resources that it lists, then the file",
             ) from error
         return ledger
 
     def record(self, kind: str, id: str) -> Resource:
-        """Record a resource that is about to be made."""
+        """Record a resource that is about to be created."""
         resource = Resource(kind, id)
         with self._mutex:
             if resource not in self.resources:
@@ -92,50 +93,50 @@ class Ledger:
         return resource
 
     def remove_all(self, remove: Callable[[Resource], None], *, independent: Collection[str] = frozenset()) -> None:
-        """Remove everything, newest first, forgetting each once it is gone; then the ledger itself.
+        """Remove all resources, newest first, and delete each from the ledger; then remove the ledger itself.
 
-        When `remove` raises, the ledger still holds that resource and all older ones, on which it may depend: the
-        next try goes on from there.
+        If `remove` raises, the ledger keeps that resource and all older ones, on which it may depend; the next call
+        continues from there.
 
         Args:
-            remove: removes one resource; one that isn't there is no error.
-            independent: kinds that nothing else depends on. Those that can't be removed are passed over, and the
-                first error is raised once everything else is gone.
+            remove: removes one resource; a resource that doesn't exist is not an error.
+            independent: kinds that nothing else depends on. If one of them can't be removed, it is skipped, and the
+                first error is raised after everything else has been removed.
         """
-        passed_over: SwarmerError | None = None
+        skipped: SwarmerError | None = None
         for resource in reversed(list(self.resources)):
             try:
                 remove(resource)
             except SwarmerError as error:
                 if resource.kind not in independent:
                     raise
-                passed_over = passed_over or error
+                skipped = skipped or error
                 continue
             self.forget(resource)
-        if passed_over:
-            raise passed_over
+        if skipped:
+            raise skipped
         self.home.ledger.unlink(missing_ok=True)
 
     def forget(self, resource: Resource) -> None:
-        """Strike a resource that is gone."""
+        """Delete the entry of a resource that no longer exists."""
         with self._mutex:
             self.resources.remove(resource)
             self._write()
 
     def set_kept(self, kept: bool) -> None:
-        """Let the cluster outlive its process, or not."""
+        """Set whether the cluster outlives its process."""
         with self._mutex:
             self.kept = kept
             self._write()
 
     def mark_broken(self, why: str) -> None:
-        """Record that the cluster doesn't keep its promises any more, and who broke it."""
+        """Record that the cluster no longer keeps its promises, and what broke it."""
         with self._mutex:
             self.broken = why
             self._write()
 
     def save(self) -> None:
-        """Write the ledger as it stands."""
+        """Write the ledger."""
         with self._mutex:
             self._write()
 
@@ -154,16 +155,16 @@ class Ledger:
 
 
 class Ownership:
-    """The lock that says: a living process runs this cluster."""
+    """The lock that a process holds while it owns the cluster."""
 
     def __init__(self, home: ClusterHome) -> None:
         self.home = home
         self._file: IO[str] | None = None
 
     def acquire(self) -> bool:
-        """Take the lock; False when another living process has it."""
+        """Take the lock; False if another process holds it."""
         while (file := self._lock()) and not self._is_current(file):
-            file.close()  # the folder was removed while this process waited
+            file.close()  # the folder was removed while this process waited for the lock
         self._file = file
         if not file:
             return False
@@ -179,7 +180,7 @@ class Ownership:
             until(
                 f"the lock of {self.home.name}",
                 lambda: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB),
-                timeout=_GLANCE,
+                timeout=_LOCK_TIMEOUT,
                 interval=0.01,
                 retry_on=(BlockingIOError,),
             )
@@ -195,7 +196,7 @@ class Ownership:
             return False
 
     def holder(self) -> int | None:
-        """The process id of the living process that has the lock, None when nobody has; 0 if it isn't told yet."""
+        """The id of the process that holds the lock; None if it is free, 0 if its holder hasn't written its id yet."""
         try:
             with self.home.owner_lock.open() as file:
                 try:
@@ -214,7 +215,7 @@ class Ownership:
             return "unknown"
 
     def release(self) -> None:
-        """Let the lock go."""
+        """Release the lock."""
         if self._file:
             self._file.close()
             self._file = None

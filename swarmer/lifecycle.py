@@ -1,4 +1,4 @@
-"""From a spec to a running cluster: launching one, attaching to one that was kept, opening one to look at it."""
+"""From a spec to a running cluster: launch a new one, attach to a kept one, or open one for inspection."""
 
 import time
 from collections.abc import Callable
@@ -19,14 +19,17 @@ from swarmer.state import ClusterHome
 
 
 class OwnedCluster:
-    """A cluster that this process runs; nobody else may launch, attach to or collect it meanwhile."""
+    """A cluster that this process owns; no other process can launch, attach to or remove it meanwhile."""
 
     def __init__(self, cluster: Cluster, ownership: Ownership) -> None:
         self.cluster = cluster
         self._ownership = ownership
 
     def keep(self) -> None:
-        """Leave the cluster running, for `attach`, `swarmer ssh` and the like; one that didn't boot again is gone."""
+        """Leave the cluster running, for `attach`, `swarmer ssh` and the like.
+
+        A cluster that failed to relaunch has been removed already.
+        """
         try:
             self.cluster.close()
             if self.cluster.home.ledger.exists():
@@ -35,7 +38,7 @@ class OwnedCluster:
             self._ownership.release()
 
     def down(self) -> None:
-        """Remove all that the cluster owns."""
+        """Remove everything that the cluster owns."""
         start = time.monotonic()
         try:
             self.cluster.close()
@@ -45,7 +48,7 @@ class OwnedCluster:
         self.cluster.phases["teardown"] = time.monotonic() - start
 
     def relaunch(self, progress: Progress, runs: Path) -> None:
-        """A fresh cluster of the same spec behind the same object."""
+        """Replace the cluster by a new one of the same spec; the `Cluster` object stays the same."""
         kept = self.cluster.ledger.kept
         destroy(self.cluster.stack)
         self.cluster.replace_with(_launch(self.cluster.spec, self.cluster.home, progress, runs))
@@ -60,12 +63,12 @@ def provide(
     runs: Path = Path("runs"),
     began: Callable[[Cluster], None] = lambda _: None,
 ) -> OwnedCluster:
-    """A healthy cluster for a person or a test run, after the leftovers of dead runs are removed.
+    """Remove the leftovers of dead runs, then attach to or launch a healthy cluster.
 
     Args:
-        reuse: take the kept cluster of this spec, if there is one.
+        reuse: attach to the kept cluster of this spec, if it exists.
         runs: the folder for node logs, if the cluster does not come up.
-        began: called with the cluster before anything of it is made.
+        began: called with the cluster before any of its resources are created.
 
     Raises:
         SwarmerError, PromiseBroken: as `attach` and `launch` do.
@@ -88,14 +91,14 @@ def launch(
     runs: Path = Path("runs"),
     began: Callable[[Cluster], None] = lambda _: None,
 ) -> OwnedCluster:
-    """Boot a cluster and wait until it has converged. Whatever goes wrong, nothing is left behind.
+    """Boot a cluster and wait until it has converged. On any error, everything is removed again.
 
     Args:
         runs: the folder for node logs, if the cluster does not come up.
-        began: called with the cluster before anything of it is made.
+        began: called with the cluster before any of its resources are created.
 
     Raises:
-        SwarmerError: the cluster runs already, or this machine can't run it.
+        SwarmerError: the cluster is already running, or this machine can't run it.
         PromiseBroken: the nodes didn't converge.
     """
     home = ClusterHome(spec.stack, spec.dc)
@@ -105,8 +108,8 @@ def launch(
             ledger = Ledger.load(home)
             if ledger.kept:
                 raise SwarmerError(
-                    f"the cluster {home.name} is running already, and was to be kept",
-                    hint=f"use it with --keep-cluster, or bring it down: `swarmer down {home.name}`",
+                    f"cluster {home.name} is already running (kept by an earlier --keep-cluster)",
+                    hint=f"reuse it with --keep-cluster, or remove it: `swarmer down {home.name}`",
                 )
             destroy(stack_of(ledger))
         return OwnedCluster(_launch(spec, home, progress or Silent(), runs, began), ownership)
@@ -116,10 +119,10 @@ def launch(
 
 
 def attach(spec: Spec) -> OwnedCluster | None:
-    """The kept cluster of a spec, when there is one and it is healthy; None when there is none.
+    """The kept cluster of a spec if it is healthy; None if no cluster is kept.
 
     Raises:
-        SwarmerError: there is one, but of another spec or image, or it isn't healthy.
+        SwarmerError: the kept cluster has a different spec or image, or isn't healthy.
     """
     home = ClusterHome(spec.stack, spec.dc)
     if not home.ledger.exists():
@@ -131,21 +134,21 @@ def attach(spec: Spec) -> OwnedCluster | None:
             destroy(stack_of(ledger))
             ownership.release()
             return None
-        again = f"bring it down and begin anew: `swarmer down {home.name}`"
+        again = f"remove it, then start a new one: `swarmer down {home.name}`"
         if ledger.spec.digest != spec.digest:
-            raise SwarmerError(f"the kept cluster {home.name} was made from another servers.yml", hint=again)
+            raise SwarmerError(f"kept cluster {home.name} was created from a different servers.yml", hint=again)
         current = image.find(stack_class(spec.stack).image_kind)
         if current is None or current.id != ledger.image:
-            raise SwarmerError(f"the kept cluster {home.name} runs another image than today's recipe", hint=again)
+            raise SwarmerError(f"kept cluster {home.name} was not built from the current image recipe", hint=again)
         if ledger.broken:
-            raise SwarmerError(f"the kept cluster {home.name} is broken: {ledger.broken}", hint=again)
+            raise SwarmerError(f"kept cluster {home.name} is broken: {ledger.broken}", hint=again)
         cluster = Cluster(ledger, image=current)
         Authority.load(home.folder, spec)
         cluster.ssh.write_config(cluster.endpoints)
         try:
             cluster.wait_converged(timeout=5)
         except AssertionError as error:
-            raise SwarmerError(f"the kept cluster {home.name} is not healthy: {error}", hint=again) from error
+            raise SwarmerError(f"kept cluster {home.name} is not healthy: {error}", hint=again) from error
         return OwnedCluster(cluster, ownership)
     except BaseException:
         ownership.release()
@@ -153,10 +156,10 @@ def attach(spec: Spec) -> OwnedCluster | None:
 
 
 def open_kept(home: ClusterHome) -> Cluster:
-    """A cluster as its ledger tells it, healthy or not, to look at and to log in.
+    """A cluster as recorded in its ledger, healthy or not, for inspection and login.
 
     Raises:
-        SwarmerError: there is no such cluster.
+        SwarmerError: the cluster doesn't exist.
     """
     ledger = Ledger.load(home)
     current = image.find(stack_class(home.stack).image_kind)
@@ -166,7 +169,7 @@ def open_kept(home: ClusterHome) -> Cluster:
 
 
 def plan(spec: Spec, home: ClusterHome, progress: Progress) -> Cluster:
-    """A cluster of which nothing is made yet but its image, on a machine that can run it."""
+    """Check that this machine can run the cluster, build the image, and return the cluster; it has no resources yet."""
     stack = stack_class(spec.stack)
     stack.preflight(spec, home)
     node_image = stack.build_image(progress.say)
@@ -195,14 +198,15 @@ def _give_up(cluster: Cluster, error: BaseException, progress: Progress, folder:
     try:
         if isinstance(error, AssertionError | SwarmerError):
             progress.say("collecting node logs")
-            error.add_note(_what_they_said(cluster, folder))
-        progress.say(f"removing what was made of {cluster.name}")
+            error.add_note(_collect_logs(cluster, folder))
+        progress.say(f"removing {cluster.name}")
     finally:
-        # Also when nobody reads any more what is said: Ctrl-C ends a `| tee` too.
+        # Even if writing progress fails: in `swarmer up | tee`, Ctrl-C ends `tee` as well.
         destroy(cluster.stack)
 
 
-def _what_they_said(cluster: Cluster, folder: Path) -> str:
+def _collect_logs(cluster: Cluster, folder: Path) -> str:
+    """Save the nodes' logs; a sentence that names the folder, or the error."""
     try:
         return f"node logs: {diagnostics.collect(cluster, folder)}"
     except (SwarmerError, OSError) as error:

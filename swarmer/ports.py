@@ -1,6 +1,6 @@
-"""Every port a node listens on: the one table that firewall, security groups and the port scan read.
+"""Every port that a node listens on: the single source for the firewall, security groups and the port scan.
 
-Plain facts without imports from the harness, so that code on the nodes can read them too.
+It imports nothing from the harness, so that code on the nodes can read it too.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ class Port:
         number: the port.
         protocols: `tcp`, `udp` or both.
         reach: `admin` listens on the node's address in the admin network, `loopback` only on 127.0.0.0/8,
-            `all` on every address, where the kernel leaves no choice.
+            `all` on every address, if the kernel doesn't support anything else.
         service: the systemd unit that listens, without `.service`.
-        role: `server` where only consul servers listen, `manager` only swarm managers, `every` for all nodes.
-        senders: `nodes` where packets from the nodes of the cluster alone are let in, `any` where everybody's are.
+        role: `server` if only consul servers listen, `manager` if only swarm managers do, `every` for all nodes.
+        senders: `nodes` if only packets from the nodes of the cluster are accepted, `any` if all are.
     """
 
     number: int
@@ -35,16 +35,16 @@ CONSUL_RPC: Final = Port(8300, ("tcp",), ("admin",), "consul", role="server", se
 CONSUL_GOSSIP: Final = Port(8301, ("tcp", "udp"), ("admin",), "consul", senders="nodes")
 CONSUL_HTTPS: Final = Port(8500, ("tcp",), ("admin", "loopback"), "consul")
 CONSUL_DNS: Final = Port(8600, ("tcp", "udp"), ("loopback",), "consul")
-#: What the DNS of the other nodes asks when their own agent has an error.
+#: Queried by the DNS of other nodes when their own agent answers with an error.
 CONSUL_DNS_OF_SERVERS: Final = Port(8600, ("tcp", "udp"), ("admin",), "consul", role="server")
-#: What the DNS of every node asks, so that it can pass over an agent that is silent.
+#: Queried by the DNS of every node, so that it can skip an agent that doesn't answer.
 DNS_OF_CONSUL: Final = Port(8601, ("tcp", "udp"), ("admin",), "swarmer-dns-consul", senders="nodes")
 REGISTRY: Final = Port(5000, ("tcp",), ("admin",), "nginx", role="server")
 DOCKER: Final = Port(2376, ("tcp",), ("admin",), "docker")
-#: Where managers agree, and where nodes join and get their tasks: mutual TLS with certificates of the swarm's own CA.
+#: Raft of the managers, and where nodes join and receive tasks: mutual TLS with certificates of the swarm's own CA.
 SWARM: Final = Port(2377, ("tcp",), ("admin",), "docker", role="manager", senders="nodes")
 SWARM_GOSSIP: Final = Port(7946, ("tcp", "udp"), ("admin",), "docker", senders="nodes")
-#: Traffic of networks over all nodes. The kernel itself listens, and knows no address for it.
+#: Traffic of overlay networks. The kernel listens itself, and can't be bound to one address.
 VXLAN: Final = Port(4789, ("udp",), ("all",), "docker", senders="nodes")
 
 PORTS: Final = (

@@ -15,7 +15,7 @@ from swarmer.ssh import end_connections
 from swarmer.stacks import Stack, stack_of
 from swarmer.state import ClusterHome, cluster_homes
 
-#: Kinds that nothing else depends on: one of them that can't be removed is no reason to leave the others.
+#: Kinds that nothing else depends on: if one of them can't be removed, the others are removed all the same.
 _INDEPENDENT: Final = frozenset({"host-dns", "host-trust", "connections"})
 
 
@@ -23,7 +23,7 @@ def destroy(stack: Stack) -> None:
     """Remove everything that a cluster owns, newest first. Can be repeated after any interruption.
 
     Raises:
-        SwarmerError: something can't be removed. It stays in the ledger, with all that it depends on.
+        SwarmerError: a resource can't be removed. It stays in the ledger, with everything it depends on.
     """
     ledger, home = stack.ledger, stack.home
     removers: Mapping[str, Callable[[Resource], None]] = {
@@ -32,12 +32,12 @@ def destroy(stack: Stack) -> None:
         "connections": lambda resource: end_connections(Path(resource.id)),
         "path": lambda resource: _remove_path(Path(resource.id)),
     }
-    # Commands other than the one that runs the cluster made these, so its ledger doesn't list them yet.
+    # These are created by commands other than the cluster's owner, so the ledger doesn't list them yet.
     if home in host_dns.resolved():
         ledger.record("host-dns", home.name)
     if home in host_trust.trusted():
         ledger.record("host-trust", home.name)
-    with suppress(SwarmerError):  # what can't be switched off is found again by its remover
+    with suppress(SwarmerError):  # the remover of a node that can't be switched off reports the error
         stack.kill_all()
     ledger.remove_all(lambda resource: removers.get(resource.kind, stack.remove)(resource), independent=_INDEPENDENT)
 
@@ -46,28 +46,28 @@ def down(home: ClusterHome, *, forget: bool = False) -> None:
     """Remove a cluster, kept or not.
 
     Args:
-        forget: remove its folder too, with its CA and client certificates; the cluster need not be running then.
+        forget: also remove its folder, with its CA and client certificates; the cluster need not be running then.
 
     Raises:
-        SwarmerError: there is none, a living process runs it, or something can't be removed.
+        SwarmerError: the cluster doesn't exist, another process owns it, or a resource can't be removed.
     """
     if not (forget and home.folder.exists()):
-        Ledger.load(home)  # raises where there is none, before anything is made
+        Ledger.load(home)  # raises if the cluster doesn't exist, before a lock file is created
     with owned(home):
         if not forget or home.ledger.exists():
             destroy(stack_of(Ledger.load(home)))
         if forget:
-            host_dns.remove(home)  # this host may be set up for a cluster that doesn't run
+            host_dns.remove(home)  # this host may be set up for a cluster that isn't running
             host_trust.remove(home)
             home.remove()
 
 
 @contextmanager
 def owned(home: ClusterHome) -> Iterator[None]:
-    """Make this process the one that runs the cluster, for the time of the block.
+    """Make this process the owner of the cluster for the duration of the block.
 
     Raises:
-        SwarmerError: another living process runs it.
+        SwarmerError: another living process owns it.
     """
     ownership = own(home)
     try:
@@ -77,27 +77,27 @@ def owned(home: ClusterHome) -> Iterator[None]:
 
 
 def own(home: ClusterHome) -> Ownership:
-    """Make this process the one that runs the cluster.
+    """Make this process the owner of the cluster.
 
     Raises:
-        SwarmerError: another living process runs it.
+        SwarmerError: another living process owns it.
     """
     ownership = Ownership(home)
     if not ownership.acquire():
         raise SwarmerError(
             f"cluster {home.name} is in use by process {ownership.owner()}",
-            hint="wait for it to end, or give this cluster another dc and admin_network in servers.yml",
+            hint="wait for it to end, or set a different dc and admin_network in servers.yml",
         )
     return ownership
 
 
 @dataclass(frozen=True)
 class RemovalResult:
-    """What happened to the leftovers of a dead run.
+    """The outcome of removing the leftovers of a dead run.
 
     Attributes:
         cluster: `STACK:DC`.
-        problem: why not all of it could be removed; None when it was.
+        problem: why some of them couldn't be removed; None if everything was removed.
     """
 
     cluster: str
@@ -110,9 +110,9 @@ class RemovalResult:
 
 
 def collect_garbage() -> list[RemovalResult]:
-    """Remove every cluster whose process is dead and that nobody asked to keep.
+    """Remove every cluster whose owner is dead and that isn't marked as kept.
 
-    One that can't be removed is no reason to leave the others.
+    If one can't be removed, the others are removed all the same.
     """
     results = []
     for home in list(cluster_homes()):
@@ -120,7 +120,7 @@ def collect_garbage() -> list[RemovalResult]:
         if not ownership.acquire():
             continue
         try:
-            # Another process may have removed it since it was listed.
+            # Another process may have removed the cluster since it was listed.
             if home.ledger.exists() and not (ledger := Ledger.load(home)).kept:
                 destroy(stack_of(ledger))
                 results.append(RemovalResult(home.name))
@@ -139,4 +139,4 @@ def _remove_path(path: Path) -> None:
 
 
 def _discard(_: object) -> None:
-    """For removers whose result nobody needs."""
+    """Ignore the result of a remover."""

@@ -14,7 +14,7 @@ log = logging.getLogger("swarmer.shell")
 
 
 def which(tool: str) -> str | None:
-    """The path of a program, or None. Looks in the folders of system tools too, which a user's PATH may omit."""
+    """The path of a program, or None. Also searches the folders of system tools, which a user's PATH may omit."""
     return shutil.which(tool, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
 
 
@@ -31,12 +31,12 @@ def run(
     Args:
         command: the program and its arguments; no shell is involved.
         check: whether an exit status other than 0 is an error.
-        input: what the command reads.
-        timeout: seconds until the command is killed, on a stack of usual speed.
-        env: its environment instead of ours. Either way it speaks English: what it says is read.
+        input: its standard input.
+        timeout: seconds after which the command is killed.
+        env: its environment, instead of this process's. The locale is always C.UTF-8, because output is parsed.
 
     Raises:
-        HostError: the program isn't there, failed (with `check`), or took too long.
+        HostError: the program doesn't exist, failed (with `check`), or took too long.
     """
     words = [str(word) for word in command]
     log.debug("%s", shlex.join(words))
@@ -51,10 +51,10 @@ def run(
             f"the command {words[0]} is not installed", hint="`make setup` installs what swarmer needs"
         ) from None
     except OSError as error:
-        raise HostError(f"{words[0]} can't be run: {(error.strerror or str(error)).lower()}") from None
+        raise HostError(f"cannot run {words[0]}: {(error.strerror or str(error)).lower()}") from None
     except subprocess.TimeoutExpired:
         raise HostError(f"`{shlex.join(words)}` did not end within {deadline:.0f} s") from None
     if check and done.returncode:
-        complaint = (done.stderr or done.stdout).strip().splitlines()[-3:]
-        raise HostError(f"`{shlex.join(words)}` failed with {done.returncode}: {' / '.join(complaint)}")
+        last_lines = (done.stderr or done.stdout).strip().splitlines()[-3:]
+        raise HostError(f"`{shlex.join(words)}` failed with {done.returncode}: {' / '.join(last_lines)}")
     return done

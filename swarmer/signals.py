@@ -1,21 +1,21 @@
-"""SIGTERM and SIGHUP end a program as Ctrl-C does: all that it made is removed. A second signal ends it at once."""
+"""SIGTERM and SIGHUP act like Ctrl-C: everything the program created is removed. A second signal exits immediately."""
 
 import os
 import signal
 import time
 from types import FrameType
 
-#: Seconds in which more signals are the same one, told by several: a terminal that is closed sends SIGHUP twice, and
-#: `make` passes on what its whole group got already.
-_SAME = 0.5
+#: Seconds within which further signals count as duplicates of the first: a terminal that is closed sends SIGHUP twice,
+#: and `make` forwards a signal that its whole process group has already received.
+_DUPLICATES = 0.5
 
 _first = 0.0
 
 
 def install_handlers() -> None:
-    """From now on, each of the signals raises KeyboardInterrupt, with its name, but for those that are ignored."""
+    """Make SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt with the signal's name; ignored signals stay ignored."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` and `&` mean it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # set on purpose, by `nohup` or a shell's `&`
             signal.signal(number, _interrupt)
 
 
@@ -25,6 +25,6 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
     if not _first:
         _first = now
         raise KeyboardInterrupt(signal.Signals(number).name)
-    if now - _first > _SAME:
-        os.write(2, b"\nsecond signal: ending at once; `swarmer gc` removes what is left\n")
+    if now - _first > _DUPLICATES:
+        os.write(2, b"\nsecond signal: exiting immediately; run `swarmer gc` to remove leftovers\n")
         os._exit(128 + number)

@@ -1,4 +1,4 @@
-"""Where clusters keep what they are: `~/.swarmer/STACK/DC/`, mode 0700."""
+"""Where the state of clusters is stored: `~/.swarmer/STACK/DC/`, mode 0700."""
 
 import hashlib
 import os
@@ -13,17 +13,17 @@ from typing import Final
 from swarmer.files import make_private_folder
 from swarmer.secrets.client_files import ClientFiles, Plane, client_files
 
-#: The checkout: it holds the recipe of the image and the Vagrantfile.
+#: The checkout, which contains the recipe of the image and the Vagrantfile.
 REPOSITORY: Final = Path(__file__).parents[1]
 
 
 def swarmer_home() -> Path:
-    """`~/.swarmer`, or what `SWARMER_HOME` names."""
+    """`~/.swarmer`, or the folder in `SWARMER_HOME`."""
     return Path(os.environ.get("SWARMER_HOME") or "~/.swarmer").expanduser().resolve()
 
 
 def cache_home() -> Path:
-    """Where built images stay between runs: `~/.cache/swarmer`, or what `SWARMER_CACHE` names."""
+    """The folder for built images: `~/.cache/swarmer`, or the folder in `SWARMER_CACHE`."""
     if named := os.environ.get("SWARMER_CACHE"):
         return Path(named).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "swarmer"
@@ -31,7 +31,7 @@ def cache_home() -> Path:
 
 @dataclass(frozen=True)
 class ClusterHome:
-    """The folder of one cluster, and the names of what is in it."""
+    """The folder of one cluster, and the paths of its files."""
 
     stack: str
     dc: str
@@ -46,10 +46,10 @@ class ClusterHome:
 
     @property
     def tag(self) -> str:
-        """Eight characters that no cluster of another name or another `SWARMER_HOME` has.
+        """Eight characters that are unique to this cluster name and `SWARMER_HOME`.
 
-        Host-wide names (interfaces, namespaces, control groups) carry it, so that two people's
-        `nspawn:dev` on one machine don't meet.
+        They are part of host-wide names (interfaces, namespaces, control groups), so that `nspawn:dev` of two users
+        on one machine don't conflict.
         """
         return hashlib.sha256(str(self.folder).encode()).hexdigest()[:8]
 
@@ -75,42 +75,42 @@ class ClusterHome:
 
     @property
     def control_sockets(self) -> Path:
-        """Outside the home and short, because a unix socket's path has at most 108 bytes."""
+        """Outside of the home to keep it short: the path of a unix socket has at most 108 bytes."""
         runtime = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", tempfile.gettempdir())
         return Path(runtime) / f"swarmer-{self.tag}"
 
     def client(self, plane: Plane) -> ClientFiles:
-        """The files by which this machine connects to the servers of one plane, whether they exist or not."""
+        """The files with which this machine connects to the servers of one plane; they need not exist."""
         return client_files(self.folder, plane)
 
     def node(self, name: str) -> Path:
         return self.nodes / name
 
     def make(self) -> None:
-        """Create the folder, and close it to everyone else."""
+        """Create the folder, accessible to its owner only."""
         make_private_folder(self.folder)
 
     def remove(self) -> None:
-        """Remove the folder with all that is in it, the CA included; and that of the stack, when it is empty."""
+        """Remove the folder and all its content, including the CA; also the folder of the stack if it is empty."""
         shutil.rmtree(self.folder)
         with suppress(OSError):
             self.folder.parent.rmdir()
 
 
 def cluster_homes() -> Iterator[ClusterHome]:
-    """Every cluster folder that holds a ledger, sorted by name.
+    """Every cluster folder that contains a ledger, sorted by name.
 
     Raises:
-        PermissionError: they are another person's.
+        PermissionError: the folders belong to another user.
     """
     return _homes_with("ledger.json")
 
 
 def remembered_homes() -> Iterator[ClusterHome]:
-    """Every cluster folder that holds a ledger, or something of a CA; sorted by name.
+    """Every cluster folder that contains a ledger or files of a CA, sorted by name.
 
     Raises:
-        PermissionError: they are another person's.
+        PermissionError: the folders belong to another user.
     """
     return _homes_with("ledger.json", "ca.pem", "ca-key.pem", "pki")
 
@@ -118,6 +118,6 @@ def remembered_homes() -> Iterator[ClusterHome]:
 def _homes_with(*names: str) -> Iterator[ClusterHome]:
     home = swarmer_home()
     if home.exists():
-        next(home.iterdir(), None)  # `glob` would find nothing in a folder that it may not read
+        next(home.iterdir(), None)  # raises if the folder is unreadable, where `glob` would find nothing
     for folder in sorted({found.parent for name in names for found in home.glob(f"*/*/{name}")}):
         yield ClusterHome(folder.parent.name, folder.name)

@@ -1,4 +1,4 @@
-"""Waiting with a deadline. A wait that gives up reports what it waited for, the last value, how often and how long."""
+"""Waits with a deadline. On giving up, a wait reports what it waited for, the last value, the looks and the time."""
 
 import math
 import os
@@ -10,15 +10,15 @@ from swarmer.errors import HostError, PromiseBroken
 
 T = TypeVar("T")
 
-#: Seconds between two reports of what is still missing, at least.
-_OFTEN = 2.0
+#: The shortest time between two reports of what is still missing, in seconds.
+_REPORT_INTERVAL = 2.0
 
 
 def given_slowness() -> float | None:
-    """The factor in `SWARMER_SLOWNESS`, or None when it isn't set.
+    """The factor in `SWARMER_SLOWNESS`, or None if the variable isn't set.
 
     Raises:
-        HostError: it isn't a factor.
+        HostError: its value isn't a positive number.
     """
     text = os.environ.get("SWARMER_SLOWNESS")
     if not text:
@@ -28,20 +28,23 @@ def given_slowness() -> float | None:
     except ValueError:
         factor = math.nan
     if not 0 < factor < math.inf:
-        raise HostError(f"SWARMER_SLOWNESS is {text!r}", hint="it is the factor by which deadlines grow, such as 2.5")
+        raise HostError(
+            f"SWARMER_SLOWNESS is {text!r}, not a positive number",
+            hint="set it to the factor by which deadlines are multiplied, such as 2.5",
+        )
     return factor
 
 
 class NotYet(Exception):
-    """Raised by a probe: the awaited isn't there yet. Its text is the last value that a give-up shows."""
+    """Raised by a probe: the condition isn't met yet. Its text is the last value that `GaveUp` shows."""
 
 
 class Hopeless(PromiseBroken):
-    """Raised by a probe: the awaited can't come any more, so waiting on would only hide why."""
+    """Raised by a probe: the condition can't be met any more, so waiting longer would only hide the reason."""
 
 
 class GaveUp(PromiseBroken):
-    """The deadline passed. The text says what was awaited, the last value, how often and how long."""
+    """The deadline passed. The text names what was awaited, the last value, the number of looks and the time."""
 
 
 def until(
@@ -56,29 +59,29 @@ def until(
     moved: Callable[[], object] = lambda: None,
     slowness: float = 1.0,
 ) -> T:
-    """Wait for something on this host. For what happens on nodes, use `until` of the cluster or the node.
+    """Wait for a condition on this host. For conditions on nodes, use `until` of the cluster or the node.
 
     Args:
         what: what is awaited, as in "three voters".
-        probe: looks once. Returns the value when it is there; raises `NotYet` when it isn't, or
-            `Hopeless` when it can't come any more. Errors listed in `retry_on` count as "not yet".
-        timeout: seconds.
+        probe: looks once. Returns the value if the condition is met; raises `NotYet` if it isn't, or
+            `Hopeless` if it can't be met any more. Errors listed in `retry_on` count as "not yet".
+        timeout: seconds until the wait gives up.
         interval: seconds between two looks.
-        retry_on: exception types that a service on its way up may raise.
-        stall: seconds in which something new has to happen; None where only `timeout` counts.
-        moved: a value that changes whenever something new happened; besides, each text of `NotYet` that wasn't seen
-            before is new.
-        tell: receives what is seen instead, every two seconds at most, and only when it has changed.
-        slowness: a factor for all these seconds: each look costs a slow node more, too.
+        retry_on: exception types that a service may raise while it starts.
+        stall: seconds within which something new must happen; None if only `timeout` counts.
+        moved: returns a value that changes whenever something new has happened. A text of `NotYet` that wasn't seen
+            before also counts as new.
+        tell: receives the current state, at most every two seconds and only if it has changed.
+        slowness: a factor for all these seconds, `interval` included, since each look costs a slow node more as well.
 
     Raises:
         GaveUp: the deadline passed, or nothing new happened for `stall` seconds.
-        Hopeless: the probe reported that it can't come any more.
+        Hopeless: the probe reported that the condition can't be met any more.
     """
     start = time.monotonic()
     deadline = start + timeout * slowness
     looks = 0
-    told, told_at = "", start
+    last_reported, reported_at = "", start
     seen: set[object] = set()
     new_at = start
     while True:
@@ -90,9 +93,9 @@ def until(
         except retry_on as error:
             last = f"{type(error).__name__}: {error}"
         now = time.monotonic()
-        for sign in (last, ("moved", moved())) if stall is not None else ():
-            if sign not in seen:
-                seen.add(sign)
+        for event in (last, ("moved", moved())) if stall is not None else ():
+            if event not in seen:
+                seen.add(event)
                 new_at = now
         if stall is not None and now - new_at >= stall * slowness:
             raise GaveUp(
@@ -101,8 +104,8 @@ def until(
             )
         if now >= deadline:
             raise GaveUp(f"waited {now - start:.1f} s for {what}, looked {looks} times; last seen: {last}")
-        if last != told and now - told_at > _OFTEN:
-            told, told_at = last, now
+        if last != last_reported and now - reported_at > _REPORT_INTERVAL:
+            last_reported, reported_at = last, now
             tell(last)
         time.sleep(min(interval * slowness, max(0.0, deadline - now)))
 
@@ -110,7 +113,7 @@ def until(
 def until_true(
     what: str, condition: Callable[[], object], *, timeout: float, interval: float = 0.1, slowness: float = 1.0
 ) -> None:
-    """Wait until `condition()` is true; its last value is shown if it never is. Otherwise as `until`."""
+    """Wait until `condition()` is true; `GaveUp` shows its last value. Otherwise like `until`."""
 
     def probe() -> None:
         value = condition()
@@ -121,15 +124,15 @@ def until_true(
 
 
 class Waiting:
-    """Waits that grow with the slowness of the machines they wait for: a cluster, or a node, has them."""
+    """Waits whose deadlines are scaled by the slowness of the machines; the base of a cluster and a node."""
 
     @property
     def slowness(self) -> float:
-        """The factor by which deadlines grow: 1 on nspawn, more on emulated machines."""
+        """The factor by which deadlines are multiplied: 1 on nspawn, more on emulated machines."""
         raise NotImplementedError
 
     def scaled(self, seconds: float) -> float:
-        """The seconds here for something that takes so many on a machine of usual speed."""
+        """The time on these machines for something that takes `seconds` on a machine of normal speed."""
         return seconds * self.slowness
 
     def until(
@@ -144,10 +147,10 @@ class Waiting:
         stall: float | None = None,
         moved: Callable[[], object] = lambda: None,
     ) -> T:
-        """Wait for something on the nodes: `swarmer.wait.until`, with all its seconds scaled.
+        """Wait for a condition on the nodes: `swarmer.wait.until` with all times scaled.
 
         Raises:
-            GaveUp, Hopeless: as there.
+            GaveUp, Hopeless: as `swarmer.wait.until`.
         """
         return until(
             what,
@@ -171,7 +174,7 @@ class Waiting:
         interval: float = 0.1,
         retry_on: tuple[type[Exception], ...] = (),
     ) -> None:
-        """Wait until `look()` finds exactly what is expected; what it found last is shown if it never does."""
+        """Wait until `look()` returns `expected`; `GaveUp` shows its last value."""
 
         def probe() -> None:
             if (found := look()) != expected:
@@ -180,5 +183,5 @@ class Waiting:
         self.until(what, probe, timeout=timeout, interval=interval, retry_on=retry_on)
 
     def until_true(self, what: str, condition: Callable[[], object], *, timeout: float, interval: float = 0.1) -> None:
-        """Wait until `condition()` is true; its last value is shown if it never is."""
+        """Wait until `condition()` is true; `GaveUp` shows its last value."""
         until_true(what, condition, timeout=timeout, interval=interval, slowness=self.slowness)

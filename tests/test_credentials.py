@@ -124,7 +124,7 @@ def test_the_new_file_never_follows_a_link(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_a_file_gives_its_sentence(tmp_path: Path) -> None:
     (tmp_path / "home").touch()
-    with pytest.raises(SwarmerError, match="can't be used") as caught:
+    with pytest.raises(SwarmerError, match="cannot use folder") as caught:
         Credentials.create(tmp_path / "home" / "credentials.json", [])
     assert "SWARMER_HOME" in caught.value.hint
 

@@ -180,14 +180,14 @@ def test_a_kept_cluster_that_does_not_fit_is_reported_with_the_way_out(harness: 
     assert harness.pytest("passing.py", "--keep-cluster").returncode == 0
     harness.describe(servers_yml(NETWORK).replace("memory: 1024", "memory: 2048"))
     differs = harness.pytest("passing.py", "--keep-cluster")
-    assert "made from another servers.yml" in differs.stdout
+    assert "created from a different servers.yml" in differs.stdout
     assert "swarmer down nspawn:harness" in differs.stdout
     harness.describe(servers_yml(NETWORK))
     ledger = harness.home / "nspawn/harness/ledger.json"
     current = image.find()
     assert current
     ledger.write_text(ledger.read_text().replace(current.id, "0123456789ab"))
-    assert "another image than today's recipe" in harness.pytest("passing.py", "--keep-cluster").stdout
+    assert "was not built from the current image recipe" in harness.pytest("passing.py", "--keep-cluster").stdout
     ledger.write_text(ledger.read_text().replace("0123456789ab", current.id))
     assert harness.swarmer("exec", "nspawn:harness", "node-1", "systemctl", "stop", "consul").returncode == 0
     broken = harness.pytest("passing.py", "--keep-cluster")
@@ -243,7 +243,7 @@ def _look_at_what_is_told_of_a_failure(harness: Harness, output: str) -> None:
     # A node that lost its power has its last words in what was collected while it lived.
     assert any("consul" in file.read_text() for file in harness.runs.glob("*/journal/node-1.log"))
     everything = "".join(file.read_text(errors="replace") for file in harness.runs.rglob("*") if file.is_file())
-    assert "`true ***` was to fail, but succeeded" in output
+    assert "`true ***` should fail, but succeeded" in output
     for secret in ("PRIVATE KEY", "of-the-key", *(harness.folder / "secrets").read_text().split()):
         assert secret not in everything + output
 

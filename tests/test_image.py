@@ -73,7 +73,7 @@ def test_a_cache_on_an_overlayfs_is_refused(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {tmp_path}/cache/of-images/images is on an overlayfs")
-    assert "let SWARMER_CACHE name a folder on another file system" in done.stderr
+    assert "set SWARMER_CACHE to a folder on another file system" in done.stderr
 
 
 def test_a_layer_is_identified_by_the_content_of_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

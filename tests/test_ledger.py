@@ -1,4 +1,4 @@
-"""The ledger: wherever a run is interrupted, what it lists can be removed, and nothing else is."""
+"""The ledger: wherever a run is interrupted, everything that it lists can be removed: nothing is left over."""
 
 import json
 import os
@@ -17,11 +17,11 @@ from swarmer.state import ClusterHome
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """The process is killed."""
 
 
 class World:
-    """Things that exist, and a process that is killed at its n-th step."""
+    """Resources, and a process that is killed at its n-th step."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -33,14 +33,14 @@ class World:
         self.steps -= 1
 
     def make(self, ledger: Ledger, kind: str, name: str) -> None:
-        """What a stack does: first the ledger, then the thing."""
+        """Like a stack: record the resource, then create it."""
         self.step()
         resource = ledger.record(kind, name)
         self.step()
         self.things.add(resource)
 
     def remove(self, resource: Resource) -> None:
-        """Removing what isn't there is no error."""
+        """Removing a resource that doesn't exist is not an error."""
         self.step()
         self.things.discard(resource)
         self.step()
@@ -99,7 +99,7 @@ def test_after_any_interruption_the_next_removal_leaves_nothing(
         assert not home.ledger.exists()
 
 
-def test_removal_goes_backwards(home: ClusterHome, spec: Spec) -> None:
+def test_the_newest_resource_is_removed_first(home: ClusterHome, spec: Spec) -> None:
     ledger = Ledger(home, spec=spec, image="0")
     made = [ledger.record("path", name) for name in ("first", "second", "third")]
     removed: list[Resource] = []
@@ -109,7 +109,7 @@ def test_removal_goes_backwards(home: ClusterHome, spec: Spec) -> None:
 
 @given(spec=specs())
 @settings(deadline=None, max_examples=20)
-def test_what_is_saved_is_read_back(tmp_path_factory: pytest.TempPathFactory, spec: Spec) -> None:
+def test_a_saved_ledger_is_read_back(tmp_path_factory: pytest.TempPathFactory, spec: Spec) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWARMER_HOME", str(tmp_path_factory.mktemp("home")))
         home = ClusterHome(spec.stack, spec.dc)
@@ -124,7 +124,7 @@ def test_what_is_saved_is_read_back(tmp_path_factory: pytest.TempPathFactory, sp
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]", json.dumps({"spec": {}})])
-def test_a_damaged_ledger_is_told_in_a_sentence_and_stays(home: ClusterHome, content: str) -> None:
+def test_a_damaged_ledger_is_reported_in_a_sentence_and_stays(home: ClusterHome, content: str) -> None:
     home.make()
     home.ledger.write_text(content)
     with pytest.raises(SwarmerError, match=r"can't be read"):
@@ -143,7 +143,9 @@ def test_only_one_process_owns_a_cluster(home: ClusterHome) -> None:
     assert Ownership(home).holder() is None
 
 
-def test_what_nothing_depends_on_is_passed_over_and_stays_listed(home: ClusterHome, spec: Spec) -> None:
+def test_an_independent_resource_that_can_not_be_removed_is_skipped_and_stays_listed(
+    home: ClusterHome, spec: Spec
+) -> None:
     ledger = Ledger(home, spec=spec, image="0")
     for kind in ("path", "host-dns", "network"):
         ledger.record(kind, kind)
@@ -160,7 +162,7 @@ def test_what_nothing_depends_on_is_passed_over_and_stays_listed(home: ClusterHo
     assert Ledger.load(home).resources == [Resource("host-dns", "host-dns")]
 
 
-def test_what_depends_on_the_rest_keeps_it(home: ClusterHome, spec: Spec) -> None:
+def test_a_resource_that_can_not_be_removed_keeps_the_older_ones(home: ClusterHome, spec: Spec) -> None:
     ledger = Ledger(home, spec=spec, image="0")
     made = [ledger.record(kind, kind) for kind in ("path", "network")]
 

@@ -1,4 +1,4 @@
-"""Waiting: until the awaited is there, can't come any more, or is too late."""
+"""Waits: until the condition is met, can't be met any more, or the deadline has passed."""
 
 from collections.abc import Callable
 from itertools import count
@@ -11,7 +11,7 @@ from swarmer.wait import GaveUp, Hopeless, NotYet, Waiting, until, until_true
 
 
 class Waits(Waiting):
-    """Something whose waits take so many times as long."""
+    """Scales its waits by a factor."""
 
     def __init__(self, factor: float) -> None:
         self.factor = factor
@@ -24,7 +24,7 @@ class Waits(Waiting):
 WAITS = Waits(1)
 
 
-def test_it_looks_again_until_the_awaited_is_there() -> None:
+def test_the_probe_is_repeated_until_the_condition_is_met() -> None:
     looks = count(1)
 
     def probe() -> str:
@@ -36,11 +36,11 @@ def test_it_looks_again_until_the_awaited_is_there() -> None:
     assert next(looks) == 4
 
 
-def test_it_looks_once_even_without_time() -> None:
+def test_the_probe_runs_once_even_without_time() -> None:
     assert until("it", lambda: "there", timeout=0) == "there"
 
 
-def test_giving_up_tells_what_was_awaited_the_last_value_how_often_and_how_long() -> None:
+def test_giving_up_reports_what_was_awaited_the_last_value_the_looks_and_the_time() -> None:
     def probe() -> None:
         raise NotYet("two of three")
 
@@ -48,7 +48,7 @@ def test_giving_up_tells_what_was_awaited_the_last_value_how_often_and_how_long(
         until("three voters", probe, timeout=0.05, interval=0.01)
 
 
-def test_what_can_not_come_any_more_ends_the_wait_at_once() -> None:
+def test_a_hopeless_condition_ends_the_wait_immediately() -> None:
     def probe() -> None:
         raise Hopeless("the unit failed")
 
@@ -56,7 +56,7 @@ def test_what_can_not_come_any_more_ends_the_wait_at_once() -> None:
         until("it", probe, timeout=3600)
 
 
-def test_errors_are_pardoned_only_where_that_was_said() -> None:
+def test_only_errors_in_retry_on_are_retried() -> None:
     def probe() -> None:
         raise ConnectionRefusedError("not listening")
 
@@ -71,14 +71,14 @@ def test_a_condition_shows_its_last_value() -> None:
         until_true("members", list, timeout=0)
 
 
-def test_what_was_found_instead_of_the_expected_is_shown() -> None:
+def test_giving_up_shows_the_found_and_the_expected_value() -> None:
     looks = count(1)
     WAITS.until_equal("the third look", lambda: next(looks), 3, timeout=60, interval=0)
     with pytest.raises(GaveUp, match=r"last seen: \{1\}, not \{2\}"):
         WAITS.until_equal("two", lambda: {1}, {2}, timeout=0)
 
 
-def test_every_deadline_and_every_interval_grow_with_the_slowness_of_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deadlines_and_intervals_are_scaled_by_the_slowness_of_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
 
     def sleep(seconds: float) -> None:
@@ -93,20 +93,20 @@ def test_every_deadline_and_every_interval_grow_with_the_slowness_of_the_stack(m
 
 
 @pytest.mark.parametrize("text", ["abc", "0", "-1", "inf", "nan"])
-def test_a_slowness_that_is_no_factor_is_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_a_slowness_that_is_not_a_positive_number_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("SWARMER_SLOWNESS", text)
     with pytest.raises(HostError, match=f"SWARMER_SLOWNESS is '{text}'"):
         wait.given_slowness()
 
 
-def test_a_slowness_that_is_set_counts_and_an_empty_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_slowness_of_the_environment_is_used_unless_it_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWARMER_SLOWNESS", "2.5")
     assert wait.given_slowness() == 2.5
     monkeypatch.setenv("SWARMER_SLOWNESS", "")
     assert wait.given_slowness() is None
 
 
-def test_what_is_missing_is_told_when_it_changes_and_not_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_reported_when_it_changes_but_not_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
 
     def sleep(seconds: float) -> None:
@@ -116,17 +116,17 @@ def test_what_is_missing_is_told_when_it_changes_and_not_too_often(monkeypatch: 
     def probe() -> None:
         raise NotYet("one" if now < 4 else "two" if now < 4.5 else "three")
 
-    told: list[str] = []
+    reported: list[str] = []
     monkeypatch.setattr("time.monotonic", lambda: now)
     monkeypatch.setattr("time.sleep", sleep)
     with pytest.raises(GaveUp):
-        until("it", probe, timeout=10, interval=0.5, tell=told.append)
-    assert told == ["one", "three"]
+        until("it", probe, timeout=10, interval=0.5, tell=reported.append)
+    assert reported == ["one", "three"]
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
-    """A time that passes only while somebody sleeps; the function tells how much has passed."""
+    """A clock that advances only during `sleep`; the function returns the seconds that have passed."""
     now = 0.0
 
     def sleep(seconds: float) -> None:
@@ -138,8 +138,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
     return lambda: now
 
 
-def test_a_wait_ends_when_nothing_new_happens_though_its_bound_is_far(clock: Callable[[], float]) -> None:
-    """What is only done again, here joining and leaving in turn, isn't new."""
+def test_a_wait_ends_if_nothing_new_happens_long_before_its_deadline(clock: Callable[[], float]) -> None:
+    """A repeated state, here joining and leaving in turn, isn't new."""
 
     def probe() -> None:
         raise NotYet("joining" if int(clock()) % 2 else "leaving")
@@ -153,7 +153,7 @@ def _never() -> None:
     raise NotYet("nothing")
 
 
-def test_a_wait_goes_on_as_long_as_something_new_happens(clock: Callable[[], float]) -> None:
+def test_a_wait_continues_as_long_as_something_new_happens(clock: Callable[[], float]) -> None:
     def probe() -> str:
         if clock() < 100:
             raise NotYet("members are missing")
@@ -172,7 +172,7 @@ def test_a_wait_goes_on_as_long_as_something_new_happens(clock: Callable[[], flo
         )
 
 
-def test_the_time_in_which_something_has_to_happen_grows_with_slowness(clock: Callable[[], float]) -> None:
+def test_the_stall_time_is_scaled_by_slowness(clock: Callable[[], float]) -> None:
     with pytest.raises(GaveUp, match=r"nothing new for 30\.0 s"):
         Waits(3).until("it", _never, timeout=1000, interval=1, stall=10)
     assert clock() == 30
