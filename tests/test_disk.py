@@ -1,4 +1,4 @@
-"""The disk of a node: it boots by itself, by BIOS and by UEFI, and its boxes hold what Vagrant's providers read."""
+"""The disk of a node: it boots without help, with BIOS and UEFI; its boxes contain what the providers read."""
 
 import json
 import re
@@ -24,7 +24,7 @@ pytestmark = needs_root("qemu-img", "qemu-system-x86_64")
 
 pytestmark = needs_root("qemu-img", "qemu-system-x86_64")
 
-#: Seconds; emulation is slow, and more so while other tests run.
+#: Seconds; emulation is slow, especially while other tests run.
 BOOT = 180
 
 _OVF = "{http://schemas.dmtf.org/ovf/envelope/1}"
@@ -36,7 +36,7 @@ def disk() -> Path:
     return image.disk(print)
 
 
-def test_both_boot_loaders_start_the_kernel_with_the_same_words() -> None:
+def test_both_boot_loaders_start_the_kernel_with_the_same_command_line() -> None:
     bios = re.search("APPEND (.*)", (RECIPE / "machine/boot/syslinux.cfg").read_text())
     uefi = re.search("options (.*)", (RECIPE / "machine/boot/entry.conf").read_text())
     assert bios and uefi
@@ -44,24 +44,24 @@ def test_both_boot_loaders_start_the_kernel_with_the_same_words() -> None:
 
 
 @pytest.mark.parametrize("firmware", ["BIOS", "UEFI"])
-def test_the_disk_boots_by_itself(disk: Path, firmware: str, tmp_path: Path) -> None:
+def test_the_disk_boots(disk: Path, firmware: str, tmp_path: Path) -> None:
     with _machine(disk, firmware, tmp_path) as console:
         _wait_for("Welcome to .*Debian", console)
-    said = console.read_text(errors="replace")
-    assert ("BdsDxe" in said) == (firmware == "UEFI"), said  # what UEFI's boot manager says of itself
+    output = console.read_text(errors="replace")
+    assert ("BdsDxe" in output) == (firmware == "UEFI"), output  # printed by UEFI's boot manager
 
 
 @pytest.mark.long
-def test_with_the_drives_that_virtualbox_gives_it_the_node_finds_its_seed(disk: Path, tmp_path: Path) -> None:
-    """Its disk and its DVD are on one SATA controller, as in vagrant/Vagrantfile; libvirt's are of another kind."""
-    told = json.dumps({"write_files": [{"path": "/dev/ttyS0", "content": "the seed was read\n", "append": True}]})
+def test_a_node_finds_its_seed_on_the_drives_of_virtualbox(disk: Path, tmp_path: Path) -> None:
+    """Disk and DVD are on one SATA controller, as in vagrant/Vagrantfile; libvirt uses another kind of controller."""
+    config = json.dumps({"write_files": [{"path": "/dev/ttyS0", "content": "the seed was read\n", "append": True}]})
     seed = tmp_path / "seed.iso"
-    write_seed_disk(seed, SeedData(f"#cloud-config\n{told}", '{"instance-id": "seeded"}\n', "version: 2\n"))
+    write_seed_disk(seed, SeedData(f"#cloud-config\n{config}", '{"instance-id": "seeded"}\n', "version: 2\n"))
     with _machine(disk, "BIOS", tmp_path, sata_seed=seed) as console:
         _wait_for("the seed was read", console)
 
 
-def test_a_disk_is_built_once_and_says_what_it_holds(disk: Path) -> None:
+def test_a_disk_is_built_once_and_lists_its_packages(disk: Path) -> None:
     start = time.monotonic()
     assert image.disk(print) == disk
     assert time.monotonic() - start < 2
@@ -105,7 +105,7 @@ def test_the_box_for_virtualbox_holds_a_disk_that_its_description_names(tmp_path
 
 @contextmanager
 def _machine(disk: Path, firmware: str, folder: Path, *, sata_seed: Path | None = None) -> Iterator[Path]:
-    """A machine without any network on a copy of the disk; yields the file that its console goes to.
+    """Run a machine without a network on an overlay of the disk; yields the file with its console output.
 
     Args:
         sata_seed: the image in its DVD drive; the disk is then on the same controller.
@@ -133,11 +133,11 @@ def _machine(disk: Path, firmware: str, folder: Path, *, sata_seed: Path | None 
 
 def _wait_for(pattern: str, console: Path) -> None:
     deadline = time.monotonic() + BOOT
-    said = ""
-    while not re.search(pattern, said):
-        assert time.monotonic() < deadline, f"no {pattern} within {BOOT} s; {said}"
+    output = ""
+    while not re.search(pattern, output):
+        assert time.monotonic() < deadline, f"no {pattern} within {BOOT} s; {output}"
         time.sleep(0.2)
-        said = console.read_text(errors="replace") if console.exists() else ""
+        output = console.read_text(errors="replace") if console.exists() else ""
 
 
 def _output(*command: str) -> str:

@@ -1,4 +1,4 @@
-"""What is copied into libvirt's storage, and removed from it, is so wholly. A real libvirt, without a machine."""
+"""Copying into and removing from libvirt's storage is atomic. A real libvirt, without a machine."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ libvirt.prepare_pool()
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where programs run, beside a disk with something on it."""
+    """The working folder of programs, with a disk that isn't empty."""
     disk = tmp_path / "disk.raw"
     disk.write_bytes(b"box" * 2**20)
     words = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(disk), str(tmp_path / "disk.qcow2")]
@@ -29,14 +29,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _run(folder: Path, program: str) -> list[str]:
-    """What a program prints, line by line, that has a libvirt at hand."""
+    """Run a program with a running libvirt, and return the lines of its output."""
     words = [str(REPOSITORY / "bin/with-libvirt"), sys.executable, "-c", _PROGRAM + program]
     run = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     return run.stdout.splitlines()
 
 
-def test_a_box_whose_copy_was_cut_off_is_copied_again(folder: Path) -> None:
+def test_an_incomplete_copy_of_a_box_is_replaced(folder: Path) -> None:
     program = """
 virsh("vol-create-as", POOL, "swarmer-test-box", "3M", "--format", "qcow2")
 libvirt.put_box("swarmer-test-box", disk)
@@ -47,7 +47,7 @@ libvirt.remove_box("swarmer-test-box", unless=lambda: False)
     assert _run(folder, program) == ["True"]
 
 
-def test_a_box_that_is_there_is_not_copied_again(folder: Path) -> None:
+def test_an_existing_box_is_not_copied_again(folder: Path) -> None:
     program = """
 libvirt.put_box("swarmer-test-box", disk)
 before = virsh("vol-dumpxml", "swarmer-test-box", "--pool", POOL)
@@ -58,7 +58,7 @@ libvirt.remove_box("swarmer-test-box", unless=lambda: False)
     assert _run(folder, program) == ["True"]
 
 
-def test_a_box_goes_with_the_last_disk_that_is_an_overlay_of_it(folder: Path) -> None:
+def test_a_box_is_removed_once_no_disk_is_an_overlay_of_it(folder: Path) -> None:
     program = """
 libvirt.put_box("swarmer-test-box", disk)
 libvirt.put_overlay("swarmer-test-node.img", "swarmer-test-box", 2**22)
@@ -76,7 +76,7 @@ print(sorted(libvirt.volumes()))
     assert "swarmer-test-box" not in gone
 
 
-def test_volumes_are_removed_also_from_a_pool_that_is_switched_off(folder: Path) -> None:
+def test_volumes_are_removed_even_if_the_pool_is_inactive(folder: Path) -> None:
     program = """
 libvirt.put_box("swarmer-test", disk)
 virsh("pool-destroy", POOL)

@@ -1,4 +1,4 @@
-"""What a large cluster needs of the host's kernel."""
+"""The limits of the host's kernel that a large cluster may exceed."""
 
 import ctypes
 import os
@@ -32,7 +32,7 @@ def test_the_instances_in_use_are_counted() -> None:
     before = limits._used()
     descriptors = [libc.inotify_init() for _ in range(20)]
     try:
-        assert limits._used() >= before + 15  # others may have ended meanwhile
+        assert limits._used() >= before + 15  # other processes may have ended in the meantime
     finally:
         for descriptor in descriptors:
             os.close(descriptor)

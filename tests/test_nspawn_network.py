@@ -1,4 +1,4 @@
-"""The network of an nspawn cluster, made in a network namespace that stands for a whole host."""
+"""The network of an nspawn cluster, created in a network namespace that represents a host."""
 
 import os
 import signal
@@ -19,11 +19,11 @@ from swarmer.stacks import host_network
 from swarmer.stacks.nspawn import network as nspawn_network
 from swarmer.state import ClusterHome
 
-#: The network between the host and the outside, which is one machine; of the blocks for documentation.
+#: The two ends of the network between the host and the outside, which is one machine; from a documentation range.
 UPLINK, OUTSIDE = "203.0.113.1", "203.0.113.53"
 
-#: A host without systemd, and all the internet it has: a server of every name, which are its own, and of one page.
-#: Arguments: a scratch folder; the process in the outside's network; what to run on the host.
+#: A host without systemd, and its internet: one machine that resolves every name to itself and serves one page.
+#: Arguments: a scratch folder; the process in the outside's network namespace; the command to run on the host.
 HOST = f"""
 set -e
 folder=$1 outside=$2
@@ -58,7 +58,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="making networks needs
 
 
 def spec(folder: Path, number: int) -> Spec:
-    """A cluster that may reach out."""
+    """A cluster with internet."""
     file = folder / f"servers-{number}.yml"
     file.write_text(servers_yml(f"10.97.{number}", dc=f"net{number}") + "internet: true\n")
     return load(file)
@@ -72,7 +72,7 @@ def test_forwarding_is_on_as_long_as_a_cluster_with_internet_lives(
 
 
 def on_a_host_of_its_own(function: str) -> None:
-    """Calls a function of this module in a network that has nothing yet, and with a /run of its own."""
+    """Call a function of this module in an empty network namespace and with a separate /run."""
     program = f"from test_nspawn_network import {function}; {function}()"
     script = 'mount -t tmpfs tmpfs /run && exec "$0" -c "$1"'
     subprocess.run(
@@ -100,7 +100,7 @@ def clusters_come_and_go() -> None:
     assert not list(Path("/run").glob("swarmer-*"))
 
 
-def test_a_cluster_that_begins_while_the_last_one_ends_keeps_its_internet(
+def test_a_cluster_that_starts_while_the_last_one_is_removed_keeps_its_internet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SWARMER_HOME", str(tmp_path))
@@ -134,7 +134,7 @@ def a_cluster_begins_while_another_ends() -> None:
 
 
 @pytest.mark.parametrize(("tables", "after"), [("filter\nnat\n", "1"), ("", "0")])
-def test_what_the_older_iptables_shares_is_not_cut_off(
+def test_a_connection_shared_by_iptables_legacy_stays_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: str, after: str
 ) -> None:
     monkeypatch.setenv("SWARMER_HOME", str(tmp_path))
@@ -155,7 +155,7 @@ def a_cluster_beside_iptables_legacy() -> None:
     assert not list(Path("/run").glob("swarmer-*"))
 
 
-def test_what_iptables_drops_is_let_through_as_long_as_the_cluster_lives(
+def test_traffic_that_iptables_drops_is_accepted_as_long_as_the_cluster_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SWARMER_HOME", str(tmp_path))
@@ -198,7 +198,7 @@ def two_clusters_of_one_network_behind_a_vpn() -> None:
     host_network.check_free(cluster)
     host_network.reserve_subnet(one)
     host_network.check_free(cluster, fence=one)
-    # The other one has looked before, and comes now.
+    # The second cluster passed its check before the first one reserved its network, and continues now.
     host_network.reserve_subnet(two)
     for own in (one, two):
         with pytest.raises(HostError, match="is in use on this host"):

@@ -1,4 +1,4 @@
-"""The stack vagrant, on one real virtual machine: made by Vagrant, gone without a trace, however the run ended."""
+"""The vagrant stack on one real virtual machine: Vagrant creates it, and nothing is left of it, however a run ends."""
 
 import json
 import os
@@ -25,7 +25,7 @@ RUN = 1200
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A person's SWARMER_HOME; nothing of its cluster may be left on this machine afterwards."""
+    """A SWARMER_HOME; nothing of its cluster may be left on this machine afterwards."""
     home = tmp_path / "home"
     monkeypatch.setenv("SWARMER_HOME", str(home))
     monkeypatch.setenv("VAGRANT_DEFAULT_PROVIDER", "libvirt")
@@ -38,7 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def _start(home: Path, *words: str) -> subprocess.Popen[str]:
-    """A command beside `servers.yml`, with a libvirt at hand."""
+    """Start a command in the folder of `servers.yml`, with a running libvirt."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.Popen(
         [str(REPOSITORY / "bin/with-libvirt"), sys.executable, "-m", *words],
@@ -56,7 +56,7 @@ def _promises(name: str) -> list[str]:
 
 
 def _prefix() -> str:
-    """How the names of this home's machines begin."""
+    """The prefix of the names of this home's machines."""
     return prefix(ClusterHome("vagrant", "harness"))
 
 
@@ -78,7 +78,7 @@ def test_a_run_on_a_virtual_machine_keeps_its_promises_and_leaves_nothing(home: 
 
 
 def test_after_kill_9_the_garbage_collection_removes_what_is_left(home: Path) -> None:
-    """While Vagrant still makes the machine, and under a libvirt that outlives the run."""
+    """The run is killed while Vagrant is still creating the machine; libvirt outlives the run."""
     script = f"""
         cd {home.parent}
         python -m {shlex.join(_promises("machine.py"))} >run.log 2>&1 &
@@ -89,16 +89,16 @@ def test_after_kill_9_the_garbage_collection_removes_what_is_left(home: Path) ->
         virsh --connect qemu:///system vol-list default
         ps -e -o args | grep '[v]agrant up' || echo "no vagrant"
     """
-    said = _run_by_hand(home, script)
-    assert "removed the leftovers of vagrant:harness" in said
-    assert _prefix() not in said.partition("removed what")[2]
-    assert said.rstrip().endswith("no vagrant")
+    output = _run_script(home, script)
+    assert "removed the leftovers of vagrant:harness" in output
+    assert _prefix() not in output.partition("removed the leftovers")[2]
+    assert output.rstrip().endswith("no vagrant")
     assert not (home / "vagrant/harness/ledger.json").exists()
     assert not (home / "vagrant/harness/vagrant").exists()
 
 
 @pytest.mark.long
-def test_vagrant_up_by_hand_makes_the_cluster_and_vagrant_destroy_leaves_nothing(home: Path) -> None:
+def test_vagrant_up_creates_the_cluster_and_vagrant_destroy_leaves_nothing(home: Path) -> None:
     script = """
         cd "$1/vagrant"
         vagrant up
@@ -109,7 +109,7 @@ def test_vagrant_up_by_hand_makes_the_cluster_and_vagrant_destroy_leaves_nothing
         vagrant up | grep 'already provisioned'
         vagrant destroy --force
     """
-    run = _run_by_hand(home, script)
+    run = _run_script(home, script)
     assert "this is node-1" in run, run
     assert "vagrant:harness (kept): has converged" in run, run
     assert "removed vagrant:harness" in run, run
@@ -118,8 +118,8 @@ def test_vagrant_up_by_hand_makes_the_cluster_and_vagrant_destroy_leaves_nothing
     assert not (REPOSITORY / "vagrant/.vagrant").exists()
 
 
-def test_vagrant_status_and_validate_make_nothing(home: Path) -> None:
-    run = _run_by_hand(home, 'cd "$1/vagrant"; vagrant validate; vagrant status')
+def test_vagrant_status_and_validate_create_nothing(home: Path) -> None:
+    run = _run_script(home, 'cd "$1/vagrant"; vagrant validate; vagrant status')
     assert "Vagrantfile validated successfully" in run
     assert re.search("node-1 +not created", run)
     assert not list(home.glob("*/*/*"))
@@ -150,14 +150,14 @@ def test_a_machine_of_virtualbox_gets_its_drive_its_network_and_its_console(home
     assert settings["--uart1"][-2:] == ["file", machine["console"]]
 
 
-def test_vagrants_watch_over_a_machine_has_begun_before_swarmer_takes_it_over() -> None:
+def test_the_takeover_of_a_machine_waits_until_vagrant_watches_its_state() -> None:
     words = ["ruby", str(REPOSITORY / "tests/vagrant_watch.rb")]
     run = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert run.stdout == "taken over\n", run.stderr
 
 
-def _run_by_hand(home: Path, script: str) -> str:
-    """What a person's commands in a shell print; none may fail."""
+def _run_script(home: Path, script: str) -> str:
+    """The output of a user's shell script, of which no command may fail."""
     environment = {**os.environ, "SWARMER_HOME": str(home), "SWARMER_SERVERS": str(home.parent / "servers.yml")}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     words = [str(REPOSITORY / "bin/with-libvirt"), "timeout", str(RUN), "sh", "-euc", script, "sh", str(REPOSITORY)]
@@ -167,7 +167,7 @@ def _run_by_hand(home: Path, script: str) -> str:
 
 
 @pytest.mark.parametrize("command", [["up"], ["vagrant", "plan", "--prepare"]])
-def test_without_a_libvirt_the_way_to_start_one_is_told(home: Path, command: list[str]) -> None:
+def test_without_libvirt_the_error_contains_the_command_to_start_it(home: Path, command: list[str]) -> None:
     environment = {**os.environ, "SWARMER_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
     words = [
         "unshare",
@@ -180,6 +180,6 @@ def test_without_a_libvirt_the_way_to_start_one_is_told(home: Path, command: lis
     words += [sys.executable, "-m", "swarmer", *command, "--stack=vagrant"]
     refused = subprocess.run(words, cwd=home.parent, env=environment, capture_output=True, text=True, timeout=120)
     assert refused.returncode == 1
-    assert "no libvirt answers on this machine" in refused.stderr
+    assert "cannot connect to libvirt" in refused.stderr
     assert "virtlogd -d && libvirtd -d" in refused.stderr
     assert not (home / "vagrant/harness/ledger.json").exists()

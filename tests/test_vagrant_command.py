@@ -1,4 +1,4 @@
-"""Whatever becomes of swarmer, no Vagrant goes on making machines. A program stands in for Vagrant here."""
+"""However swarmer ends, no Vagrant process continues to create machines. A fake program replaces Vagrant here."""
 
 import signal
 import subprocess
@@ -17,19 +17,19 @@ import sys
 from pathlib import Path
 from swarmer.stacks.vagrant.command import VagrantCommand
 calls = VagrantCommand(state=Path("state"), log=Path("vagrant.log"), variables={})
-calls.up(deadline=600, said=lambda line: print(line, flush=True))
+calls.up(deadline=600, on_line=lambda line: print(line, flush=True))
 """
 
-#: No shell: dash loses a signal that comes while it begins a program.
+#: Not a shell script: dash loses a signal that arrives while it starts a program.
 _VAGRANT = """
 import os, signal, sys, time
 from pathlib import Path
 folder = Path(__file__).parent.parent
-said = (folder / "said").open("a", buffering=1)
+output = (folder / "output").open("a", buffering=1)
 def interrupted(*_):
-    said.write("interrupted\\n")
+    output.write("interrupted\\n")
     time.sleep(1)
-    said.write("removed\\n")
+    output.write("removed\\n")
     sys.exit(1)
 signal.signal(signal.SIGINT, interrupted)
 (folder / "vagrant").write_text(str(os.getpid()))
@@ -41,7 +41,7 @@ while True:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a program stands in for Vagrant: it counts how often it was interrupted, and then takes its time to end."""
+    """A folder with a fake Vagrant that records each interrupt, and then takes a second to end."""
     (tmp_path / "bin").mkdir()
     vagrant = tmp_path / "bin/vagrant"
     vagrant.write_text(f"#!{sys.executable}\n{_VAGRANT}")
@@ -61,34 +61,34 @@ def _lives(folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_what_a_dead_run_began_is_ended_by_who_removes_it(folder: Path, number: signal.Signals) -> None:
+def test_removing_a_dead_run_ends_its_vagrant(folder: Path, number: signal.Signals) -> None:
     with subprocess.Popen([*HEEDING, sys.executable, "-c", _PROGRAM], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout and run.stdout.readline() == "making\n"
         run.send_signal(number)
         run.wait(timeout=30)
     _calls(folder).end()
     assert not _lives(folder)
-    assert (folder / "said").read_text() == "interrupted\nremoved\n"
+    assert (folder / "output").read_text() == "interrupted\nremoved\n"
 
 
-def test_an_error_on_our_side_ends_it(folder: Path) -> None:
-    def said(line: str) -> None:
+def test_an_error_in_swarmer_ends_vagrant(folder: Path) -> None:
+    def on_line(line: str) -> None:
         raise ValueError(line)
 
     with pytest.raises(ValueError, match="making"):
-        _calls(folder).up(deadline=600, said=said)
+        _calls(folder).up(deadline=600, on_line=on_line)
     assert not _lives(folder)
-    assert (folder / "said").read_text() == "interrupted\nremoved\n"
+    assert (folder / "output").read_text() == "interrupted\nremoved\n"
 
 
-def test_what_takes_too_long_is_ended_and_told(folder: Path) -> None:
+def test_a_command_that_exceeds_its_deadline_is_ended_and_reported(folder: Path) -> None:
     with pytest.raises(HostError, match="did not end within 1 s"):
-        _calls(folder).up(deadline=1, said=lambda _: None)
+        _calls(folder).up(deadline=1, on_line=lambda _: None)
     assert not _lives(folder)
 
 
-def test_who_does_not_heed_is_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swarmer.stacks.vagrant.command._ENDING", 1)
+def test_a_process_that_ignores_sigint_is_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swarmer.stacks.vagrant.command._CLEANUP_TIMEOUT", 1)
     (folder / "bin/vagrant").write_text(
         f"#!/bin/sh\ntrap '' INT TERM\necho $$ >{folder}/vagrant\nwhile :; do sleep 0.1; done\n"
     )
@@ -99,16 +99,16 @@ def test_who_does_not_heed_is_killed(folder: Path, monkeypatch: pytest.MonkeyPat
     assert not _lives(folder)
 
 
-def test_what_a_person_told_vagrant_of_other_machines_does_not_count(
+def test_variables_that_the_user_set_for_other_machines_are_ignored(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("VAGRANT_CWD", "VAGRANT_VAGRANTFILE", "VAGRANT_NO_PARALLEL"):
         monkeypatch.setenv(name, "/other")
     (folder / "bin/vagrant").write_text("#!/bin/sh\nenv | grep VAGRANT_\n")
-    said: list[str] = []
-    _calls(folder).up(deadline=60, said=said.append)
-    assert f"VAGRANT_CWD={FOLDER}" in said
-    assert not [line for line in said if line.startswith(("VAGRANT_VAGRANTFILE", "VAGRANT_NO_PARALLEL"))]
+    output: list[str] = []
+    _calls(folder).up(deadline=60, on_line=output.append)
+    assert f"VAGRANT_CWD={FOLDER}" in output
+    assert not [line for line in output if line.startswith(("VAGRANT_VAGRANTFILE", "VAGRANT_NO_PARALLEL"))]
 
 
 @pytest.mark.parametrize(
@@ -134,5 +134,5 @@ def test_the_provider_is_the_one_that_vagrant_would_choose(
     assert vagrant_providers.default_name() == expected
 
 
-def test_where_nothing_runs_there_is_nothing_to_end(folder: Path) -> None:
+def test_end_does_nothing_if_no_vagrant_runs(folder: Path) -> None:
     _calls(folder).end()

@@ -1,4 +1,4 @@
-"""Where nodes run: one module per stack, none imports another."""
+"""Where nodes run: one package per stack; none imports another."""
 
 import importlib
 from typing import Final
@@ -9,8 +9,8 @@ from swarmer.stacks.base import Capability, Stack
 
 __all__ = ["Capability", "Stack", "stack_class", "stack_of"]
 
-#: Where the class of each stack is. A module is imported when its stack is asked for, so that a cluster of one stack
-#: doesn't need the libraries of the others.
+#: Module and class of each stack. A module is imported on first use, so that a cluster of one stack doesn't need the
+#: libraries of the others.
 _CLASSES: Final = {
     "nspawn": ("swarmer.stacks.nspawn.stack", "NspawnStack"),
     "vagrant": ("swarmer.stacks.vagrant.stack", "VagrantStack"),
@@ -18,10 +18,10 @@ _CLASSES: Final = {
 
 
 def stack_class(name: str) -> type[Stack]:
-    """The stack of that name.
+    """The class of the stack with that name.
 
     Raises:
-        HostError: it isn't implemented.
+        HostError: the stack isn't implemented.
     """
     if name not in _CLASSES:
         raise HostError(f"stack {name!r} is not implemented", hint=f"use one of: {', '.join(_CLASSES)}")
@@ -31,9 +31,9 @@ def stack_class(name: str) -> type[Stack]:
 
 
 def stack_of(ledger: Ledger) -> Stack:
-    """The stack that a cluster runs on, with what the cluster owns.
+    """The stack of the cluster that a ledger describes.
 
     Raises:
-        HostError: its stack isn't implemented.
+        HostError: the stack isn't implemented.
     """
     return stack_class(ledger.spec.stack)(ledger)

@@ -1,4 +1,4 @@
-"""What every stack can do: the machines under a cluster, without knowing what runs on them."""
+"""The interface of every stack: it manages the machines of a cluster, and doesn't know what runs on them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from swarmer.state import ClusterHome
 
 
 class Capability(StrEnum):
-    """What a scenario may need of its stack, beyond running nodes."""
+    """What a scenario may require from its stack, beyond running nodes."""
 
     OWN_KERNEL = "own-kernel"
     IPVS = "ipvs"
@@ -29,14 +29,13 @@ class Capability(StrEnum):
 
 
 class Stack(ABC):
-    """Where the nodes of one cluster run. Every resource goes into the ledger before it is made.
+    """Where the nodes of one cluster run. Every resource is recorded in the ledger before it is created.
 
-    A stack object does nothing before one of its methods is called: looking at a cluster needs neither its hypervisor
-    nor an account.
+    The constructor has no side effects: inspecting a cluster requires neither its hypervisor nor an account.
     """
 
     name: ClassVar[str]
-    #: Whether nodes bring a kernel of their own.
+    #: The image that nodes boot; a machine has a kernel of its own.
     image_kind: ClassVar[Kind] = Kind.CONTAINER
 
     def __init__(self, ledger: Ledger) -> None:
@@ -44,12 +43,12 @@ class Stack(ABC):
         self.home = ledger.home
         self.spec = ledger.spec
 
-    # -- before there is a cluster -------------------------------------------------------------------------
+    # -- before a cluster exists ---------------------------------------------------------------------------
 
     @classmethod
     @abstractmethod
     def preflight(cls, spec: Spec, home: ClusterHome) -> None:
-        """Refuse, before anything is made, a cluster that can't run on this machine.
+        """Refuse a cluster that can't run on this machine, before anything is created.
 
         Raises:
             HostError: with a hint.
@@ -57,63 +56,63 @@ class Stack(ABC):
 
     @classmethod
     def build_image(cls, report: Callable[[str], None]) -> Image:
-        """The image for nodes of this stack; layers that are up to date are reused."""
+        """Build the image for nodes of this stack; layers that are up to date are reused."""
         return node_image.build(report, kind=cls.image_kind)
 
-    # -- what it offers ------------------------------------------------------------------------------------
+    # -- properties ----------------------------------------------------------------------------------------
 
     @property
     def slowness(self) -> float:
-        """The factor by which deadlines grow here: what `SWARMER_SLOWNESS` says, or else what was measured.
+        """The factor by which deadlines are multiplied: `SWARMER_SLOWNESS` if it is set, else the measured one.
 
         Raises:
-            HostError: `SWARMER_SLOWNESS` isn't a factor.
+            HostError: `SWARMER_SLOWNESS` isn't a positive number.
         """
         return wait.given_slowness() or self.measured_slowness
 
     @property
     def measured_slowness(self) -> float:
-        """The factor by which machines are slower than usual ones; 1 before `prepare` has measured it."""
+        """The factor by which machines are slower than normal; 1 until `prepare` has measured it."""
         return 1.0
 
     @property
     @abstractmethod
     def missing(self) -> Mapping[Capability, str]:
-        """The capabilities this stack lacks on this machine, each with the reason a skip shows."""
+        """The capabilities that this stack lacks on this machine, each with the reason shown for a skip."""
 
     @property
     def cpu_contended(self) -> bool:
-        """Whether nodes share so few processors that what they do side by side at boot takes turns."""
+        """Whether nodes share so few processors that they take turns at boot instead of working in parallel."""
         return False
 
     @classmethod
     def side_by_side(cls, spec: Spec) -> tuple[int, str]:  # noqa: ARG003
-        """How many clusters of this spec a run of the scenarios boots on this machine, and the reason."""
-        return 1, f"the stack {cls.name} shares nothing of this machine"
+        """The number of clusters of this spec that a run of the scenarios boots on this machine, and the reason."""
+        return 1, f"the default of the {cls.name} stack"
 
     # -- addresses and ports -------------------------------------------------------------------------------
 
     @abstractmethod
     def network_config(self, server: Server) -> Mapping[str, Any]:
-        """The network configuration of a node, version 2 of cloud-init's format."""
+        """The network configuration of a node, in version 2 of cloud-init's format."""
 
     @abstractmethod
     def resolvers(self) -> Sequence[IPv4Address]:
-        """The servers that nodes ask for names outside of the cluster; none where they reach nothing outside."""
+        """The servers that nodes query for names outside of the cluster; empty if they reach nothing outside."""
 
     @abstractmethod
     def endpoint(self, server: Server) -> IPv4Address:
         """The address at which this host reaches a node, for SSH and every other client."""
 
     def port_rules(self) -> Mapping[str, str]:
-        """Path on a node to content: the files by which nodes themselves enforce `swarmer.ports`.
+        """Path on a node to content: the files with which nodes enforce `swarmer.ports` themselves.
 
-        A stack may enforce the same table outside of its nodes as well, such as by security groups.
+        A stack may also enforce the same table outside of its nodes, for example by security groups.
         """
         return packet_filter.files(self.spec)
 
     def environment(self, server: Server) -> NodeEnvironment:
-        """What a node's seed data takes from this stack."""
+        """The part of a node's seed data that this stack decides."""
         return NodeEnvironment(
             network=self.network_config(server),
             resolvers=self.resolvers(),
@@ -126,17 +125,17 @@ class Stack(ABC):
 
     @abstractmethod
     def prepare(self, image: Image) -> list[str]:
-        """Make what the nodes share, such as their network. Returns notes for the user, each to be shown once."""
+        """Create what the nodes share, such as their network. Returns notes for the user, each to be shown once."""
 
     @abstractmethod
     def launch_all(
         self, machines: Sequence[tuple[Server, SeedData]], image: Image, *, launched: Callable[[str], None]
     ) -> None:
-        """Make the nodes of a new cluster with empty disks over the image, and switch them on.
+        """Create the nodes of a new cluster with empty disks over the image, and switch them on.
 
         Args:
             machines: each with its seed data.
-            launched: is told the name of each node that was switched on.
+            launched: called with the name of each node that was switched on.
         """
 
     def logs(self) -> list[Path]:
@@ -147,7 +146,7 @@ class Stack(ABC):
 
     @abstractmethod
     def power_off(self, node: str) -> None:
-        """Pull the plug: no shutdown, no goodbye. The disk stays."""
+        """Cut the node's power, without a shutdown. The disk stays."""
 
     @abstractmethod
     def power_on(self, node: str) -> None:
@@ -159,22 +158,22 @@ class Stack(ABC):
 
     @abstractmethod
     def replace(self, server: Server, seed: SeedData | None, image: Image) -> None:
-        """Throw the node away, disk and all, and launch a new one in its place. Without seed data it stays idle."""
+        """Discard the node and its disk, and launch a new one in its place. Without seed data, it stays idle."""
 
     @abstractmethod
     def console(self, node: str) -> str:
-        """The text that the node's console has printed, over all its boots; empty before the first one."""
+        """The output of the node's console, over all its boots; empty before the first one."""
 
     @abstractmethod
     def memory(self, node: str) -> int | None:
-        """Bytes of memory the node uses now, or None where the host can't tell."""
+        """The memory that the node currently uses, in bytes; None if the host can't determine it."""
 
-    # -- the end -------------------------------------------------------------------------------------------
+    # -- removal -------------------------------------------------------------------------------------------
 
     @abstractmethod
     def kill_all(self) -> None:
-        """Switch every node off at once, without waiting: the first step of destroying a cluster."""
+        """Switch off every node immediately, without waiting: the first step of destroying a cluster."""
 
     @abstractmethod
     def remove(self, resource: Resource) -> None:
-        """Remove one resource of the ledger; a resource that isn't there is no error."""
+        """Remove one resource of the ledger; a resource that doesn't exist is not an error."""

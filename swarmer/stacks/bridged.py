@@ -1,4 +1,4 @@
-"""What stacks have in common whose nodes run on this machine, behind a bridge of its own."""
+"""The common part of stacks whose nodes run on this machine, behind a bridge."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from swarmer.stacks.base import Stack
 
 
 class BridgedStack(Stack):
-    """This host has the first address of the admin network, is the nodes' gateway, and reaches them directly."""
+    """This host has the first address of the admin network, is the nodes' gateway and reaches them directly."""
 
     @abstractmethod
     def interface(self, server: Server) -> Mapping[str, Mapping[str, Any]]:
-        """How network configuration names a node's admin interface: name to what it is matched by."""
+        """A node's admin interface in its network configuration: the name, and the keys that match the interface."""
 
     def network_config(self, server: Server) -> Mapping[str, Any]:
         gateway = self.spec.host_address if self.spec.internet else None

@@ -1,11 +1,11 @@
-"""The control groups of this host: where they are, and how they go."""
+"""The control groups of this host: their mount points, and their removal."""
 
 import time
 from pathlib import Path
 
 
 def mounts() -> dict[str, Path]:
-    """`cgroup2` and each v1 controller, to where this host has it mounted."""
+    """`cgroup2` and each v1 controller to its mount point on this host."""
     found: dict[str, Path] = {}
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, target, kind, options, *_ = line.split()
@@ -18,7 +18,7 @@ def mounts() -> dict[str, Path]:
 
 
 def remove(group: Path) -> None:
-    """Remove a control group with its children; a dying process may hold one for a moment."""
+    """Remove a control group with its children; retries for ten seconds, since a dying process may hold one."""
     if not group.exists():
         return
     for child in [*group.iterdir()]:

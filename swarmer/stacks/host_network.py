@@ -1,4 +1,4 @@
-"""The host's side of a cluster's network, the same for every stack on this machine."""
+"""The host's side of a cluster's network, common to all stacks on this machine."""
 
 import json
 from ipaddress import IPv4Network
@@ -9,26 +9,27 @@ from swarmer.shell import run
 from swarmer.spec import Spec
 from swarmer.state import ClusterHome
 
-#: Routes for more than a /8, the largest private network, stand for the way outside.
-_OWN_USE = 8
+#: Routes to networks larger than a /8, the largest private network, count as default routes.
+_LARGEST_PRIVATE = 8
 
-#: From here on lie the metrics of fences, the worst there are: a fence only counts when the cluster's own link is gone.
-_LAST_METRICS = 0xFF000000
+#: The first metric of reservations. These are the highest metrics, so a reservation only applies once the cluster's own
+#: link is gone.
+_FIRST_METRIC = 0xFF000000
 
 
 def check_free(spec: Spec, *, fence: str = "") -> None:
     """Refuse a network that this host already uses.
 
-    Two clusters that come at the same time each make a fence, and look for that of another afterwards: at least one
-    finds the other's.
+    Of two clusters that start at the same time, each first reserves its network and then calls this: at least one of
+    them finds the other's reservation.
 
     Args:
-        fence: the cluster's own, which is there already.
+        fence: the cluster's own reservation, which already exists.
 
     Raises:
-        HostError: naming the interface or route that uses it.
+        HostError: the network is in use; the message names the interface or route.
     """
-    hint = "choose another admin_network in servers.yml, or bring down what uses it (`swarmer ls`)"
+    hint = "choose another admin_network in servers.yml, or remove the cluster that uses it (`swarmer ls`)"
     for link in _ip("address", "show"):
         for address in link["addr_info"]:
             if address["family"] == "inet":
@@ -40,9 +41,9 @@ def check_free(spec: Spec, *, fence: str = "") -> None:
                     )
     for route in _ip("route", "show"):
         network = IPv4Network("0.0.0.0/0" if route["dst"] == "default" else route["dst"])
-        # A VPN for everything has two routes, each for half of all there is: no network would be free.
+        # A VPN for all traffic has two routes, each for half of all addresses: no network would be free.
         own = f"{route['dst']} metric {route.get('metric')}" == fence
-        if not own and network.prefixlen >= _OWN_USE and network.overlaps(spec.admin_network):
+        if not own and network.prefixlen >= _LARGEST_PRIVATE and network.overlaps(spec.admin_network):
             through = route.get("dev", route.get("type", "a route"))
             raise HostError(
                 f"the network {spec.admin_network} is in use on this host: {route['dst']} is routed ({through})",
@@ -51,17 +52,17 @@ def check_free(spec: Spec, *, fence: str = "") -> None:
 
 
 def reservation_name(home: ClusterHome, network: IPv4Network) -> str:
-    """The route to nowhere of a cluster, in the words of `ip route`; no other cluster has the same."""
-    return f"{network} metric {_LAST_METRICS + int(home.tag[:6], 16)}"
+    """The unreachable route that reserves a cluster's network, as arguments of `ip route`; unique to the cluster."""
+    return f"{network} metric {_FIRST_METRIC + int(home.tag[:6], 16)}"
 
 
 def reserve_subnet(route: str) -> None:
-    """Let no packet for a node leave by the default route, also when the nodes are gone."""
+    """Add the reservation, so that packets to nodes never leave by the default route, even if the nodes are gone."""
     run(["ip", "route", "replace", "unreachable", *route.split()])
 
 
 def release_subnet(route: str) -> None:
-    """Take the fence away; the last thing a cluster does."""
+    """Remove the reservation; the last step of removing a cluster."""
     run(["ip", "route", "delete", "unreachable", *route.split()], check=False)
 
 

@@ -1,4 +1,4 @@
-"""Limits of the host's kernel that a large cluster runs into."""
+"""Limits of the host's kernel that a large cluster may exceed."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -8,14 +8,14 @@ from swarmer.errors import HostError
 
 _INSTANCES: Final = Path("/proc/sys/fs/inotify/max_user_instances")
 
-#: Inotify instances of one node: its systemd has three, and what follows the journal one.
+#: Inotify instances of one node: three of its systemd, one of the process that follows its journal.
 _PER_NODE: Final = 4
 
 
 def check_inotify(nodes: int) -> None:
-    """Refuse more nodes than the kernel has inotify instances for: their systemd would hang at boot, without a word.
+    """Refuse more nodes than the kernel has inotify instances for: their systemd would hang at boot without a message.
 
-    The root users of all nodes are the host's, so they share its limit.
+    Root on a node is root on the host, so all nodes share the limit of that user.
 
     Raises:
         HostError: the hint names the sysctl that raises the limit.
@@ -34,7 +34,7 @@ def _used() -> int:
     """The inotify instances of root, on this host and in every container."""
     count = 0
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has just ended
+        with suppress(OSError):  # the process has just ended
             if process.stat().st_uid == 0:
                 count += sum(map(_is_inotify, (process / "fd").iterdir()))
     return count
@@ -43,5 +43,5 @@ def _used() -> int:
 def _is_inotify(descriptor: Path) -> bool:
     try:
         return str(descriptor.readlink()) == "anon_inode:inotify"
-    except OSError:  # it has just been closed
+    except OSError:  # the descriptor has just been closed
         return False

@@ -1,7 +1,7 @@
-"""The network of an nspawn cluster: a bridge in a network namespace of its own, and one link to the host.
+"""The network of an nspawn cluster: a bridge in its own network namespace, and one link to the host.
 
-The namespace keeps the nodes' traffic away from the host's packet filters (docker's and libvirt's drop bridged
-packets), and takes everything in it along when it goes.
+The namespace keeps the nodes' traffic away from the host's packet filters (those of docker and libvirt drop bridged
+packets), and everything in it is removed with it.
 """
 
 import re
@@ -14,18 +14,18 @@ from swarmer.state import ClusterHome
 #: The name of the bridge inside the namespace.
 BRIDGE = "cluster"
 
-#: Whether this host forwards packets, and the mark that it didn't before a cluster needed it; gone after a reboot,
-#: like the setting itself.
+#: The setting whether this host forwards packets, and the marker file that it was off before a cluster needed it. Both
+#: are reset by a reboot.
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 FORWARDING_WAS_OFF = Path("/run/swarmer-forwarding-was-off")
 
-#: The tables of iptables-legacy, which nft doesn't list; absent or empty where nothing uses it.
+#: The tables of iptables-legacy, which nft doesn't list; absent or empty if nothing uses it.
 LEGACY_TABLES = Path("/proc/net/ip_tables_names")
 
-#: Where docker, ufw and what else goes by iptables drop forwarded packets, once they are there.
+#: The chain in which docker, ufw and other users of iptables drop forwarded packets.
 FORWARD = ("ip", "filter", "FORWARD")
 
-#: By this the packet filters of clusters with internet are known.
+#: The comment that identifies the tables of clusters with internet.
 TABLE_COMMENT = "swarmer: a cluster with internet"
 
 
@@ -40,7 +40,7 @@ def host_link(home: ClusterHome) -> str:
 
 
 def create(home: ClusterHome, spec: Spec) -> None:
-    """Make the namespace with its bridge, and link it to the host."""
+    """Create the namespace with its bridge, and link it to the host."""
     inside, link = namespace(home), host_link(home)
     run(["ip", "netns", "add", inside])
     _batch(
@@ -58,7 +58,7 @@ def create(home: ClusterHome, spec: Spec) -> None:
 
 
 def remove(home: ClusterHome) -> None:
-    """Remove the namespace, the link and the packet filter; none of them need be there."""
+    """Remove the namespace, the link and the packet filter; none of them need exist."""
     run(["ip", "link", "delete", host_link(home)], check=False)
     run(["ip", "netns", "delete", namespace(home)], check=False)
     run(["nft", "delete", "table", "ip", host_link(home)], check=False)
@@ -79,7 +79,7 @@ def _open_to_internet(home: ClusterHome, spec: Spec) -> None:
     """
     run(["nft", "--file", "-"], input=rules)
     if _forward_rules():
-        # In the words that iptables itself uses: it refuses a table with others.
+        # Only expressions that iptables itself uses: it refuses to read a table that contains others.
         run(["nft", "insert", "rule", *FORWARD, "iifname", link, "accept"])
         run(["nft", "insert", "rule", *FORWARD, "oifname", link, "accept"])
     if IP_FORWARD.read_text().strip() == "0":
@@ -88,7 +88,7 @@ def _open_to_internet(home: ClusterHome, spec: Spec) -> None:
 
 
 def _forward_rules() -> str:
-    """What iptables lets through, each rule with its handle; empty where nothing has used it."""
+    """The rules of iptables' FORWARD chain with their handles; empty if nothing uses it."""
     return run(["nft", "--handle", "list", "chain", *FORWARD], check=False).stdout
 
 
@@ -98,9 +98,9 @@ def _close_forward(link: str) -> None:
 
 
 def _stop_forwarding() -> None:
-    """Once the last cluster with internet is gone, the host forwards no more than before the first one.
+    """After the last cluster with internet is removed, restore the host's forwarding setting.
 
-    Unless others, such as a docker that was started meanwhile, share its connection too.
+    It stays on if anything else uses it, such as a docker that was started in the meantime.
     """
     if not FORWARDING_WAS_OFF.exists() or TABLE_COMMENT in (rules := _rules()):
         return
@@ -108,7 +108,7 @@ def _stop_forwarding() -> None:
     if _masquerades(rules):
         return
     IP_FORWARD.write_text("0")
-    # A cluster that begins now adds its table before it reads the setting: it finds the 0, or its table is found here.
+    # A cluster that starts now adds its table before it reads the setting: it reads the 0, or its table is found here.
     rules = _rules()
     if TABLE_COMMENT in rules:
         FORWARDING_WAS_OFF.touch()
@@ -121,7 +121,7 @@ def _rules() -> str:
 
 
 def _masquerades(rules: str) -> bool:
-    """Whether this host shares its connection: by these rules, or perhaps by some of iptables-legacy."""
+    """Whether this host masquerades: by these rules, or possibly by rules of iptables-legacy."""
     return "masquerade" in rules.lower() or (LEGACY_TABLES.exists() and LEGACY_TABLES.read_text().strip() != "")
 
 

@@ -1,7 +1,7 @@
 """The processes of nspawn nodes: started, limited and killed as one group per node.
 
-On a host that systemd runs, each node is a transient unit. Elsewhere each node is a control group of ours, in the
-v2 tree and, where the controllers are still v1, in theirs too.
+On a host with systemd, each node is a transient unit. On other hosts, swarmer creates a control group per node: in the
+v2 tree and, if the controllers are still v1, in their trees too.
 """
 
 import subprocess
@@ -15,39 +15,39 @@ from swarmer.spec import Server
 from swarmer.stacks import control_groups
 from swarmer.wait import until_true
 
-#: Seconds until the first process of a node is started; more than a busy host needs.
+#: Seconds within which the first process of a node must start; ample for a busy host.
 _START_TIMEOUT = 60.0
 
-#: A period of the CPU bandwidth controller, in µs.
+#: The period of the CPU bandwidth controller, in µs.
 _PERIOD = 100_000
 
 
 class Processes(ABC):
-    """The processes of the nodes of one cluster, which is known by its tag."""
+    """The processes of the nodes of one cluster, which is identified by its tag."""
 
     def __init__(self, tag: str) -> None:
         self.tag = tag
 
     @property
     def fresh_cgroup2(self) -> bool:
-        """Whether a node needs a v2 tree of its own mounted, because the host's own is not where it belongs."""
+        """Whether a node must mount its own v2 tree, because the host's isn't at /sys/fs/cgroup."""
         return False
 
     @abstractmethod
     def start(self, server: Server, command: Sequence[str], variables: Mapping[str, str], console: Path) -> None:
-        """Start `command` as the first process of a node, within the node's memory and cpus."""
+        """Start `command` as the first process of a node, with the node's limits for memory and cpus."""
 
     @abstractmethod
     def kill(self, node: str) -> None:
-        """Kill all processes of a node at once, without waiting for their end."""
+        """Kill all processes of a node immediately, without waiting for their end."""
 
     @abstractmethod
     def running(self, node: str) -> bool:
-        """Whether any process of the node lives."""
+        """Whether any process of the node is alive."""
 
     @abstractmethod
     def memory(self, node: str) -> int | None:
-        """Bytes that the node's processes use, or None where nobody counts."""
+        """The memory that the node's processes use, in bytes; None if it isn't accounted."""
 
     def remove(self, node: str) -> None:
         """Kill all processes of a node, wait for their end, and remove their group."""
@@ -57,7 +57,7 @@ class Processes(ABC):
     @property
     @abstractmethod
     def unlimited(self) -> str:
-        """Why memory and cpus can't be limited on this host; empty where they can."""
+        """The reason why memory and cpus can't be limited on this host; empty if they can."""
 
 
 class SystemdUnits(Processes):
@@ -100,14 +100,14 @@ class SystemdUnits(Processes):
 
 
 class ControlGroups(Processes):
-    """Each node is a control group that we made ourselves."""
+    """Each node is a control group that swarmer creates."""
 
     def __init__(self, tag: str) -> None:
         super().__init__(tag)
         mounts = control_groups.mounts()
         if not (unified := mounts.get("cgroup2")):
             raise HostError(
-                "this host has no cgroup v2 tree, which the nodes' systemd needs",
+                "this host has no cgroup v2 tree, which the nodes' systemd requires",
                 hint="mount one: `mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified`",
             )
         self._unified = unified
@@ -118,7 +118,7 @@ class ControlGroups(Processes):
     def unlimited(self) -> str:
         if self._memory and self._cpu:
             return ""
-        return "this host has no control groups for memory and cpus that swarmer may use"
+        return "swarmer can't use control groups for memory and cpus on this host"
 
     @property
     def fresh_cgroup2(self) -> bool:
@@ -140,8 +140,8 @@ class ControlGroups(Processes):
             group = self._group(self._cpu, server.name)
             (group / "cpu.cfs_period_us").write_text(str(_PERIOD))
             (group / "cpu.cfs_quota_us").write_text(str(_PERIOD * server.cpus))
-        # A shell joins the groups before it forks the node off, so that the groups are never seen empty.
-        # --fork: the node belongs to nobody here; it outlives this process if the cluster is kept.
+        # The shell joins the groups before it forks the node, so the groups are never empty in between.
+        # --fork: the node isn't a child of this process, and outlives it if the cluster is kept.
         join = "; ".join(f"echo $$ > {group}/cgroup.procs" for group in groups)
         try:
             with console.open("a") as output:
@@ -154,9 +154,9 @@ class ControlGroups(Processes):
                     timeout=_START_TIMEOUT,
                 )
         except subprocess.TimeoutExpired:
-            raise HostError(f"{server.name} wasn't started within {_START_TIMEOUT:.0f} s") from None
+            raise HostError(f"{server.name} did not start within {_START_TIMEOUT:.0f} s") from None
         if done.returncode:
-            raise HostError(f"{server.name} can't be started", hint=f"its console says why: {console}")
+            raise HostError(f"cannot start {server.name}", hint=f"its console output has the reason: {console}")
 
     def kill(self, node: str) -> None:
         group = self._groups(node)[0]
@@ -183,5 +183,5 @@ class ControlGroups(Processes):
 
 
 def processes(tag: str) -> Processes:
-    """What fits this host."""
+    """The implementation for this host: transient units if systemd runs it, else control groups."""
     return SystemdUnits(tag) if Path("/run/systemd/system").is_dir() else ControlGroups(tag)

@@ -1,4 +1,4 @@
-"""The embedded default: nodes as systemd-nspawn containers, over the image, with real systemd and cloud-init."""
+"""The default stack: nodes as systemd-nspawn containers over the image, with real systemd and cloud-init."""
 
 import os
 import shutil
@@ -25,19 +25,19 @@ from swarmer.state import ClusterHome
 _CONSOLE = "console.log"
 _LAUNCHER = Path(__file__).with_name("launch.sh")
 _TOOLS = ("systemd-nspawn", "ip", "nsenter", "unshare", "setsid", "ssh", "nft", "mmdebstrap")
-_ELSEWHERE = "use a stack with machines of their own instead: --stack=vagrant"
+_OTHER_STACK = "use virtual machines instead: --stack=vagrant"
 
-#: From more on, consul forms sooner when it comes before the rest of the node; by benchmarks/boot.py.
+#: With more nodes, consul forms sooner if it starts before the rest of the node; measured by benchmarks/boot.py.
 _NODES_PER_PROCESSOR = 2
 
-#: How many clusters of up to three nodes one processor takes through the scenarios, which wait most of the time.
+#: How many clusters of up to three nodes one processor can run the scenarios on, which wait most of the time.
 _CLUSTERS_PER_PROCESSOR = 1.5
-#: What a node and its containers take at most during the scenarios.
+#: The memory that a node and its containers use at most during the scenarios.
 _NODE_MEBIBYTES = 500
 
 
 class NspawnStack(BridgedStack):
-    """Three nodes in seconds, no hypervisor. They share the host's kernel and clock."""
+    """Containers boot in seconds and need no hypervisor. They share the host's kernel and clock."""
 
     name: ClassVar[str] = "nspawn"
 
@@ -47,8 +47,8 @@ class NspawnStack(BridgedStack):
         unfit = set(str(home.folder)) & set(":,\\\"' ")
         if unfit:
             raise HostError(
-                f"the folder {home.folder} has characters in its name that overlayfs can't take",
-                hint="let SWARMER_HOME name a folder without spaces, quotes, commas and colons",
+                f"the path of folder {home.folder} contains characters that overlayfs doesn't support",
+                hint="set SWARMER_HOME to a folder without spaces, quotes, backslashes, commas and colons in its path",
             )
         check_takes_overlays(home.folder, "SWARMER_HOME")
         check_inotify(len(spec.servers))
@@ -65,8 +65,8 @@ class NspawnStack(BridgedStack):
         return {
             Capability.OWN_KERNEL: shared,
             Capability.CLOCK: "nspawn nodes share the host's clock",
-            Capability.IPVS: f"{shared}, whose IPVS can't be counted on",
-            Capability.NETEM: f"{shared}, whose netem can't be counted on",
+            Capability.IPVS: f"{shared}, which may lack IPVS",
+            Capability.NETEM: f"{shared}, which may lack netem",
         }
 
     @property
@@ -96,7 +96,7 @@ class NspawnStack(BridgedStack):
         self.ledger.record("network", network.namespace(self.home))
         network.create(self.home, self.spec)
         unlimited = self.processes.unlimited
-        return [f"memory and cpus of servers.yml are not limits here: {unlimited}"] if unlimited else []
+        return [f"memory and cpus of servers.yml are not enforced: {unlimited}"] if unlimited else []
 
     def launch_all(
         self, machines: Sequence[tuple[Server, SeedData]], image: Image, *, launched: Callable[[str], None]
@@ -110,7 +110,7 @@ class NspawnStack(BridgedStack):
         folder = self.home.node(server.name)
         for part in ("root", "upper", "work", "docker"):
             (folder / part).mkdir(parents=True)
-        # Directories that the image has too: the mode of the upper layer is the one that counts.
+        # The image has these directories too, but the mode in the upper layer takes precedence.
         seed_folder = folder
         for part in ("upper", "var", "lib", "cloud", "seed", "nocloud"):
             seed_folder /= part
@@ -167,24 +167,24 @@ class NspawnStack(BridgedStack):
             case "fence":
                 host_network.release_subnet(resource.id)
             case other:
-                raise AssertionError(f"the nspawn stack makes no {other}")
+                raise AssertionError(f"unknown kind of resource in the nspawn stack: {other}")
 
 
 def check_host() -> None:
     """Refuse a machine that can't run nspawn nodes.
 
     Raises:
-        HostError: not Linux, not root, or a missing tool.
+        HostError: the machine doesn't run Linux, the user isn't root, or a tool is missing.
     """
     if os.uname().sysname != "Linux":
-        raise HostError("the nspawn stack runs on Linux only", hint=_ELSEWHERE)
+        raise HostError("the nspawn stack runs on Linux only", hint=_OTHER_STACK)
     if missing := [tool for tool in _TOOLS if not which(tool)]:
         raise HostError(
             f"the nspawn stack needs {', '.join(missing)}, which this machine lacks",
-            hint=f"`make setup` installs it on Debian and Ubuntu; elsewhere, {_ELSEWHERE}",
+            hint=f"`make setup` installs it on Debian and Ubuntu; on other systems, {_OTHER_STACK}",
         )
     if os.geteuid() != 0:
         raise HostError(
-            "the nspawn stack needs root to make namespaces and mounts",
-            hint=f"put `bin/as-root` before the same command, or {_ELSEWHERE}",
+            "the nspawn stack needs root to create namespaces and mounts",
+            hint=f"prefix the command with `bin/as-root`, or {_OTHER_STACK}",
         )

@@ -1,7 +1,7 @@
-"""Whether this machine runs virtual ones by hardware, and how much slower they are where it doesn't.
+"""Whether hardware acceleration works on this machine, and how much slower virtual machines are without it.
 
-`/dev/kvm` alone says little: on some hosts it opens, and guests hang. So the node's own kernel is booted, with nothing
-but its initrd. How long the kernel takes until it is done with itself is the measure of slowness, too.
+`/dev/kvm` alone isn't proof: on some hosts it can be opened, but guests hang. So the probe boots the node's kernel with
+only its initrd. The time until the kernel starts init is also the measure of slowness.
 """
 
 import json
@@ -19,25 +19,25 @@ from swarmer.errors import HostError
 from swarmer.image import Image
 from swarmer.state import cache_home
 
-#: What the kernel prints last before the first program runs.
+#: The last line that the kernel prints before the first program runs.
 _STARTED: Final = re.compile(rb"Run /init as init process")
 
 _KVM: Final = "/dev/kvm"
 
-#: Seconds this takes where hardware helps, on an idle machine of today.
-_USUAL: Final = 1.0
+#: Seconds that the boot takes with hardware acceleration on an idle, recent machine.
+_NORMAL_BOOT: Final = 1.0
 
-#: Seconds after which the guest hangs for certain: by hardware, and emulated.
-_PATIENCE: Final = {"kvm": 15.0, "tcg": 120.0}
+#: Seconds after which the guest certainly hangs: accelerated, and emulated.
+_BOOT_TIMEOUT: Final = {"kvm": 15.0, "tcg": 120.0}
 
 
 @dataclass(frozen=True)
 class Acceleration:
-    """How virtual machines run here.
+    """How virtual machines run on this machine.
 
     Attributes:
-        accelerator: `kvm`; or `tcg`, which emulates; or another hypervisor's `hardware`.
-        boot_seconds: how long the kernel took.
+        accelerator: `kvm`; `tcg`, which emulates; or `hardware` for another hypervisor.
+        boot_seconds: the time that the kernel took to boot.
     """
 
     accelerator: str
@@ -45,21 +45,21 @@ class Acceleration:
 
     @property
     def emulated(self) -> bool:
-        """Whether no hardware helps."""
+        """Whether machines run without hardware acceleration."""
         return self.accelerator == "tcg"
 
     def slowness(self, machines: int) -> float:
-        """The factor by which deadlines grow, for so many machines with one busy processor each."""
-        crowd = max(1.0, machines / (os.cpu_count() or 1))
-        return round(max(1.0, self.boot_seconds / _USUAL) * (crowd if self.emulated else 1.0), 1)
+        """The factor by which deadlines are multiplied, for this many machines with one busy processor each."""
+        contention = max(1.0, machines / (os.cpu_count() or 1))
+        return round(max(1.0, self.boot_seconds / _NORMAL_BOOT) * (contention if self.emulated else 1.0), 1)
 
 
-#: What a hypervisor gives that can't do without; and a plan of machines that nobody makes yet.
-BY_HARDWARE: Final = Acceleration("hardware", _USUAL)
+#: For a hypervisor that requires hardware acceleration, and for the plan of machines that aren't being created.
+BY_HARDWARE: Final = Acceleration("hardware", _NORMAL_BOOT)
 
 
 def probed(image: Image) -> Acceleration:
-    """How virtual machines run here; found out once for each boot of this machine, and each kernel.
+    """How virtual machines run on this machine; probed once per boot of the machine and per kernel.
 
     Raises:
         HostError: they don't run at all.
@@ -75,7 +75,7 @@ def probed(image: Image) -> Acceleration:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     found = _probe(folder)
-    with suppress(PermissionError):  # it may have been root who made it
+    with suppress(PermissionError):  # root may have created the file
         known.parent.mkdir(parents=True, exist_ok=True)
         known.write_text(json.dumps({"key": key, **asdict(found)}))
     return found
@@ -89,8 +89,8 @@ def _probe(folder: Path) -> Acceleration:
         if seconds is not None:
             return Acceleration(accelerator, round(seconds, 2))
     raise HostError(
-        "no virtual machine boots on this host, not even an emulated one",
-        hint="see what `qemu-system-x86_64 -accel tcg` says, or use --stack=nspawn",
+        "virtual machines don't boot on this host, not even emulated ones",
+        hint="check the output of `qemu-system-x86_64 -accel tcg`, or use --stack=nspawn",
     )
 
 
@@ -99,19 +99,19 @@ def _may_use_kvm() -> bool:
 
 
 def kvm_permission_hint() -> str:
-    """A sentence for who could have hardware help, had they the right to; empty for others."""
+    """A hint for a user who lacks permission for an existing /dev/kvm; empty otherwise."""
     if not Path(_KVM).exists() or _may_use_kvm():
         return ""
-    return f"{_KVM} is there, but not for you, so nobody could see whether it works: `sudo usermod -aG kvm $USER`"
+    return f"{_KVM} exists, but you don't have permission to use it: `sudo usermod -aG kvm $USER`"
 
 
 def _boot_folder(image: Image) -> Path:
-    """Where the kernel is, in whichever layer; another kernel is in another one."""
+    """The folder of the kernel, in the topmost layer that has one; another kernel has another folder."""
     return next(folder for root in reversed(image.roots) if (folder := root / "boot/vmlinuz").exists()).parent
 
 
 def _boot(accelerator: str, folder: Path) -> float | None:
-    """Seconds until the kernel is up, or None when it hangs or the accelerator refuses."""
+    """Seconds until the kernel starts init, or None if it hangs or the accelerator doesn't work."""
     words = ["-machine", f"q35,accel={accelerator}", "-m", "256", "-display", "none", "-nic", "none", "-no-reboot"]
     words += ["-kernel", str(folder / "vmlinuz"), "-initrd", str(folder / "initrd.img")]
     words += ["-cpu", "max" if accelerator == "tcg" else "host", "-append", "console=ttyS0 panic=-1"]
@@ -119,14 +119,14 @@ def _boot(accelerator: str, folder: Path) -> float | None:
         console = Path(temporary, "console")
         start = time.monotonic()
         with subprocess.Popen(
-            # It may hang, so it must not outlive us.
+            # QEMU may hang, so it must not outlive this process.
             ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", *words, "-serial", f"file:{console}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as process:
             try:
-                while time.monotonic() - start < _PATIENCE[accelerator]:
+                while time.monotonic() - start < _BOOT_TIMEOUT[accelerator]:
                     if console.exists() and _STARTED.search(console.read_bytes()):
                         return time.monotonic() - start
                     if process.poll() is not None:

@@ -1,4 +1,4 @@
-"""Vagrant, by way of python-vagrant: every call has a deadline, a log, and a failure that is a sentence."""
+"""Runs Vagrant by python-vagrant: every call has a deadline, is logged, and fails with a one-sentence error."""
 
 import contextlib
 import fcntl
@@ -17,53 +17,54 @@ from swarmer.errors import HostError
 from swarmer.stacks.vagrant.plan import vagrant_home
 from swarmer.state import REPOSITORY
 
-# It warns of a Vagrant that isn't there, and who uses another stack needs none.
+# python-vagrant warns if Vagrant isn't installed, but other stacks don't need it.
 logging.getLogger("vagrant").setLevel(logging.ERROR)
 from vagrant import Vagrant  # noqa: E402
 
-#: What Vagrant moves the cursor with, also when nobody sees it.
-_CONTROLS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+#: Control sequences that move the cursor; Vagrant prints them even if its output isn't a terminal.
+_CONTROL_SEQUENCE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 FOLDER = REPOSITORY / "vagrant"
 
-#: What a person may have told Vagrant of other machines.
-_NOT_OURS = {"VAGRANT_VAGRANTFILE", "VAGRANT_NO_PARALLEL"}
+#: Variables that the user may have set for other machines; they are removed from Vagrant's environment.
+_FOREIGN_VARIABLES = {"VAGRANT_VAGRANTFILE", "VAGRANT_NO_PARALLEL"}
 
-#: Seconds that Vagrant may take to remove what it has half made.
-_ENDING = 30
+#: Seconds that Vagrant may take to clean up after SIGINT.
+_CLEANUP_TIMEOUT = 30
 
-#: Runs a command in a session of its own, where no Ctrl-C reaches it. Its id is in one file; another one is locked for
-#: as long as any of its processes lives, whatever became of us.
-_LEASHED = 'echo $$ >"$1"; shift; exec setsid flock --no-fork "$@"'
+#: Runs a command in its own session, where Ctrl-C doesn't reach it. Its process id is written to one file. Another file
+#: is locked as long as any of its processes is alive, even if swarmer has died.
+_IN_SESSION = 'echo $$ >"$1"; shift; exec setsid flock --no-fork "$@"'
 
 
-class _Patient(Vagrant):  # type: ignore[misc,unused-ignore]
-    """A Vagrant whose commands are ended when they take too long."""
+class _VagrantWithDeadline(Vagrant):  # type: ignore[misc,unused-ignore]
+    """A Vagrant whose commands are ended after a deadline."""
 
     deadline: float = 60
-    leash: Path
+    lock: Path
 
     def _make_vagrant_command(self, args: Sequence[str | None]) -> list[str]:
-        # SIGINT first: Vagrant then removes what it has half made; told twice, it doesn't.
-        ending = ["timeout", "--foreground", "--signal=INT", f"--kill-after={_ENDING}", str(int(self.deadline))]
-        leash = ["sh", "-c", _LEASHED, "sh", str(self.leash.with_suffix(".pid")), str(self.leash)]
-        return [*leash, *ending, *super()._make_vagrant_command(args)]
+        # On the first SIGINT, Vagrant removes incomplete machines; on a second one, it exits immediately.
+        timeout = ["timeout", "--foreground", "--signal=INT", f"--kill-after={_CLEANUP_TIMEOUT}"]
+        timeout += [str(int(self.deadline))]
+        session = ["sh", "-c", _IN_SESSION, "sh", str(self.lock.with_suffix(".pid")), str(self.lock)]
+        return [*session, *timeout, *super()._make_vagrant_command(args)]
 
 
 class VagrantCommand:
-    """The commands of Vagrant on one cluster.
+    """Vagrant's commands for one cluster.
 
     Args:
-        state: where Vagrant keeps what it knows of the machines.
-        log: gets all that Vagrant says. A file beside it is locked while Vagrant runs.
-        variables: more of its environment.
+        state: the folder where Vagrant stores the state of the machines.
+        log: receives all output of Vagrant. A file next to it is locked while Vagrant runs.
+        variables: additional environment variables.
     """
 
     def __init__(self, *, state: Path, log: Path, variables: Mapping[str, str]) -> None:
         self.log = log
-        self._leash = log.absolute().with_name("running")
+        self._lock = log.absolute().with_name("running")
         self._environment = {
-            **{name: value for name, value in os.environ.items() if name not in _NOT_OURS},
+            **{name: value for name, value in os.environ.items() if name not in _FOREIGN_VARIABLES},
             "VAGRANT_CWD": str(FOLDER),
             "VAGRANT_DOTFILE_PATH": str(state),
             "VAGRANT_HOME": str(vagrant_home()),
@@ -72,70 +73,72 @@ class VagrantCommand:
             **variables,
         }
 
-    def up(self, *, deadline: float, said: Callable[[str], None]) -> None:
-        """Make all machines side by side, and switch them on.
+    def up(self, *, deadline: float, on_line: Callable[[str], None]) -> None:
+        """Create all machines in parallel, and switch them on.
 
         Args:
-            deadline: seconds until it is given up.
-            said: gets each line that Vagrant prints.
+            deadline: seconds after which Vagrant is ended.
+            on_line: called with each line that Vagrant prints.
 
         Raises:
-            HostError: it failed, or took too long.
+            HostError: Vagrant failed, or took too long.
         """
-        with self._explained("up", deadline), self._output() as (vagrant, output):
+        with self._to_host_error("up", deadline), self._output() as (vagrant, output):
             vagrant.deadline = deadline
-            # Has a name, because it waits for Vagrant's end when it goes.
+            # Keep a reference: when the generator is closed, it waits for Vagrant's end.
             lines = vagrant.up(stream_output=True) or ()
             try:
                 for line in lines:
-                    plain = _CONTROLS.sub("", line).strip("\r\n")
+                    plain = _CONTROL_SEQUENCE.sub("", line).strip("\r\n")
                     if plain and not plain.startswith("Progress:"):
                         output.write(f"{time.strftime('%T')} {plain}\n")
                         output.flush()
-                        said(plain)
+                        on_line(plain)
             except BaseException:
-                # It would go on making machines while we remove them.
+                # Otherwise Vagrant would continue to create machines while swarmer removes them.
                 self.end()
                 raise
 
     def end(self) -> None:
-        """End the Vagrant that a living or dead process of ours has begun, if it still runs.
+        """End the Vagrant process that this or an earlier swarmer process started, if it is still running.
 
         Raises:
             HostError: it doesn't end.
         """
-        if not self._leash.exists():
+        if not self._lock.exists():
             return
-        with self._leash.open() as leash:
-            for tell, number, seconds in ((os.kill, signal.SIGINT, _ENDING), (os.killpg, signal.SIGKILL, 5)):
-                if _free(leash):
+        with self._lock.open() as lock:
+            for send, number, seconds in ((os.kill, signal.SIGINT, _CLEANUP_TIMEOUT), (os.killpg, signal.SIGKILL, 5)):
+                if _is_free(lock):
                     return
                 with contextlib.suppress(OSError, ValueError):
-                    tell(int(self._leash.with_suffix(".pid").read_text()), number)
+                    send(int(self._lock.with_suffix(".pid").read_text()), number)
                 deadline = time.monotonic() + seconds
-                while not _free(leash) and time.monotonic() < deadline:
+                while not _is_free(lock) and time.monotonic() < deadline:
                     time.sleep(0.1)
-            if _free(leash):
+            if _is_free(lock):
                 return
         raise HostError(
-            f"a Vagrant that makes these machines does not end: process {self._leash.with_suffix('.pid').read_text()}",
-            hint="end it, then try again",
+            f"another vagrant process ({self._lock.with_suffix('.pid').read_text().strip()}) is still working on these "
+            "machines",
+            hint="kill the process, then try again",
         )
 
     @contextmanager
-    def _output(self) -> "Iterator[tuple[_Patient, IO[str]]]":
+    def _output(self) -> "Iterator[tuple[_VagrantWithDeadline, IO[str]]]":
         with self.log.open("a") as output:
 
             @contextmanager
             def to_log() -> Iterator[IO[str]]:
                 yield output
 
-            vagrant = _Patient(str(FOLDER), env=self._environment, out_cm=to_log, err_cm=to_log)
-            vagrant.leash = self._leash
+            vagrant = _VagrantWithDeadline(str(FOLDER), env=self._environment, out_cm=to_log, err_cm=to_log)
+            vagrant.lock = self._lock
             yield vagrant, output
 
     @contextmanager
-    def _explained(self, command: str, deadline: float) -> Iterator[None]:
+    def _to_host_error(self, command: str, deadline: float) -> Iterator[None]:
+        """Turn the errors of python-vagrant into a HostError with the last lines of the log."""
         try:
             yield
         except RuntimeError as error:
@@ -147,17 +150,17 @@ class VagrantCommand:
                 what = f"`vagrant {command}` did not end within {deadline:.0f} s"
             else:
                 what = f"`vagrant {command}` failed with {error.returncode}"
-            said = self.log.read_text(errors="replace").splitlines()
-            lines = [line for line in said if line.strip() and not line.startswith("\t")]  # no stack of Ruby's
+            output = self.log.read_text(errors="replace").splitlines()
+            lines = [line for line in output if line.strip() and not line.startswith("\t")]  # without Ruby's traceback
             last = "\n  ".join(lines[-6:])
-            raise HostError(f"{what}:\n  {last}", hint=f"all that it said: {self.log}") from None
+            raise HostError(f"{what}:\n  {last}", hint=f"its whole output is in {self.log}") from None
 
 
-def _free(leash: IO[str]) -> bool:
-    """Whether nobody holds the lock of a file."""
+def _is_free(lock: IO[str]) -> bool:
+    """Whether no process holds the lock of a file."""
     try:
-        fcntl.flock(leash, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    fcntl.flock(leash, fcntl.LOCK_UN)
+    fcntl.flock(lock, fcntl.LOCK_UN)
     return True

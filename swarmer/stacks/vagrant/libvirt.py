@@ -1,4 +1,4 @@
-"""libvirt, by way of virsh: the domains, volumes and networks of a cluster, and their power."""
+"""Controls libvirt by virsh: the domains, volumes and networks of a cluster."""
 
 import fcntl
 import json
@@ -20,31 +20,31 @@ from swarmer.state import cache_home
 
 URI = "qemu:///system"
 
-#: The pool that vagrant-libvirt uses, and makes when it isn't there, as we do.
+#: The pool that vagrant-libvirt uses; like `prepare_pool`, it creates the pool if it doesn't exist.
 POOL = "default"
 _POOL_FOLDER = Path("/var/lib/libvirt/images")
 
-#: Where libvirt keeps what it knows of domains, and in `networks` of networks.
+#: Where libvirt stores the definitions of domains and, in `networks`, of networks.
 _DEFINITIONS = Path("/etc/libvirt/qemu")
 
-#: Seconds for a command of libvirt's: machines that are emulated may keep every processor busy.
+#: Seconds that a libvirt command may take; emulated machines may keep every processor busy.
 _TIMEOUT = 600.0
 
-#: Bytes of a seed volume; a seed takes some 60 KiB.
+#: The size of a seed volume in bytes; seed data takes about 60 KiB.
 _SEED_SIZE = 2**20
 
 
 def virsh(*words: str | Path, check: bool = True) -> str:
-    """What a command of virsh prints.
+    """Run a virsh command and return its output.
 
     Raises:
-        HostError: it failed (with `check`), or libvirt doesn't answer.
+        HostError: the command failed (with `check`), or libvirt doesn't answer.
     """
     return run(["virsh", "--quiet", "--connect", URI, *words], check=check, timeout=_TIMEOUT).stdout
 
 
 def answers() -> bool:
-    """Whether a libvirt answers that we may use."""
+    """Whether this user can connect to libvirt."""
     return (
         shutil.which("virsh") is not None
         and run(["virsh", "--connect", URI, "version"], check=False, timeout=_TIMEOUT).returncode == 0
@@ -70,18 +70,18 @@ def start(domain: str) -> None:
 
 
 def pull_the_plug(domain: str) -> None:
-    """Switch a domain off at once; one that is off, or isn't there, stays so.
+    """Switch a domain off immediately; it may already be off, or not exist.
 
     Raises:
-        HostError: it goes on.
+        HostError: the domain is still running.
     """
     virsh("destroy", domain, check=False)
     if running(domain):
-        raise HostError(f"the domain {domain} can't be switched off", hint=f"see what `virsh destroy {domain}` says")
+        raise HostError(f"cannot switch off domain {domain}", hint=f"run `virsh destroy {domain}` to see the reason")
 
 
 def resident_memory(domain: str) -> int | None:
-    """Bytes of the host's memory that the domain takes."""
+    """The host's memory that the domain uses, in bytes; None if libvirt doesn't report it."""
     for line in virsh("dommemstat", domain, check=False).splitlines():
         name, _, value = line.partition(" ")
         if name == "rss":
@@ -90,7 +90,7 @@ def resident_memory(domain: str) -> int | None:
 
 
 def remove_domain(domain: str) -> None:
-    """Switch a domain off and forget it; it need not be there."""
+    """Switch a domain off and undefine it; it need not exist."""
     pull_the_plug(domain)
     if domain in domains():
         virsh("undefine", domain, "--managed-save", "--snapshots-metadata", "--nvram")
@@ -98,7 +98,7 @@ def remove_domain(domain: str) -> None:
 
 
 def remove_control_groups(domain: str) -> None:
-    """Remove what a libvirt leaves that was killed before the domain, where no systemd looks after it."""
+    """Remove the control groups of a domain whose libvirt was killed first; needed on hosts without systemd."""
     for mount in set(control_groups.mounts().values()):
         for group in mount.glob(f"machine/qemu-*-{domain}.libvirt-qemu"):
             control_groups.remove(group)
@@ -108,7 +108,7 @@ def remove_control_groups(domain: str) -> None:
 
 
 def prepare_pool() -> None:
-    """Make the pool, and switch it on, where that wasn't done yet."""
+    """Create and start the pool, unless that has been done."""
     if POOL not in virsh("pool-list", "--all", "--name").split():
         virsh("pool-define-as", POOL, "dir", "--target", _POOL_FOLDER)
         virsh("pool-build", POOL)
@@ -117,7 +117,7 @@ def prepare_pool() -> None:
 
 
 def _start_pool() -> bool:
-    """Switch the pool on; whether there is one. Who else made it may not have it started with the host."""
+    """Start the pool, and return whether it exists. If something else created it, it may not start with the host."""
     if POOL not in virsh("pool-list", "--all", "--name").split():
         return False
     if POOL not in virsh("pool-list", "--name").split():
@@ -126,20 +126,20 @@ def _start_pool() -> bool:
 
 
 def volumes() -> list[str]:
-    """The names of all volumes of the pool that libvirt has made; what else is in its folder is nobody's business."""
+    """The names of all volumes that libvirt lists in the pool; other files in its folder are ignored."""
     return [line.split()[0] for line in virsh("vol-list", POOL).splitlines() if line.strip()]
 
 
 def put_box(volume: str, disk: Path) -> None:
-    """Make a volume that is a copy of a qcow2 disk, unless it is there already.
+    """Copy a qcow2 disk into a new volume, unless it already exists.
 
-    vagrant-libvirt would do so too, ten times as slowly.
+    vagrant-libvirt would do the same, but takes ten times as long.
     """
     with _boxes():
         if volume in volumes():
             if _bytes_of(volume) == disk.stat().st_size:
                 return
-            # Who copied it was killed meanwhile.
+            # An earlier copy was interrupted.
             virsh("vol-delete", volume, "--pool", POOL)
         size = json.loads(run(["qemu-img", "info", "--output=json", disk], timeout=_TIMEOUT).stdout)["virtual-size"]
         virsh("vol-create-as", POOL, volume, str(size), "--format", "qcow2")
@@ -151,10 +151,10 @@ def put_box(volume: str, disk: Path) -> None:
 
 
 def remove_box(volume: str, *, unless: Callable[[], bool]) -> None:
-    """Remove the volume of a box; it need not be there, and stays while another volume is an overlay of it.
+    """Remove the volume of a box, unless another volume is an overlay of it; it need not exist.
 
     Args:
-        unless: whether somebody is about to need it; asked while nobody can put it there.
+        unless: whether another cluster is about to use it; called while no other process can add boxes.
     """
     with _boxes():
         if _start_pool() and not unless() and not _has_overlays(volume):
@@ -170,7 +170,7 @@ def _has_overlays(box: str) -> bool:
 
 
 def _bytes_of(volume: str) -> int:
-    """How long the volume's file is."""
+    """The size of the volume's file, in bytes."""
     return int(_description(volume).findtext("physical") or 0)
 
 
@@ -180,9 +180,9 @@ def _description(volume: str) -> ElementTree.Element:
 
 @contextmanager
 def _boxes() -> Iterator[None]:
-    """Nobody else puts or removes a box meanwhile."""
+    """Prevent other processes from adding or removing boxes for the duration of the block."""
     cache_home().mkdir(parents=True, exist_ok=True)
-    # Not for writing: it may have been root who made it.
+    # Read-only, because root may have created the file.
     lock = os.open(cache_home() / "box.lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -192,10 +192,10 @@ def _boxes() -> Iterator[None]:
 
 
 def put_seed(volume: str, seed: SeedData | None, folder: Path) -> None:
-    """Make a volume that cloud-init finds the seed data on; an empty one without.
+    """Create a volume with seed data for cloud-init; an empty one without seed data.
 
     Args:
-        folder: the node's own, where the secrets are until they are in the volume.
+        folder: the node's folder, for a temporary file with the secrets.
     """
     remove_volume(volume)
     virsh("vol-create-as", POOL, volume, str(_SEED_SIZE), "--format", "raw")
@@ -210,23 +210,27 @@ def put_seed(volume: str, seed: SeedData | None, folder: Path) -> None:
 
 
 def backing_volume(volume: str) -> tuple[str, int]:
-    """The name of the volume that another one is an overlay of, and the overlay's size in bytes."""
+    """The name of the volume under an overlay, and the overlay's size in bytes.
+
+    Raises:
+        HostError: the volume isn't an overlay.
+    """
     description = _description(volume)
     path, capacity = description.findtext("backingStore/path"), description.findtext("capacity")
     if not path or not capacity:
-        raise HostError(f"the volume {volume} has no volume under it, so no fresh one can be made")
+        raise HostError(f"volume {volume} has no backing volume, so it can't be recreated")
     return Path(path).name, int(capacity)
 
 
 def put_overlay(volume: str, backing: str, size: int) -> None:
-    """Make an empty overlay over another volume, in the place of an older one."""
+    """Create an empty overlay over another volume; an existing volume of that name is replaced."""
     remove_volume(volume)
     words = [volume, str(size), "--format", "qcow2", "--backing-vol", backing, "--backing-vol-format", "qcow2"]
     virsh("vol-create-as", POOL, *words)
 
 
 def remove_volume(volume: str) -> None:
-    """Remove a volume; it need not be there."""
+    """Remove a volume; it need not exist."""
     if _start_pool() and volume in volumes():
         virsh("vol-delete", volume, "--pool", POOL)
 
@@ -235,7 +239,7 @@ def remove_volume(volume: str) -> None:
 
 
 def define_network(name: str, bridge: str, host: IPv4Address, network: IPv4Network, *, internet: bool) -> None:
-    """Make a network with the host in it, and nobody who hands out addresses or answers names."""
+    """Create a network that includes the host, without DHCP and DNS."""
     forward = '<forward mode="nat"/>' if internet else ""
     description = f"""
         <network ipv6="no">
@@ -254,14 +258,17 @@ def define_network(name: str, bridge: str, host: IPv4Address, network: IPv4Netwo
 
 
 def remove_network(name: str) -> None:
-    """Remove a network; it need not be there."""
+    """Remove a network; it need not exist."""
     if name in virsh("net-list", "--all", "--name").split():
         virsh("net-destroy", name, check=False)
         virsh("net-undefine", name)
 
 
 def left_without_libvirt(name: str) -> str:
-    """What there still is of a domain, a volume or a network while no libvirt answers, in words; empty for nothing."""
+    """The file or process that is left of a domain, volume or network, for a message; empty if nothing is left.
+
+    For use while libvirt doesn't answer.
+    """
     for file in (_POOL_FOLDER / name, _DEFINITIONS / f"{name}.xml", _DEFINITIONS / f"networks/{name}.xml"):
         if file.exists():
             return f"the file {file}"

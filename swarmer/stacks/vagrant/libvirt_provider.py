@@ -1,4 +1,4 @@
-"""Vagrant's provider libvirt: QEMU, by hardware or emulated."""
+"""Vagrant's libvirt provider: QEMU, accelerated or emulated."""
 
 import os
 from pathlib import Path
@@ -15,10 +15,10 @@ from swarmer.stacks.vagrant import acceleration, libvirt, plan
 from swarmer.stacks.vagrant.acceleration import Acceleration
 from swarmer.stacks.vagrant.provider import Provider, check_tools
 
-#: The hint where no libvirt answers.
+#: The hint if libvirt doesn't answer.
 START_HINT: Final = (
-    "start one as root: `virtlogd -d && libvirtd -d`, or `systemctl start libvirtd` where systemd runs; "
-    "`make scenarios STACK=vagrant` starts one for itself"
+    "start libvirt as root: `systemctl start libvirtd`, or without systemd `virtlogd -d && libvirtd -d`; "
+    "`make scenarios STACK=vagrant` starts its own"
 )
 
 
@@ -33,8 +33,8 @@ class Libvirt(Provider):
     def check(self, spec: Spec) -> None:
         check_tools("vagrant", "virsh", "qemu-system-x86_64", "qemu-img", "genisoimage", "ssh", "ip")
         if not libvirt.answers():
-            member = "" if os.geteuid() == 0 else "; and be root, or in the group libvirt"
-            raise HostError("no libvirt answers on this machine", hint=START_HINT + member)
+            member = "" if os.geteuid() == 0 else "; you must be root or in the group libvirt"
+            raise HostError("cannot connect to libvirt", hint=START_HINT + member)
         host_network.check_free(spec)
 
     def prepare(self, ledger: Ledger, network: str) -> None:
@@ -45,7 +45,7 @@ class Libvirt(Provider):
         bridge = f"sw{ledger.home.tag}"
         libvirt.define_network(network, bridge, spec.host_address, spec.admin_network, internet=spec.internet)
         if os.geteuid() == 0:
-            # Not before: libvirt refuses a network that has any route.
+            # After the network is defined, because libvirt refuses a network that already has a route.
             host_network.reserve_subnet(fence)
         libvirt.prepare_pool()
 

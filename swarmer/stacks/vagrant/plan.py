@@ -1,4 +1,4 @@
-"""What the Vagrantfile reads: all that it says of machines is decided here, once, and handed over as JSON."""
+"""The input of the Vagrantfile: every property of the machines is decided here and passed on as JSON."""
 
 import json
 import os
@@ -21,9 +21,9 @@ class Machine:
 
     Attributes:
         memory: MiB.
-        box: another one than the plan's.
-        seed: the volume or the file with its seed data.
-        console: the file that its serial console goes to.
+        box: the box to use instead of the plan's; None for the plan's.
+        seed: the volume or file with its seed data.
+        console: the file that its serial console is written to.
     """
 
     name: str
@@ -42,16 +42,16 @@ class Plan:
 
     Attributes:
         cluster: `STACK:DC`.
-        file: where this is written once the cluster is prepared.
-        state: the folder for what Vagrant knows of the machines.
-        provider: which hypervisor, as Vagrant calls it.
-        features: those of Vagrant that must be asked for.
-        prefix: what the hypervisor's names of machines begin with.
+        file: the file that the plan is written to when the cluster is prepared.
+        state: the folder for Vagrant's state of the machines.
+        provider: Vagrant's name of the hypervisor.
+        features: Vagrant's experimental features to enable.
+        prefix: the prefix of machine names in the hypervisor.
         network: libvirt's name of the admin network.
         host: this host's address in it.
-        slowness: the factor by which deadlines are longer than usual; for swarmer itself.
-        boot_timeout: seconds that Vagrant waits for a machine to let it in.
-        ssh_key: the private key that opens all machines.
+        slowness: the factor by which deadlines are multiplied; for swarmer itself.
+        boot_timeout: seconds that Vagrant waits for a machine to accept SSH.
+        ssh_key: the private key that logs in to all machines.
     """
 
     cluster: str
@@ -73,17 +73,17 @@ class Plan:
     machines: Sequence[Machine]
 
     def json(self) -> str:
-        """As the Vagrantfile reads it."""
+        """The plan as JSON, for the Vagrantfile."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
 def prefix(home: ClusterHome) -> str:
-    """What the names of a cluster's machines begin with."""
+    """The prefix of the names of a cluster's machines."""
     return f"swarmer-{home.tag}-"
 
 
 def write_catalog(file: Path, provider: str, form: Format) -> None:
-    """Tell Vagrant the version of today's box, and where it is."""
+    """Write the box catalog for Vagrant: the version and path of the box of the current recipe."""
     url = f"file://{store.layer_folder(recipe.disk()) / form.file_name}"
     catalog = {
         "name": BOX_NAME,
@@ -93,34 +93,34 @@ def write_catalog(file: Path, provider: str, form: Format) -> None:
 
 
 def forget_boxes() -> None:
-    """Remove Vagrant's copies of our boxes: it takes one that was built afresh from the same recipe for the same."""
+    """Remove Vagrant's copies of swarmer's boxes: it doesn't notice that one was rebuilt from the same recipe."""
     for boxes in _copies():
         shutil.rmtree(boxes, ignore_errors=True)
 
 
 def old_boxes() -> list[Path]:
-    """Vagrant's copies of our boxes that aren't of today's recipe; none while there is a cluster that may need one."""
+    """Vagrant's copies of boxes that aren't of the current recipe; empty while any cluster exists that may need one."""
     if any(home.stack == "vagrant" for home in cluster_homes()):
         return []
     return [box for boxes in _copies() if boxes.exists() for box in boxes.glob("*.*") if box.name != box_version()]
 
 
 def vagrant_home() -> Path:
-    """Where Vagrant keeps what it shares between clusters; a person's own choice may hold plugins that it needs."""
+    """The folder that Vagrant shares between clusters; the user's VAGRANT_HOME if set, since it may contain plugins."""
     given = os.environ.get("VAGRANT_HOME")
     return Path(given) if given else cache_home() / "vagrant"
 
 
 def _copies() -> list[Path]:
-    """Where Vagrant keeps our boxes when we call it, and when a person does."""
+    """The folders where Vagrant stores swarmer's boxes when swarmer or the user runs it."""
     return [home / "boxes" / BOX_NAME for home in (vagrant_home(), Path("~/.vagrant.d").expanduser())]
 
 
 def box_version() -> str:
-    """The digest of today's disk as a version that Vagrant understands."""
+    """The digest of the current disk recipe, in the format of Vagrant's versions."""
     return f"1.0.{int(recipe.disk().digest, 16)}"
 
 
 def box_volume() -> str:
-    """What vagrant-libvirt calls its copy of the box in the pool."""
+    """vagrant-libvirt's name for its copy of the box in the pool."""
     return f"{BOX_NAME}_vagrant_box_image_{box_version()}_box.img"

@@ -1,4 +1,4 @@
-"""What is different between Vagrant's providers: the network, disks and power of machines."""
+"""The interface to Vagrant's providers, which differ in the network, disks and power of machines."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -14,85 +14,85 @@ from swarmer.stacks.vagrant.acceleration import Acceleration
 
 
 class Provider(ABC):
-    """One of Vagrant's providers. Machines are called by the name that the hypervisor knows."""
+    """One of Vagrant's providers. Machines are identified by their name in the hypervisor."""
 
-    #: As Vagrant calls it.
+    #: The name that Vagrant uses.
     name: ClassVar[str]
-    #: The hypervisor's own command.
+    #: The hypervisor's command-line tool.
     command: ClassVar[str]
     box: ClassVar[Format]
-    #: Of Vagrant, those that must be asked for.
+    #: Vagrant's experimental features to enable.
     features: ClassVar[str] = ""
-    #: What Vagrant says when it switches a machine on.
+    #: Part of the line that Vagrant prints when it switches a machine on.
     starting: ClassVar[str]
-    #: Whether Vagrant makes its machines one after the other.
+    #: Whether Vagrant creates machines one after the other.
     one_by_one: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, spec: Spec) -> None:
-        """Refuse a machine that can't run these nodes.
+        """Refuse a host that can't run these nodes.
 
         Raises:
-            HostError: with the way out.
+            HostError: with a hint.
         """
 
     @abstractmethod
     def prepare(self, ledger: Ledger, network: str) -> None:
-        """Make what machines share, such as the network of that name."""
+        """Create what machines share, such as the network of that name."""
 
     @abstractmethod
     def accelerated(self, image: Image) -> Acceleration:
-        """How machines run here."""
+        """How machines run on this host."""
 
     @abstractmethod
     def prepare_box(self, ledger: Ledger) -> None:
-        """Have the box at hand."""
+        """Provide the box to the hypervisor."""
 
     @abstractmethod
     def seed(self, machine: str, folder: Path) -> str:
-        """Where the machine's seed disk is: what the Vagrantfile calls it."""
+        """The machine's seed disk as the Vagrantfile refers to it: a volume or a file."""
 
     @abstractmethod
     def put_seed(self, ledger: Ledger, machine: str, folder: Path, seed: SeedData | None) -> None:
-        """Make the machine's seed disk, and write down what Vagrant will make of the machine."""
+        """Create the machine's seed disk, and record the resources that Vagrant will create for the machine."""
 
     @abstractmethod
     def machines(self) -> list[str]:
-        """All that there are, switched on or not."""
+        """All existing machines, switched on or not."""
 
     @abstractmethod
     def running(self, machine: str) -> bool:
-        """Whether it is switched on."""
+        """Whether the machine is switched on."""
 
     @abstractmethod
     def start(self, machine: str) -> None:
-        """Switch it on."""
+        """Switch the machine on."""
 
     @abstractmethod
     def pull_the_plug(self, machine: str) -> None:
-        """Switch it off at once; one that is off, or isn't there, stays so."""
+        """Switch the machine off immediately; it may already be off, or not exist."""
 
     @abstractmethod
     def memory(self, machine: str) -> int | None:
-        """Bytes of the host's memory that it takes, or None where that isn't told."""
+        """The host's memory that the machine uses, in bytes; None if the hypervisor doesn't report it."""
 
     @abstractmethod
     def renew_disk(self, machine: str) -> None:
-        """Give a machine that is switched off a fresh disk.
+        """Replace the disk of a machine that is switched off by a new one.
 
         Raises:
-            HostError: Vagrant must do that.
+            HostError: only Vagrant can do that with this provider.
         """
 
 
 def check_tools(*tools: str) -> None:
-    """Refuse a machine that lacks a program.
+    """Refuse a host that lacks a program.
 
     Raises:
-        HostError: naming all that it lacks.
+        HostError: the message names all missing programs.
     """
     if missing := [tool for tool in tools if not which(tool)]:
         raise HostError(
             f"the vagrant stack needs {', '.join(missing)}, which this machine lacks",
-            hint="`make setup STACK=vagrant` installs what is for libvirt on Debian and Ubuntu",
+            hint="`make setup STACK=vagrant` installs the programs for libvirt on Debian and Ubuntu",
         )

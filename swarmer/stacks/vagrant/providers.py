@@ -1,4 +1,4 @@
-"""Which of Vagrant's providers makes the machines, and the removal of what a provider made."""
+"""The choice of Vagrant's provider, and the removal of a provider's resources."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ _PROVIDERS: Final[dict[str, type[Provider]]] = {Libvirt.name: Libvirt, VirtualBo
 
 
 def default_name() -> str:
-    """The name of the provider that Vagrant would choose: by its variables, or else VirtualBox where that is installed.
+    """The provider that Vagrant would choose: the one in its variables, else VirtualBox if installed, else libvirt.
 
     https://developer.hashicorp.com/vagrant/docs/providers/basic_usage
     """
@@ -35,21 +35,21 @@ def provider(name: str) -> Provider:
     """The provider of that name.
 
     Raises:
-        HostError: swarmer doesn't know it.
+        HostError: swarmer doesn't support it.
     """
     if name not in _PROVIDERS:
         raise HostError(
-            f"swarmer makes no nodes with Vagrant's provider {name}",
+            f"swarmer doesn't support Vagrant's provider {name}",
             hint=f"set VAGRANT_DEFAULT_PROVIDER to one of: {', '.join(_PROVIDERS)}",
         )
     return _PROVIDERS[name]()
 
 
 def remove(resource: Resource, cluster: str) -> None:
-    """Remove one resource of a ledger; one that isn't there is no error.
+    """Remove one resource of a ledger; a resource that doesn't exist is not an error.
 
     Raises:
-        HostError: something is left, and the hypervisor doesn't answer.
+        HostError: the resource still exists, and the hypervisor doesn't answer.
     """
     if resource.kind == "fence":
         host_network.release_subnet(resource.id)
@@ -59,13 +59,13 @@ def remove(resource: Resource, cluster: str) -> None:
         return
     if not libvirt.answers():
         if Path("/run/systemd/system").exists():
-            # It knows also what can't be seen from outside, and is only switched off.
+            # libvirt is only stopped, and may have the resource in a form that isn't visible from outside.
             raise HostError(
-                f"the {resource.kind} {resource.id} of {cluster} may be left: no libvirt answers", hint=START_HINT
+                f"cannot remove {resource.kind} {resource.id} of {cluster}: cannot connect to libvirt", hint=START_HINT
             )
-        # A libvirt that runs only as long as a command (bin/with-libvirt) has taken everything with it.
+        # A libvirt that runs only during a command (bin/with-libvirt) removes everything when it ends.
         if left := libvirt.left_without_libvirt(resource.id):
-            raise HostError(f"{left} is left of {cluster}, and no libvirt answers", hint=START_HINT)
+            raise HostError(f"{left} of {cluster} still exists: cannot connect to libvirt", hint=START_HINT)
         if resource.kind == "domain":
             libvirt.remove_control_groups(resource.id)
         return
@@ -79,11 +79,11 @@ def remove(resource: Resource, cluster: str) -> None:
         case "network":
             libvirt.remove_network(resource.id)
         case other:
-            raise AssertionError(f"the vagrant stack makes no {other}")
+            raise AssertionError(f"unknown kind of resource in the vagrant stack: {other}")
 
 
 def _another_lists(box: Resource, cluster: str) -> bool:
-    """Whether another cluster's machines are about to be overlays of the box."""
+    """Whether the ledger of another cluster lists the box, so its machines are or will be overlays of it."""
     for home in cluster_homes():
         with suppress(SwarmerError):
             if home.name != cluster and box in Ledger.load(home).resources:
@@ -92,7 +92,7 @@ def _another_lists(box: Resource, cluster: str) -> bool:
 
 
 def kill(resources: Sequence[Resource]) -> None:
-    """Switch off every machine of a ledger, as far as its hypervisor answers."""
+    """Switch off every machine of a ledger whose hypervisor answers."""
     machines = [resource for resource in resources if resource.kind in ("domain", "vm")]
     for machine in machines:
         if machine.kind == "vm":

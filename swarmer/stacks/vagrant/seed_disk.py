@@ -1,4 +1,4 @@
-"""Seed data on a disk, for machines that have no other way to get it."""
+"""Seed data on a disk, for machines that can't receive it in another way."""
 
 import tempfile
 from pathlib import Path
@@ -9,8 +9,8 @@ from swarmer.shell import run
 
 
 def write_seed_disk(disk: Path, seed: SeedData | None) -> None:
-    """A disk image, labelled so that cloud-init's NoCloud source finds it; an empty one without seed data."""
-    # Beside the disk, so that who removes that removes the secrets as well. Mode 0700.
+    """Write a disk image, labelled so that cloud-init's NoCloud source finds it; an empty one without seed data."""
+    # In the folder of the disk, so that the secrets are removed together with it. Its mode is 0700.
     with tempfile.TemporaryDirectory(prefix="seed-", dir=disk.parent) as folder:
         for name, content in seed.files().items() if seed else ():
             write_private(Path(folder, name), content)

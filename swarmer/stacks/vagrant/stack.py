@@ -1,4 +1,4 @@
-"""Nodes as virtual machines: Vagrant makes them; afterwards the hypervisor itself has their power."""
+"""Nodes as virtual machines: Vagrant creates them; afterwards, swarmer controls their power through the hypervisor."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ _UP_TIMEOUT = 180.0
 
 
 class VagrantStack(BridgedStack):
-    """Virtual machines with a kernel and a clock of their own."""
+    """Virtual machines, each with its own kernel and clock."""
 
     name: ClassVar[str] = "vagrant"
     image_kind: ClassVar[Kind] = Kind.MACHINE
@@ -38,7 +38,7 @@ class VagrantStack(BridgedStack):
         self.plan_file = self.folder / "plan.json"
         self._state = self.folder / "state"
 
-    # -- before there is a cluster -------------------------------------------------------------------------
+    # -- before a cluster exists ---------------------------------------------------------------------------
 
     @classmethod
     def preflight(cls, spec: Spec, home: ClusterHome) -> None:  # noqa: ARG003
@@ -50,7 +50,7 @@ class VagrantStack(BridgedStack):
         node_image.disk(report, providers.provider(providers.default_name()).box)
         return built
 
-    # -- what it offers ------------------------------------------------------------------------------------
+    # -- properties ----------------------------------------------------------------------------------------
 
     @property
     def missing(self) -> Mapping[Capability, str]:
@@ -82,8 +82,8 @@ class VagrantStack(BridgedStack):
         if not found.emulated:
             return []
         emulated = (
-            "no hardware acceleration that works: machines are emulated, and take minutes to boot; "
-            f"every deadline is {slowness:.0f} times as long"
+            "hardware acceleration doesn't work on this host: machines are emulated and take minutes to boot; "
+            f"all deadlines are multiplied by {slowness:.0f}"
         )
         return [sentence for sentence in (emulated, acceleration.kvm_permission_hint()) if sentence]
 
@@ -97,27 +97,27 @@ class VagrantStack(BridgedStack):
         self.make_disks(machines)
         waiting = {server.name for server, _ in machines}
 
-        def said(line: str) -> None:
+        def on_line(line: str) -> None:
             name = line.strip().removeprefix("==> ").split(":")[0]
             if name in waiting and self._provider.starting in line:
                 waiting.discard(name)
                 launched(name)
 
         turns = len(machines) if self._provider.one_by_one else 1
-        self._vagrant.up(deadline=_UP_TIMEOUT * self.slowness * turns, said=said)
+        self._vagrant.up(deadline=_UP_TIMEOUT * self.slowness * turns, on_line=on_line)
 
     def make_disks(self, machines: Sequence[tuple[Server, SeedData]]) -> None:
-        """All that these machines need besides the network, so that `vagrant up` can make them."""
+        """Create everything besides the network that `vagrant up` needs for these machines."""
         self._provider.prepare_box(self.ledger)
         for server, seed in machines:
             folder = self.home.node(server.name)
             folder.mkdir(mode=0o700, exist_ok=True)
-            # The hypervisor appends to it; made by us, it is ours to read and to empty.
+            # The hypervisor appends to this file. Created here, it can be read and emptied by this user.
             self._console_of_this_boot(server.name).touch(mode=0o644)
             self._provider.put_seed(self.ledger, self._machine(server.name), folder, seed)
 
     def made(self, node: str) -> bool:
-        """Whether the machine is there, switched on or not."""
+        """Whether the machine exists, switched on or not."""
         return self._machine(node) in self._provider.machines()
 
     # -- one node ------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ class VagrantStack(BridgedStack):
     def memory(self, node: str) -> int | None:
         return self._provider.memory(self._machine(node))
 
-    # -- the end -------------------------------------------------------------------------------------------
+    # -- removal -------------------------------------------------------------------------------------------
 
     def kill_all(self) -> None:
         self._vagrant.end()
@@ -164,7 +164,7 @@ class VagrantStack(BridgedStack):
 
     @cached_property
     def _provider(self) -> Provider:
-        """The provider of the machines that there are, or of those to come."""
+        """The provider of the existing machines, or the default one if none have been created yet."""
         written = self._written_plan()
         return providers.provider(written["provider"] if written else providers.default_name())
 
@@ -181,10 +181,10 @@ class VagrantStack(BridgedStack):
         )
 
     def _written_plan(self) -> Mapping[str, Any] | None:
-        """The plan as it was written by `prepare`; None before that.
+        """The plan that `prepare` has written; None before that.
 
         Raises:
-            HostError: it can't be read.
+            HostError: the plan can't be read.
         """
         try:
             written: Mapping[str, Any] = json.loads(self.plan_file.read_text())
@@ -194,7 +194,7 @@ class VagrantStack(BridgedStack):
         except ValueError as error:
             raise HostError(
                 f"the plan {self.plan_file} can't be read: {error}",
-                hint=f"take the cluster down: `swarmer down {self.home.name}`",
+                hint=f"remove the cluster: `swarmer down {self.home.name}`",
             ) from error
 
     @property
@@ -205,7 +205,7 @@ class VagrantStack(BridgedStack):
         return f"{plan.prefix(self.home)}{node}"
 
     def _mac(self, server: Server) -> str:
-        """An address of QEMU's own range, the same for every machine of this name in this cluster."""
+        """A MAC address in QEMU's range, derived from the name of the machine, so a replaced node keeps it."""
         digest = hashlib.sha256(self._machine(server.name).encode()).hexdigest()
         return "52:54:00:" + ":".join(digest[at : at + 2] for at in (0, 2, 4))
 
@@ -220,7 +220,7 @@ class VagrantStack(BridgedStack):
         return self.folder / "box.json"
 
     def plan(self, found: acceleration.Acceleration, slowness: float) -> plan.Plan:
-        """The plan of the machines, whether any of it has been made or not."""
+        """The plan of the machines, whether they exist or not."""
         spec = self.spec
         machines = [
             plan.Machine(

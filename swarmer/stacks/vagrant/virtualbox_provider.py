@@ -1,4 +1,4 @@
-"""Vagrant's provider VirtualBox; untested, as docs/vagrant.md says."""
+"""Vagrant's VirtualBox provider; untested, see docs/vagrant.md."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -15,12 +15,12 @@ from swarmer.stacks.vagrant.seed_disk import write_seed_disk
 
 
 class VirtualBox(Provider):
-    """VirtualBox. Vagrant makes the network, too."""
+    """Machines of VirtualBox on this host. Vagrant also creates the network."""
 
     name: ClassVar[str] = "virtualbox"
     command: ClassVar[str] = "VBoxManage"
     box: ClassVar[Format] = Format.BOX_VIRTUALBOX
-    features: ClassVar[str] = "disks"  # drives, too
+    features: ClassVar[str] = "disks"  # includes DVD drives
     one_by_one: ClassVar[bool] = True
     starting: ClassVar[str] = "Booting VM"
 
@@ -28,7 +28,7 @@ class VirtualBox(Provider):
         check_tools("vagrant", "VBoxManage", "genisoimage", "ssh")
         if spec.internet:
             raise HostError(
-                "with VirtualBox, nodes reach only each other and this host",
+                "with VirtualBox, nodes can reach only each other and this host",
                 hint="set `internet: false` in servers.yml, or use the provider libvirt",
             )
 
@@ -66,5 +66,5 @@ class VirtualBox(Provider):
     def renew_disk(self, machine: str) -> None:
         raise HostError(
             f"swarmer can't replace {machine} with VirtualBox",
-            hint="in the folder vagrant, `vagrant destroy NODE` and `vagrant up` make a fresh node",
+            hint="to get a new node, run `vagrant destroy NODE` and `vagrant up` in the folder vagrant",
         )
