@@ -1,1 +1,1 @@
-"""How this host speaks to the services of a cluster."""
+"""Clients with which this host connects to the services of a cluster."""

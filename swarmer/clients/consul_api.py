@@ -1,4 +1,4 @@
-"""Talking to consul from outside: clients with the cluster's certificates, and questions about its raft."""
+"""Access to consul from this host: clients with the cluster's certificates, and queries about raft and the catalog."""
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -11,10 +11,10 @@ from swarmer.ports import CONSUL_HTTPS
 from swarmer.secrets.client_files import Plane
 from swarmer.state import ClusterHome
 
-#: What a consul that is down, electing or cut off makes its client raise.
+#: The exceptions of a client whose consul is down, partitioned or without a leader.
 Unavailable = (requests.RequestException, consul.ConsulException)
 
-#: Seconds until a request to an agent that doesn't answer is given up.
+#: Seconds after which a request to an agent that doesn't answer fails.
 REQUEST_TIMEOUT = 3.0
 
 
@@ -40,21 +40,21 @@ def client(home: ClusterHome, address: IPv4Address, *, token: str, slowness: flo
         cert=(str(files.certificate), str(files.key)),
         connections_timeout=REQUEST_TIMEOUT * slowness,
     )
-    session(api).trust_env = False  # nodes are never behind a proxy of this host's
-    # Some of py-consul's calls, `operator.raft_config` among them, send no token of their own.
+    session(api).trust_env = False  # nodes are never reached through this host's proxy
+    # Some of py-consul's calls, such as `operator.raft_config`, don't send the token.
     session(api).headers["X-Consul-Token"] = token
     return api
 
 
 def session(api: consul.Consul) -> requests.Session:
-    """The HTTP session under a client, for what py-consul has no call for."""
+    """The HTTP session of a client, for requests that py-consul has no call for."""
     http: Any = api.http
     found: requests.Session = http.session
     return found
 
 
 def raft_peers(api: consul.Consul) -> list[Peer]:
-    """The raft configuration, as the leader sees it."""
+    """The servers in the leader's raft configuration."""
     servers = api.operator.raft_config()["Servers"]
     return [Peer(row["Node"], row["Address"].split(":")[0], row["Voter"], row["Leader"]) for row in servers]
 
@@ -66,9 +66,9 @@ def members_alive(api: consul.Consul) -> set[str]:
 
 
 def former_nodes(api: consul.Consul) -> list[str]:
-    """The members whose name stands in the catalog for another node, one that was replaced; none, when all is well.
+    """The members under whose name the catalog still lists another node, which was replaced; normally empty.
 
-    What such a node announces is refused, and its health is taken for the former one's.
+    Consul rejects registrations of such a member, and attributes its health to the former node.
     """
     members = {member["Name"]: member["Tags"].get("id") for member in api.agent.members()}
     _, nodes = api.catalog.nodes(consistency="consistent")
@@ -76,9 +76,9 @@ def former_nodes(api: consul.Consul) -> list[str]:
 
 
 def catalog_writes(api: consul.Consul, node: str) -> dict[str, int]:
-    """The index of the write that made each entry of a node what it is; equal while nothing was written.
+    """The index of the last write of each entry of a node; equal as long as nothing has been written.
 
-    Services by `service:ID`, checks by `check:ID`, and the newest write of any service of the cluster by `catalog`.
+    Keys are `service:ID`, `check:ID`, and `catalog` for the last write of any service of the cluster.
     """
     index, _ = api.catalog.services(consistency="consistent")
     _, known = api.catalog.node(node, consistency="consistent")

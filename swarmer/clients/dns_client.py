@@ -1,4 +1,4 @@
-"""Asking one name server, once: what it says and how long that takes."""
+"""Queries to one name server, without retries: its answer and how long it took."""
 
 import time
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from swarmer.ports import DNS
 
 @dataclass(frozen=True)
 class Answer:
-    """What a name server said.
+    """The answer of a name server.
 
     Attributes:
-        code: `NOERROR`, `NXDOMAIN`, `REFUSED`, `SERVFAIL`, …; `SILENT` when it said nothing.
+        code: `NOERROR`, `NXDOMAIN`, `REFUSED`, `SERVFAIL`, …; `SILENT` if it didn't answer.
         records: the data of the answers as text: addresses, or names that end in a dot.
         seconds: how long it took.
     """
@@ -36,7 +36,7 @@ def ask(
     port: int = DNS.number,
     timeout: float = 3,
 ) -> Answer:
-    """What `server` says about `name`, asked once over UDP, or TCP; given up after `timeout` seconds, or some more."""
+    """Query `server` for `name` once, over UDP or TCP; gives up after `timeout` seconds, or slightly later."""
     query = dns.message.make_query(name, kind)
     start = time.monotonic()
     try:

@@ -1,4 +1,4 @@
-"""Talking to docker engines from outside: clients with the cluster's certificates, and questions about its swarm."""
+"""Access to docker engines from this host: clients with the cluster's certificates, and queries about the swarm."""
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -13,13 +13,13 @@ from swarmer.ports import DOCKER
 from swarmer.secrets.client_files import Plane
 from swarmer.state import ClusterHome
 
-#: What an engine that is down, or whose swarm has no leader, makes its client raise.
+#: The exceptions of a client whose engine is down, or whose swarm has no leader.
 Unavailable: Final = (requests.RequestException, docker.errors.DockerException)
 
-#: Seconds until a request to an engine that doesn't answer is given up.
+#: Seconds after which a request to an engine that doesn't answer fails.
 REQUEST_TIMEOUT: Final = 10.0
 
-#: Of the image's engine; asking it each time would cost a request.
+#: The API version of the image's engine; negotiating it would cost a request per client.
 _API_VERSION: Final = "1.45"
 
 
@@ -28,9 +28,9 @@ class Member:
     """A node of the swarm, as its managers see it.
 
     Attributes:
-        name: the host name that docker shows of it. In the second after an election it may be another node's; an
-            entry that never reported one has none.
-        address: where the other managers reach a manager; empty for a worker.
+        name: its host name in docker. In the second after an election it may be another node's; empty for an entry
+            that never reported one.
+        address: the address at which other managers reach a manager; empty for a worker.
         state: `ready`, `down`, `unknown` or `disconnected`.
         availability: `active`, `pause` or `drain`.
         reachability: of a manager, `reachable`, `unreachable` or `unknown`; empty for a worker.
@@ -59,23 +59,23 @@ def client(home: ClusterHome, address: IPv4Address, *, slowness: float = 1.0) ->
     )
     url = f"tcp://{address}:{DOCKER.number}"
     api = docker.DockerClient(base_url=url, tls=tls, version=_API_VERSION, timeout=REQUEST_TIMEOUT * slowness)
-    api.api.trust_env = False  # else REQUESTS_CA_BUNDLE would count for more than our CA, and a proxy be asked
+    api.api.trust_env = False  # otherwise REQUESTS_CA_BUNDLE would override the cluster's CA, and proxies would be used
     return api
 
 
 def members(api: docker.DockerClient) -> list[Member]:
-    """The nodes of the swarm, as a manager tells them.
+    """The nodes of the swarm, as a manager lists them.
 
     Raises:
-        Unavailable: it is none, or there is no leader.
+        Unavailable: the node isn't a manager, doesn't answer, or the swarm has no leader.
     """
     return [_member(node) for node in api.api.nodes()]
 
 
 def reason(error: Exception) -> str:
-    """Why a client failed, in docker's words, if it said any."""
-    if said := getattr(error, "explanation", None):
-        return str(said)
+    """The reason why a client failed; docker's own message if it sent one."""
+    if explanation := getattr(error, "explanation", None):
+        return str(explanation)
     if isinstance(error, requests.RequestException):
         return f"docker doesn't answer ({type(error).__name__})"
     return str(error)

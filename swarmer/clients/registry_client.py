@@ -103,7 +103,7 @@ def codes(answer: requests.Response) -> list[str]:
         return []
 
 
-class _NoticesSilence(HTTPAdapter):
+class _KeepAliveAdapter(HTTPAdapter):
     """Ends a connection whose peer is gone, instead of waiting for its answer."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
@@ -113,7 +113,7 @@ class _NoticesSilence(HTTPAdapter):
 
 
 class RegistryClient(Waiting):
-    """Talks to one node of the registry.
+    """A client of one node of the registry.
 
     Args:
         certificate: the files of a client certificate and its key; None for an anonymous client.
@@ -140,7 +140,7 @@ class RegistryClient(Waiting):
             session.verify = self._trust
             session.cert = self._certificate
             session.trust_env = False
-            session.mount("https://", _NoticesSilence())
+            session.mount("https://", _KeepAliveAdapter())
             # As every client does: a registry may hide a manifest whose type isn't accepted.
             session.headers["Accept"] = f"{MANIFEST}, {INDEX}"
             self._sessions.own = session
