@@ -1,4 +1,4 @@
-"""The configuration of consul in the words of each version of it."""
+"""The configuration of consul in the syntax of each version."""
 
 import tempfile
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_an_agent_neither_votes_nor_knows_the_management_token(spec: Spec, versi
     assert set(agent["acl"]["tokens"]) == {"default"}
 
 
-def test_every_node_looks_for_all_servers_but_itself(spec: Spec) -> None:
+def test_every_node_joins_all_servers_except_itself(spec: Spec) -> None:
     assert render(spec, (1, 8, 7))["retry_join"] == ["10.97.1.12", "10.97.1.13"]
     assert render(spec, (1, 8, 7), number=3)["retry_join"] == ["10.97.1.11", "10.97.1.12", "10.97.1.13"]
 
@@ -77,7 +77,7 @@ def test_every_node_looks_for_all_servers_but_itself(spec: Spec) -> None:
     ("slowness", "raft", "probe", "contact"),
     [(1, 1, "300ms", "1000ms"), (6.5, 7, "1950ms", "6500ms"), (30, 10, "9000ms", "30000ms")],
 )
-def test_slow_machines_are_patient_with_each_other(
+def test_gossip_and_raft_are_scaled_by_slowness(
     spec: Spec, slowness: float, raft: int, probe: str, contact: str
 ) -> None:
     config = render(spec, (1, 8, 7), slowness=slowness)

@@ -1,4 +1,4 @@
-"""Networks over all nodes never take addresses of the admin network."""
+"""Overlay networks never use addresses of the admin network."""
 
 from ipaddress import IPv4Network
 
@@ -26,5 +26,5 @@ def test_the_overlay_pool_is_never_in_the_admin_network(network: IPv4Network) ->
         ("10.0.0.0/8", "172.24.0.0/13"),
     ],
 )
-def test_the_overlay_pool_keeps_out_of_the_way(network: str, pool: str) -> None:
+def test_the_overlay_pool_depends_on_the_admin_network(network: str, pool: str) -> None:
     assert overlay_pool(IPv4Network(network)) == IPv4Network(pool)

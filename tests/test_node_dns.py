@@ -1,4 +1,4 @@
-"""What the seed data tells a node's DNS."""
+"""The seed data of a node's DNS."""
 
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_names_outside_are_forwarded_to_the_resolvers_of_the_stack(spec: Spec, m
 
 
 def _asked(spec: Spec) -> str:
-    """What the DNS of a node is configured with, by its stack."""
+    """The configuration of a node's DNS, as its stack decides it."""
     stack = stack_of(Ledger(ClusterHome(spec.stack, spec.dc), spec=spec, image=""))
     return node_dns.files(spec, spec.servers[0], stack.resolvers())["/etc/swarmer/dns.conf"]
 

@@ -1,4 +1,4 @@
-"""The packet filter of a node: what the seed data tells it, and that nft takes it."""
+"""The packet filter of a node: its seed data, and that nft accepts it."""
 
 import re
 import subprocess
@@ -27,7 +27,7 @@ def spec(tmp_path: Path) -> Spec:
 
 @pytest.fixture
 def namespace() -> Iterator[str]:
-    """A network of its own."""
+    """A new network namespace."""
     name = "swarmer-test-filter"
     subprocess.run(["ip", "netns", "add", name], check=True)
     yield name
@@ -50,7 +50,7 @@ def test_every_definition_is_used_and_every_name_is_defined(spec: Spec) -> None:
 
 
 def test_the_table_is_replaced_in_one_step_and_others_stay(spec: Spec, namespace: str, tmp_path: Path) -> None:
-    """As at a reload, with docker's tables beside it."""
+    """As when reloading, with docker's tables present."""
 
     def nft(*words: str, input: str | None = None) -> str:
         command = ["ip", "netns", "exec", namespace, "nft", *words]

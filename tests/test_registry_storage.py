@@ -1,4 +1,4 @@
-"""The storage of the registry: its credentials, its configuration, and what is told when it can't be used."""
+"""The storage of the registry: its credentials, its configuration, and the error if it can't be used."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def spec(**registry: str) -> Spec:
     return Spec.model_validate(document | {"registry": registry})
 
 
-def test_content_is_on_the_disks_where_nothing_is_said() -> None:
+def test_the_default_storage_is_the_filesystem() -> None:
     assert spec().registry == Registry(storage="filesystem")
     assert spec(**S3).registry.bucket == "images"
 
@@ -35,7 +35,7 @@ def test_content_is_on_the_disks_where_nothing_is_said() -> None:
         (S3 | {"endpoint": "ftp://x"}, "pattern"),
     ],
 )
-def test_what_does_not_go_together_is_refused(registry: dict[str, str], message: str) -> None:
+def test_invalid_settings_are_refused(registry: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         spec(**registry)
 
@@ -48,7 +48,7 @@ def file(tmp_path: Path) -> Path:
     return file
 
 
-def test_credentials_come_from_the_file_as_they_are(file: Path) -> None:
+def test_credentials_are_read_from_the_file_unchanged(file: Path) -> None:
     found = registry_s3.environment(spec(**S3, credentials=str(file)).registry)
     assert found == {"AWS_ACCESS_KEY_ID": "KEY", "AWS_SECRET_ACCESS_KEY": "a/b+c%d="}
 
@@ -57,14 +57,14 @@ def test_without_a_file_the_instance_role_is_used() -> None:
     assert registry_s3.environment(spec(**S3).registry) == {}
 
 
-def test_a_file_that_others_may_read_is_refused(file: Path) -> None:
+def test_a_file_that_other_users_can_read_is_refused(file: Path) -> None:
     file.chmod(0o640)
-    with pytest.raises(SwarmerError, match=r"(?s)others may read .*chmod 600"):
+    with pytest.raises(SwarmerError, match=r"(?s)other users can read .*chmod 600"):
         registry_s3.environment(spec(**S3, credentials=str(file)).registry)
 
 
 @pytest.mark.parametrize("content", ["", "secret", "[default]\naws_access_key_id = secret\n", "[default\nsecret"])
-def test_a_file_of_another_form_is_told_without_its_content(file: Path, content: str) -> None:
+def test_a_file_in_another_format_is_reported_without_its_content(file: Path, content: str) -> None:
     file.write_text(content)
     with pytest.raises(SwarmerError) as told:
         registry_s3.environment(spec(**S3, credentials=str(file)).registry)
@@ -73,7 +73,7 @@ def test_a_file_of_another_form_is_told_without_its_content(file: Path, content:
     assert "secret\n" not in str(told.value)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SwarmerError, match="can't be read"):
         registry_s3.environment(spec(**S3, credentials=str(tmp_path / "none")).registry)
 
@@ -93,7 +93,7 @@ def test_the_configuration_has_the_bucket_and_no_secret(file: Path) -> None:
     assert "KEY" not in json.dumps(document)
 
 
-def test_the_reason_is_the_last_one_of_the_journal() -> None:
+def test_the_reason_is_the_last_error_in_the_journal() -> None:
     line = r'level=error msg="x" err.code=unknown err.detail="s3aws: {}\n\tstatus code: 403, request id: j4, host" z=1'
     journal = "\n".join([line.format("Old."), "Started.", line.format("SignatureDoesNotMatch: why.")])
     assert reason(journal) == "s3aws: SignatureDoesNotMatch: why. status code: 403"

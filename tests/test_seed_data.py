@@ -1,4 +1,4 @@
-"""Seed data of any spec: accepted by the image's own cloud-init and consul, and unlike that of any other node."""
+"""Seed data of any spec: accepted by the cloud-init and consul of the image, and different for each node."""
 
 import json
 import os
@@ -126,7 +126,7 @@ def test_cloud_init_of_the_image_accepts_every_seed(node_image: Image, login: Ke
 
 
 @needs_root
-def test_cloud_init_of_the_image_refuses_what_is_wrong(node_image: Image, scratch: Path) -> None:
+def test_cloud_init_of_the_image_refuses_invalid_seed_data(node_image: Image, scratch: Path) -> None:
     wrong = {"wrong.user-data": "#cloud-config\nusers: 7\n"}
     with pytest.raises(AssertionError, match=r"(?i)invalid"):
         in_image(node_image, scratch, wrong, "cloud-init schema --config-file /seed/wrong.user-data")
@@ -163,18 +163,18 @@ def test_docker_of_the_image_accepts_every_configuration(node_image: Image, logi
 
 @given(spec=specs(max_servers=5), version=st.sampled_from([(1, 8, 7), (1, 10, 0), (1, 12, 0), (1, 22, 1)]))
 @settings(deadline=None, max_examples=20)
-def test_each_node_gets_its_own_and_only_servers_get_the_rules(
+def test_each_node_gets_its_own_seed_data_and_only_servers_get_the_acl_rules(
     login: KeyPair, spec: Spec, version: tuple[int, ...]
 ) -> None:
     tokens: list[str] = []
     for server in spec.servers:
         files = files_of(seeds_of_one := seeds(spec, login, version)[server.name])
         assert json.loads(seeds_of_one.meta_data)["local-hostname"] == server.name
-        # Its appearance starts the services: all else has to be there.
+        # Its appearance starts the services, which need all other files.
         assert list(files)[-1] == NODE_FACTS
         config: dict[str, Any] = json.loads(files[f"{consul_config.FOLDER}/consul.json"])
         assert ("/etc/swarmer/acl.json" in files) == config["server"] == (server in spec.consul_servers)
-        # The truth about the registry is written with it, and every consul server is a node of the registry.
+        # The registry's records are written with it, and every consul server is a registry node.
         assert ("/etc/swarmer/tokens/registry" in files) == config["server"]
         assert config["retry_join"] == [str(peer.ip) for peer in spec.consul_servers if peer != server]
         assert ("tls" in config) == (version >= (1, 12))
@@ -186,10 +186,10 @@ def test_each_node_gets_its_own_and_only_servers_get_the_rules(
 
 @given(spec=specs(max_servers=2))
 @settings(deadline=None, max_examples=10)
-def test_what_is_secret_is_readable_by_its_service_only(login: KeyPair, spec: Spec) -> None:
+def test_secrets_are_readable_by_their_service_only(login: KeyPair, spec: Spec) -> None:
     for seed in seeds(spec, login, (1, 8, 7)).values():
         for file in YAML(typ="safe").load(seed.user_data)["write_files"]:
-            # Tokens are UUIDs; a label of the spec may well be called `secret`.
+            # Tokens are UUIDs; the word `secret` isn't a criterion, since a label of the spec may contain it.
             secret = "PRIVATE KEY" in file["content"] or UUID.search(file["content"])
             assert not secret or file["permissions"] in ("0600", "0640"), file["path"]
             assert "PRIVATE KEY" not in repr(seed)
@@ -200,7 +200,7 @@ def files_of(seed: SeedData) -> dict[str, str]:
     return {file["path"]: file["content"] for file in YAML(typ="safe").load(seed.user_data)["write_files"]}
 
 
-def test_a_node_without_internet_gets_no_way_out(login: KeyPair) -> None:
+def test_a_node_without_internet_gets_no_default_route(login: KeyPair) -> None:
     servers = (Server(name="one", memory=512, cpus=1, ip="10.0.0.2", consul="server", swarm="both"),)  # type: ignore[arg-type]
     for internet in (True, False):
         spec = Spec(admin_network="10.0.0.0/24", stack="nspawn", dc="dev", servers=servers, internet=internet)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Seed data: all that one node gets to know, as cloud-init's NoCloud source reads it."""
+"""Seed data: the whole configuration of one node, in the format of cloud-init's NoCloud source."""
 
 import io
 import json
@@ -20,16 +20,16 @@ from swarmer.seed import registry as registry_config
 from swarmer.seed.environment import NodeEnvironment
 from swarmer.spec import ConsulRole, Server, Spec
 
-#: Written last: its appearance starts the services of the node (`swarmer.path`).
+#: Written last, because its appearance starts the node's services (`swarmer.path`).
 NODE_FACTS: Final = "/etc/swarmer/node.json"
 
-#: Lets consul form before the rest of the node starts (`swarmer-consul-first.service`).
+#: If it exists, the rest of the node starts only after consul has formed (`swarmer-consul-first.service`).
 CONSUL_FIRST: Final = "/etc/swarmer/consul-first"
 
 
 @dataclass(frozen=True)
 class SeedData:
-    """The three documents of a NoCloud seed. They hold secrets: files of them get mode 0600.
+    """The three documents of a NoCloud seed. They contain secrets, so write them to files with mode 0600.
 
     Attributes:
         user_data: `#cloud-config` YAML.
@@ -64,13 +64,13 @@ def seed_data(
     consul_version: tuple[int, ...],
     environment: NodeEnvironment,
 ) -> SeedData:
-    """What cloud-init gets for one node.
+    """Create the seed data of one node.
 
     Args:
         login: the key that may log in as root; only its public half is used.
-        host_key: the key by which the node proves itself to us.
-        consul_version: of the image, which decides the syntax of its configuration.
-        environment: what the stack decides of the node.
+        host_key: the node's SSH host key.
+        consul_version: the version in the image, which decides the syntax of consul's configuration.
+        environment: the part that the stack decides.
     """
     files = [_file(CONSUL_FIRST, "")] if environment.consul_first else []
     files += _files(spec, server, authority, credentials, consul_version, environment)
@@ -103,9 +103,9 @@ def _files(
     config = consul_config.render(spec, server, credentials, version=consul_version, slowness=environment.slowness)
     folder = consul_config.FOLDER
     files = [
-        # Nobody but root: the user whose key everybody knows (image/machine) is for boxes without seed data.
+        # Only root: the user with the publicly known key (image/machine) is for boxes without seed data.
         _file("/etc/ssh/sshd_config.d/10-listen.conf", f"ListenAddress {server.ip}\nAllowUsers root\n"),
-        # The plane's own CA is what consul trusts its callers by; OpenSSL (Python, curl) wants the root as well.
+        # Consul verifies its clients against the plane's CA alone; OpenSSL (Python, curl) requires the root as well.
         _file(f"{folder}/ca.pem", authority.plane_bundle(Plane.CONSUL).decode()),
         _file(f"{folder}/ca-chain.pem", authority.bundle(Plane.CONSUL).decode()),
         _file(f"{folder}/node.pem", identity.certificate.decode()),
@@ -141,7 +141,7 @@ def _files(
 
 
 def _rules(spec: Spec, credentials: Credentials) -> dict[str, Any]:
-    """What the consul servers need to make everyone's token known: `swarmer.node.acl` reads it."""
+    """What the consul servers need to register the tokens of all nodes; read by `swarmer.node.acl`."""
     return {
         "management": credentials.management_token,
         "tokens": [
@@ -161,7 +161,7 @@ def _json(value: object) -> str:
 
 
 def _yaml(value: object) -> str:
-    from ruamel.yaml import YAML  # a slow import, which only the making of seed data needs
+    from ruamel.yaml import YAML  # a slow import that only creating seed data needs
 
     yaml = YAML()
     yaml.width = 4096
@@ -171,9 +171,10 @@ def _yaml(value: object) -> str:
 
 
 def _literal(value: object) -> object:
-    """Texts of several lines as YAML literal blocks, so that a person can read a rendered seed.
+    """Convert multi-line strings to YAML literal blocks, so that rendered seed data is human-readable.
 
-    cloud-init reads YAML 1.1, to which digits with colons, such as many a MAC address, are a number to the base 60.
+    Digits with colons, such as some MAC addresses, are quoted: cloud-init reads YAML 1.1, in which they are numbers to
+    the base 60.
     """
     from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 

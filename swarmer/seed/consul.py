@@ -1,8 +1,8 @@
-"""The consul configuration of one node, for the consul version that the image holds.
+"""The consul configuration of one node, for the consul version in the image.
 
-What is the same on every node and in every version stands as a literal file in
-`image/rootfs/etc/consul.d/node.json`; here is the rest. Sources: the agent configuration reference of 1.8 and
-of current releases; both renderings are checked by `consul validate` where that binary is at hand.
+Settings that are the same on every node and in every version are in `image/rootfs/etc/consul.d/node.json`; this module
+renders the rest. Sources: the agent configuration reference of 1.8 and of current releases; both renderings are checked
+by `consul validate` if that binary is available.
 """
 
 import math
@@ -22,7 +22,7 @@ _TLS_FILES: Final = {
 }
 
 #: Gossip for a LAN of few nodes on busy hosts; measured by `benchmarks/failure_detection.py`, and explained
-#: in docs/architecture.md. Consul's own defaults take 5.6 to 6.7 s to declare a node dead.
+#: in docs/architecture.md. With consul's defaults, it takes 5.6 to 6.7 s to declare a node dead.
 GOSSIP: Final[dict[str, str | int]] = {
     "probe_interval": "300ms",
     "probe_timeout": "200ms",
@@ -30,8 +30,8 @@ GOSSIP: Final[dict[str, str | int]] = {
     "gossip_interval": "100ms",
 }
 
-#: The largest that consul takes.
-_MOST_PATIENT_RAFT: Final = 10
+#: The largest `raft_multiplier` that consul accepts.
+_MAX_RAFT_MULTIPLIER: Final = 10
 
 
 def render(
@@ -40,9 +40,10 @@ def render(
     """The configuration of one node's agent, as consul's JSON.
 
     Args:
-        version: of the consul binary in the image, `(1, 8, 7)`. Options were renamed in 1.9 (`ui_config`),
+        version: the version of consul in the image, such as `(1, 8, 7)`. Options were renamed in 1.9 (`ui_config`),
             1.11 (`initial_management`) and 1.12 (`tls`).
-        slowness: of the machines, a factor. Emulated ones would take each other for dead, and elect without end.
+        slowness: the factor by which time-outs are multiplied. Without it, emulated machines would declare each other
+            dead and hold elections endlessly.
     """
     voters = spec.consul_servers
     is_server = server.consul is ConsulRole.SERVER
@@ -66,26 +67,27 @@ def render(
         },
         "encrypt": credentials.gossip_key,
         "retry_join": [str(peer.ip) for peer in voters if peer != server],
-        "gossip_lan": {name: _longer(value, slowness) for name, value in GOSSIP.items()},
-        "performance": {"raft_multiplier": min(_MOST_PATIENT_RAFT, math.ceil(slowness))},
+        "gossip_lan": {name: _scaled(value, slowness) for name, value in GOSSIP.items()},
+        "performance": {"raft_multiplier": min(_MAX_RAFT_MULTIPLIER, math.ceil(slowness))},
         "node_meta": {"swarm": str(server.swarm)},
     }
     if is_server:
         config["bootstrap_expect"] = len(voters)
         config["autopilot"] = {
-            # A server that is only cut off stays a peer: two of three would be one loss from no quorum. One that was
-            # replaced goes at once all the same, since its address has a new server.
+            # A server that is only partitioned remains a peer: if it were removed, the remaining two of three would
+            # lose their quorum with the next failure. A server that was replaced is still removed immediately, since
+            # a new one has its address.
             "cleanup_dead_servers": True,
             "min_quorum": len(voters),
             "server_stabilization_time": "1s",
-            # The leader is heard of every 100 to 200 ms: consul's 200 ms would call a server on a busy host unwell,
-            # and keep it from voting. This is raft's heartbeat time-out.
-            "last_contact_threshold": _longer("1000ms", slowness),
+            # The leader contacts servers every 100 to 200 ms, so consul's default of 200 ms would mark a server on a
+            # busy host as unhealthy and keep it from voting. 1000 ms is raft's heartbeat time-out.
+            "last_contact_threshold": _scaled("1000ms", slowness),
         }
 
-    # Who asks DNS has no token of their own, and gets this one, as everybody without a token does. A node that has just
-    # begun answers them "error" while its token is unknown, and not "no such name" as to the anonymous. For its own
-    # entries it has no token yet: `swarmer.node.acl` brings it into force once the servers know it.
+    # The default token applies to requests without a token, such as DNS queries. Until the servers know it, a node that
+    # has just started answers queries with an error; with the anonymous token, the answer would be "no such name".
+    # The agent token isn't set here: `swarmer.node.acl` sets it once the servers know it.
     config["acl"] = {
         "enabled": True,
         "default_policy": "deny",
@@ -115,6 +117,6 @@ def render(
     return config
 
 
-def _longer(value: str | int, factor: float) -> str | int:
-    """A duration in milliseconds, so many times as long; a number as it is."""
+def _scaled(value: str | int, factor: float) -> str | int:
+    """Multiply a duration such as `300ms` by a factor; an integer is returned unchanged."""
     return f"{round(int(value.removesuffix('ms')) * factor)}ms" if isinstance(value, str) else value

@@ -1,12 +1,14 @@
-"""What a node's DNS is told by the seed data; the rest stands in `image/rootfs/etc/dnsmasq*.conf`.
+"""The seed data of a node's DNS; the rest of its configuration is in `image/rootfs/etc/dnsmasq*.conf`.
 
-A node's DNS passes over an agent that is silent, and one that has an error, both at once. dnsmasq can do either,
-not both: with `all-servers` the first answer counts, also when it is an error; with `strict-order` an error makes
-it ask the next, but silence doesn't. So there are two of it in a row: the DNS of a node asks the second one of all
-consul servers and its own at once; that one asks its own agent, and others when that has an error.
+A node's DNS skips both consul agents that don't answer and agents that answer with an error, without delay. dnsmasq
+supports only one of the two at a time: with `all-servers`, the first answer is used, even if it is an error; with
+`strict-order`, it queries the next server after an error, but not after a time-out. So each node runs two of them: the
+front one queries, in parallel, the back ones of its own node and of all consul servers; each back one queries its own
+agent, and other agents if that answers with an error.
 
-Containers get the node's address as their server by `dns` of docker's daemon.json (`docker_config`), by way of
-docker's own server in networks of a user. Sources: the manual of dnsmasq, and what was seen of 2.90 and 2.91.
+Containers use the node's address as their DNS server, set by `dns` in docker's daemon.json (`swarmer.seed.docker`); in
+user-defined networks, docker's embedded server forwards to it. Sources: the manual of dnsmasq, and the observed
+behaviour of 2.90 and 2.91.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +22,7 @@ def files(spec: Spec, server: Server, resolvers: Sequence[IPv4Address]) -> Mappi
     """Path on the node to content.
 
     Args:
-        resolvers: the servers for all names outside of the cluster. With none, dnsmasq refuses them at once.
+        resolvers: the servers for names outside of the cluster. If empty, dnsmasq refuses such names immediately.
     """
     peers = [peer.ip for peer in spec.consul_servers if peer != server]
     front = [f"listen-address={server.ip}"]
@@ -36,7 +38,7 @@ def files(spec: Spec, server: Server, resolvers: Sequence[IPv4Address]) -> Mappi
 
 
 def _cluster(spec: Spec, servers: Iterable[str]) -> list[str]:
-    """Whom to ask for names and addresses of the cluster, `ADDRESS#PORT` each."""
+    """The lines that forward queries for the cluster's names and addresses to `servers`, each `ADDRESS#PORT`."""
     lines = []
     for server in servers:
         lines += [f"server=/{spec.stack}/{server}", f"rev-server={spec.admin_network},{server}"]

@@ -1,7 +1,7 @@
-"""What a node's docker engine is told by the seed data: the whole daemon.json, and the certificates it names.
+"""The seed data of a node's docker engine: daemon.json, and the certificates that it refers to.
 
-The engine listens on its unix socket, which systemd hands it, and on the admin network with mutual TLS. It trusts
-its callers by the issuing CA of the docker plane alone; certificates of nodes are no clients'. Source: the
+The engine listens on its unix socket, which systemd passes to it, and on the admin network with mutual TLS. It verifies
+clients against the issuing CA of the docker plane alone; certificates of nodes are not client certificates. Source: the
 reference of dockerd.
 """
 
@@ -19,7 +19,7 @@ from swarmer.spec import Server, Spec, SwarmRole
 #: Where the seed data puts the docker plane's files on a node.
 FOLDER: Final = "/etc/swarmer/docker"
 
-#: Networks over all nodes get their addresses from here, docker's own default.
+#: The pool for addresses of overlay networks, docker's default.
 _OVERLAY_POOL: Final = IPv4Network("10.0.0.0/8")
 
 
@@ -33,14 +33,14 @@ def daemon(server: Server) -> dict[str, Any]:
         "tlskey": f"{FOLDER}/node-key.pem",
         # Containers resolve the cluster's names without any option to `docker run`.
         "dns": [str(server.ip)],
-        # What containers print never fills the disk, which consul and the registry share with them.
+        # Limits the logs of containers, so that they don't fill the disk, which consul and the registry use as well.
         "log-driver": "json-file",
         "log-opts": {"max-size": "20m", "max-file": "3"},
     }
 
 
 def files(spec: Spec, server: Server) -> Mapping[str, str]:
-    """Path on the node to content; none of it is secret."""
+    """Path on the node to content; none of the files is secret."""
     content = {"/etc/docker/daemon.json": _json(daemon(server))}
     if server.swarm is not SwarmRole.AGENT:
         content["/etc/swarmer/swarm.json"] = _json(_swarm(spec))
@@ -48,7 +48,7 @@ def files(spec: Spec, server: Server) -> Mapping[str, str]:
 
 
 def certificates(authority: Authority, spec: Spec, server: Server) -> tuple[Mapping[str, str], str]:
-    """Path on the node to content of what anybody may read; and the key, which goes to `node-key.pem`."""
+    """Path on the node to content of the public files; and the private key, which is written to `node-key.pem`."""
     manager = server.swarm is not SwarmRole.AGENT
     identity = docker_identity(authority, node=server.name, dc=spec.dc, stack=spec.stack, ip=server.ip, manager=manager)
     public = {
@@ -59,16 +59,16 @@ def certificates(authority: Authority, spec: Spec, server: Server) -> tuple[Mapp
 
 
 def overlay_pool(admin_network: IPv4Network) -> IPv4Network:
-    """Where networks over all nodes get their addresses from: never from the admin network."""
+    """The pool for addresses of overlay networks; it never overlaps the admin network."""
     halves = _OVERLAY_POOL.subnets() if admin_network.overlaps(_OVERLAY_POOL) else [_OVERLAY_POOL]
     return next((half for half in halves if not half.overlaps(admin_network)), IPv4Network("172.24.0.0/13"))
 
 
 def _swarm(spec: Spec) -> dict[str, Any]:
-    """What managers know of the swarm: `swarmer.node.swarm` reads it.
+    """The swarm's configuration for its managers; read by `swarmer.node.swarm`.
 
-    The labels of each node, because a node must not be able to give itself one, and so get hold of the secrets of
-    tasks that are bound to it; its role and availability; the address by which the managers reach each other.
+    For each node: its role and availability; the address at which managers reach each other; and its labels, because a
+    node must not be able to assign itself a label, and so obtain the secrets of tasks that are constrained to it.
     """
     return {
         "overlay_pool": str(overlay_pool(spec.admin_network)),

@@ -1,4 +1,4 @@
-"""What a node's seed data takes from the stack that the node runs on."""
+"""The part of a node's seed data that depends on its stack."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ from swarmer.spec import Server, Spec
 
 @dataclass(frozen=True)
 class NodeEnvironment:
-    """What the stack decides of one node.
+    """The settings of one node that its stack decides.
 
     Attributes:
-        network: the node's network configuration, version 2 of cloud-init's format.
-        resolvers: the servers that the node asks for names outside of the cluster; none without internet.
-        port_rules: path on the node to content: the files by which the node itself enforces `swarmer.ports`.
-        slowness: the factor by which the machine is slower than a usual one.
-        consul_first: whether all else waits at boot until consul has formed.
+        network: the node's network configuration, in version 2 of cloud-init's format.
+        resolvers: the servers that the node queries for names outside of the cluster; empty without internet.
+        port_rules: path on the node to content: the files with which the node enforces `swarmer.ports` itself.
+        slowness: the factor by which the machine is slower than normal.
+        consul_first: whether all other services wait at boot until consul has formed.
     """
 
     network: Mapping[str, Any]
@@ -30,12 +30,12 @@ class NodeEnvironment:
 def static_network(
     spec: Spec, server: Server, interface: Mapping[str, Any], *, gateway: IPv4Address | None
 ) -> dict[str, Any]:
-    """The network configuration of a node with the address of its spec.
+    """The network configuration of a node with the static address of its spec.
 
     Args:
-        interface: how the stack names the admin interface: `{"host0": {}}`, or
+        interface: the admin interface, as the stack identifies it: `{"host0": {}}`, or
             `{"admin": {"match": {"macaddress": …}}}`.
-        gateway: the way to everything outside of the admin network; None where there is none.
+        gateway: the default gateway; None if the node reaches only the admin network.
     """
     address: dict[str, Any] = {
         "addresses": [f"{server.ip}/{spec.admin_network.prefixlen}"],

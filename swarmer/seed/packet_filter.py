@@ -1,4 +1,4 @@
-"""What the packet filter of a node is told by the seed data: the addresses of the nodes, and the ports among them.
+"""The seed data of a node's packet filter: the addresses of the nodes, and the ports that only they may connect to.
 
 The rules themselves are in `image/rootfs/usr/share/swarmer/firewall.nft`. Source: the manual of nft(8), "define".
 """
@@ -14,7 +14,7 @@ FILE: Final = "/etc/swarmer/firewall.nft"
 
 
 def files(spec: Spec) -> Mapping[str, str]:
-    """Path on the node to content; the same on all nodes of a cluster, and none of it is secret."""
+    """Path on the node to content; the same on all nodes of a cluster, and not secret."""
     lines = [
         _define("nodes", sorted(server.ip for server in spec.servers)),
         _define("tcp_among_nodes", ports_among_nodes("tcp")),
@@ -25,7 +25,7 @@ def files(spec: Spec) -> Mapping[str, str]:
 
 
 def ports_among_nodes(protocol: Literal["tcp", "udp"]) -> list[int]:
-    """The ports that are open to the nodes of the cluster alone."""
+    """The ports that are open to the nodes of the cluster only."""
     return sorted(port.number for port in PORTS if port.senders == "nodes" and protocol in port.protocols)
 
 

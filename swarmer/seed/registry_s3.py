@@ -48,7 +48,7 @@ def environment(registry: Registry) -> dict[str, str]:
     file = Path(registry.credentials).expanduser()
     try:
         if stat.S_IMODE(file.stat().st_mode) & 0o077:
-            raise SwarmerError(f"others may read the credentials {file}", hint=f"`chmod 600 {file}`")
+            raise SwarmerError(f"other users can read the credentials {file}", hint=f"run `chmod 600 {file}`")
         parser = configparser.ConfigParser(interpolation=None)
         parser.read_string(file.read_text())
         section = parser["default"]
@@ -62,5 +62,5 @@ def environment(registry: Registry) -> dict[str, str]:
     except (configparser.Error, KeyError, UnicodeDecodeError):
         raise SwarmerError(
             f"the credentials {file} don't have a section [default] with {' and '.join(_KEYS)}",
-            hint="write it in the format of AWS' own tools",
+            hint="use the format of AWS' credentials file",
         ) from None
