@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
 from ipaddress import IPv4Address
 from types import SimpleNamespace
 from typing import Any, cast
@@ -104,13 +103,13 @@ class FakeCluster(Cluster):
     def swarm_leader(self, *, among: list[Node] | None = None, timeout: float = 30) -> Node:  # noqa: ARG002
         return self.nodes[0]
 
-    @cached_property
+    @property
     def authority(self) -> Authority:
         if self.without_ca:
             raise SwarmerError("the CAs are missing")
         return cast(Authority, SimpleNamespace(end=datetime(2030, 1, 1, tzinfo=UTC)))
 
-    @cached_property
+    @property
     def credentials(self) -> Credentials:
         if self.locked:
             raise self.locked

@@ -331,7 +331,7 @@ def test_gc_continues_after_a_cluster_that_it_cannot_remove(swarmer: Swarmer, sp
     assert result.exit_code == 1
     assert result.stdout == "removed the leftovers of nspawn:b-dead\n"
     assert result.stderr.startswith("error: the leftovers of nspawn:a-unreadable can't be removed: the ledger ")
-    assert "remove what it lists, then the file" in result.stderr
+    assert "delete the resources that it lists, then the file" in result.stderr
 
 
 def test_prune_keeps_the_layers_of_clusters(

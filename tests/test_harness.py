@@ -170,7 +170,7 @@ def test_a_kept_cluster_is_used_again_at_once(harness: Harness) -> None:
     assert "launched" not in again.stdout
     without = harness.pytest("passing.py")
     assert without.returncode != 0
-    assert "running already" in without.stdout
+    assert "already running" in without.stdout
     assert "--keep-cluster" in without.stdout
     assert "nspawn:harness" not in harness.swarmer("gc").stdout
     assert harness.swarmer("down", "nspawn:harness").returncode == 0
