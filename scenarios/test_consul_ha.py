@@ -20,6 +20,9 @@ Record = Callable[[str, object], None]
 
 three_servers = pytest.mark.needs_servers(3)
 
+#: Seconds in which autopilot has looked for dead servers, which it does every ten.
+AUTOPILOT = 22.0
+
 
 @pytest.mark.smoke
 def test_after_boot_there_is_one_leader_and_every_server_is_a_peer(cluster: Cluster) -> None:
@@ -136,6 +139,22 @@ def test_losing_the_majority_stops_writes_and_one_return_restores_them(
             retry_on=consul_api.Unavailable,
         )
     _all_agree(cluster, {"quorum/before": "kept", "quorum/again": "kept"}, refused=["quorum/without"])
+
+
+@three_servers
+def test_a_server_that_is_off_stays_a_peer(
+    cluster: Cluster, consul_servers: list[Node], consul_follower: Node, faults: Faults
+) -> None:
+    """Without it, the others would be a quorum of two, which survives no further loss."""
+    peers = {server.name for server in consul_servers}
+    with faults.power_off(consul_follower):
+        cluster.until_true(
+            "its death to be noticed",
+            lambda: consul_follower.name not in consul_api.members_alive(cluster.consul),
+            timeout=15,
+        )
+        time.sleep(cluster.scaled(AUTOPILOT))
+        assert {peer.name for peer in consul_api.raft_peers(cluster.consul)} == peers
 
 
 def test_a_rebooted_node_rejoins_with_its_data_and_without_a_provisioner(cluster: Cluster, consul_leader: Node) -> None:
