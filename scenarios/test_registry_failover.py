@@ -15,6 +15,7 @@ from swarmer.clients.registry_client import Image, RegistryClient, RegistryError
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
+from swarmer.node.registry.lease import LOCK_DELAY
 
 Record = Callable[[str, object], None]
 
@@ -301,3 +302,31 @@ def test_without_a_majority_nothing_is_acknowledged(
             assert is_proper(refused.value)
     assert leader.pull(repository, "1") == image
     assert leader.get(f"/v2/{repository}/tags/list").json()["tags"] == ["1"]
+
+
+@three_servers
+def test_what_only_the_leader_can_have_is_not_acknowledged(
+    registry_leader: Node,
+    registry_followers: list[Node],
+    registry_at: At,
+    faults: Faults,
+    repository: str,
+) -> None:
+    """Consul has its quorum; only the copies are missing, since no other node takes one."""
+    leader = registry_at(registry_leader)
+    leader.push(repository, "1", Image.random())
+    with faults.stop(*registry_followers, unit="nginx"):
+        with pytest.raises((RegistryError, *Unavailable)) as refused:
+            leader.push(repository, "2", Image.random())
+        if isinstance(refused.value, RegistryError):
+            assert refused.value.status == 503
+            assert is_proper(refused.value)
+    assert leader.get(f"/v2/{repository}/tags/list").json()["tags"] == ["1"]
+
+
+@three_servers
+def test_between_two_leaders_lies_the_time_in_which_the_former_one_stops(cluster: Cluster) -> None:
+    """A leader that lost its session changes nothing from then on for certain; until then, nobody may take its lock."""
+    _, lock = cluster.consul.kv.get("registry/leader", consistency="consistent")
+    _, session = cluster.consul.session.info(lock["Session"], consistency="consistent")
+    assert session["LockDelay"] >= LOCK_DELAY * 1e9, "nanoseconds"

@@ -169,7 +169,7 @@ MUTANTS: Final = (
         "an image is acknowledged once a majority has it on its disks",
         "the leader alone is enough",
         (("swarmer/node/registry/replication.py", "needed = self._settings.majority - 1", "needed = 0"),),
-        ("scenarios/test_registry_failover.py::test_without_a_majority_nothing_is_acknowledged",),
+        ("scenarios/test_registry_failover.py::test_what_only_the_leader_can_have_is_not_acknowledged",),
     ),
     Mutant(
         "registry-lock-delay",
@@ -184,7 +184,7 @@ MUTANTS: Final = (
         ),
         (
             "tests/test_registry_lease.py",
-            "scenarios/test_registry_failover.py::test_a_cut_leaves_one_writer_seen_from_both_sides",
+            "scenarios/test_registry_failover.py::test_between_two_leaders_lies_the_time_in_which_the_former_one_stops",
         ),
     ),
     Mutant(
