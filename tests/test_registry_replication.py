@@ -1,7 +1,10 @@
 """Content that a node lacks, and that no node has any more."""
 
+import io
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,3 +54,22 @@ def test_what_a_silent_node_may_have_is_not_lost() -> None:
     waiting = copies({"one": "10.0.0.1", "two": "10.0.0.2"}, OSError("silent"))
     assert not waiting.get([LOST])
     assert not waiting.joined
+
+
+class Wrong(Peers):
+    """A peer that has another manifest under the digest that is asked for."""
+
+    def __init__(self) -> None:
+        pass
+
+    def content(self, *_: Any, **__: Any) -> Any:
+        answer = io.BytesIO(b'{"schemaVersion": 2, "layers": []}')
+        return nullcontext(SimpleNamespace(read=answer.read, headers={"Content-Type": "application/json"}))
+
+
+def test_a_manifest_with_another_digest_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is given to docker-registry, nor any of its layers fetched."""
+    monkeypatch.setattr("swarmer.node.registry.docker_registry.put_manifest", pytest.fail)
+    settings = Settings("one", {"one": "10.0.0.1", "two": "10.0.0.2"}, "dev.nspawn", "filesystem", "a:b", "c", "", "")
+    with pytest.raises(OSError, match="two sent other content"):
+        Replication(settings, Wrong()).fetch("two", LOST.repository, LOST.digest)
