@@ -121,6 +121,24 @@ def run_tests(mutant: Mutant, folder: Path, servers: Path | None) -> Outcome:
     return Outcome(tuple(dict.fromkeys(red)), green)
 
 
+def network_namespaces() -> set[str]:
+    """The names of the network namespaces of clusters."""
+    listing = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+    return {line.split()[0] for line in listing.splitlines() if line.startswith("swarmer-")}
+
+
+def clean_up(folder: Path, namespaces: set[str]) -> None:
+    """Remove what a mutant left, by the code that isn't broken; then networks that it made and didn't write down."""
+    subprocess.run(
+        [sys.executable, "-m", "swarmer", "gc"],
+        cwd=REPOSITORY,
+        env={**os.environ, "SWARMER_HOME": str(folder / "home")},
+        capture_output=True,
+    )
+    for name in network_namespaces() - namespaces:
+        subprocess.run(["ip", "netns", "delete", name], capture_output=True)  # takes the link to this host along
+
+
 def rows() -> dict[str, str]:
     """The rows of the table in docs/proofs.md as it is now, by the mutant's name."""
     text = PROOFS.read_text()
@@ -139,7 +157,10 @@ def write(results: Mapping[str, str]) -> None:
 
 def row(mutant: Mutant, outcome: Outcome) -> str:
     """A row of the table."""
-    shown = [f"`{test.split('/')[-1]}`" if "::" in test else test for test in outcome.red[:3]]
+    shown = [
+        f"`{test.removeprefix('scenarios/').removeprefix('tests/')}`" if "::" in test else test
+        for test in outcome.red[:3]
+    ]
     more = f" and {len(outcome.red) - 3} more" if len(outcome.red) > 3 else ""
     red = "<br>".join(shown) + more if outcome.noticed else "**nothing**"
     return f"| `{mutant.name}` | {mutant.protection} | {mutant.broken} | {red} |".replace("\n", " ")
@@ -164,16 +185,12 @@ def main(names: tuple[str, ...], listing: bool, control: bool, servers: Path | N
             folder = Path(name)
             copy_tree(folder)
             start = time.monotonic()
+            namespaces = network_namespaces()
             if control and (red := run_tests(mutant, folder, servers and servers.absolute()).red):
                 raise click.ClickException(f"{mutant.name}: fails without the change as well: {', '.join(red)}")
             apply(mutant, folder)
             outcome = run_tests(mutant, folder, servers and servers.absolute())
-            subprocess.run(
-                [sys.executable, "-m", "swarmer", "gc"],
-                cwd=folder,
-                env={**os.environ, "SWARMER_HOME": str(folder / "home")},
-                capture_output=True,
-            )
+            clean_up(folder, namespaces)
         click.echo(
             f"{mutant.name}: {', '.join(outcome.red) or 'NOTICED BY NOTHING'} ({time.monotonic() - start:.0f} s)"
         )
