@@ -4,6 +4,7 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 from swarmer import convergence
@@ -76,7 +77,8 @@ def boot(cluster: Cluster, progress: Progress) -> None:
             for wait in [pool.submit(wait_booted, node) for node in cluster.nodes]:
                 wait.result()
         except BaseException:
-            cluster.stack.kill_all()  # otherwise the pool would wait for the nodes that are still booting
+            with suppress(SwarmerError):  # otherwise the pool would wait for the nodes that are still booting
+                cluster.stack.kill_all()
             raise
     phase("cloud-init")
     progress.say("waiting for the cluster to converge")
