@@ -84,11 +84,18 @@ def test_what_the_leader_has_to_answer_passes_through_the_forwarder_and_nothing_
         assert found.target.startswith("https://10.0.0.2:5000/") is (leader == "two")
 
 
+KNOWN = {"X-Consul-Knownleader": "true"}
+
+
 def entry(session: str | None) -> Answer:
     """Consul's answer on the lock."""
     value = b64encode(json.dumps({"name": "two"}).encode()).decode()
     held: Mapping[str, str] = {"Session": session} if session else {}
-    return Answer(200, {}, json.dumps([{"Value": value, **held}]).encode())
+    return Answer(200, KNOWN, json.dumps([{"Value": value, **held}]).encode())
+
+
+#: There is no entry yet.
+FREE = Answer(404, KNOWN, b"")
 
 
 @pytest.mark.parametrize(
@@ -99,9 +106,9 @@ def entry(session: str | None) -> Answer:
         # Once, when the lock is free; not again when it is taken.
         ([entry("a"), entry(None), entry(None), entry("b")], 1),
         ([entry("a"), entry("b")], 1),
-        ([entry("a"), Answer(404, {}, b"")], 1),
+        ([entry("a"), FREE], 1),
         ([entry(None), entry("a")], 0),
-        ([Answer(404, {}, b""), entry("a")], 0),
+        ([FREE, entry("a")], 0),
     ],
 )
 def test_requests_are_ended_once_for_each_session_that_loses_the_lock(

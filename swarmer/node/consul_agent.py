@@ -51,6 +51,11 @@ class Answer:
         """For the next question with `?index=`, which is answered when the state has changed."""
         return int(self.headers.get("X-Consul-Index") or 0)
 
+    @property
+    def knows_leader(self) -> bool:
+        """Whether the server that answered is in contact with a leader: a question with `?stale` needs none."""
+        return self.headers.get("X-Consul-Knownleader") == "true"  # spelled as Go normalizes it
+
     def json(self) -> Any:
         return json.loads(self.text) if self.text else None
 
@@ -180,7 +185,7 @@ class Watch:
     snapshot: consul would answer nothing until the former index is reached again.
     """
 
-    def __init__(self, agent: Agent, path: str, wait: float, first: str) -> None:
+    def __init__(self, agent: Agent, path: str, wait: float, first: str = "") -> None:
         self._agent = agent
         self._path = f"{path}{'&' if '?' in path else '?'}"
         self._wait = wait

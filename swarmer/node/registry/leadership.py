@@ -4,6 +4,10 @@ The lock belongs to a session of consul, which ends when gossip declares the nod
 on that node becomes critical, as when this program hangs, or when it isn't renewed. `Lease` decides when the holder has
 to stop by itself; the transactions of `Records` fail when the session no longer holds the lock.
 
+The holder proves by consistent reads that it leads, each of which costs consul's leader a round of heartbeats. The
+other nodes only have to know whom to ask, and that this node isn't cut off: the state of any server that knows a leader
+(`?stale`) says that, costs little, and comes at once when a leader is lost.
+
 After a restart this program continues with the session that it finds under its node's name: no other program uses it.
 
 Sources: the HTTP API of consul, `session` and `kv`; its page on sessions.
@@ -17,10 +21,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
+from swarmer.node.consul_agent import Agent, Answer, Refused, Watch, own_token
 from swarmer.node.registry.health import CHECK
 from swarmer.node.registry.lease import LOCK_DELAY, Lease
-from swarmer.node.registry.records import LOCK, Agents, next_index
+from swarmer.node.registry.records import LOCK, Agents
 from swarmer.node.registry.settings import Settings
 from swarmer.node.slowness import scaled
 
@@ -31,7 +35,7 @@ PROOF_INTERVAL: Final = scaled(0.3)
 _PROOF_TIMEOUT: Final = 1.0
 
 #: Seconds between two looks of a node that doesn't lead, unless it learns sooner that the lock is free.
-_FOLLOW_INTERVAL: Final = scaled(0.6)
+_FOLLOW_INTERVAL: Final = scaled(1.0)
 
 #: The shortest TTL that consul accepts. Gossip and the check end most sessions sooner.
 _TTL: Final = scaled(10)
@@ -71,6 +75,8 @@ class Leadership:
         self._proof = Agent(own_token("registry"), timeout=_PROOF_TIMEOUT)
         self._watch = Agent(own_token("registry"), timeout=20)
         self._session = ""
+        #: Whether consul said last that our session holds the lock: then the next answer has to be a proof.
+        self._holds = False
         self._renewed = 0.0
         self._fit_at = 0.0
         self._free_at: float | None = None
@@ -103,20 +109,18 @@ class Leadership:
 
     def watch(self) -> None:
         """Learn who holds the lock, by blocking queries. Never returns."""
-        index = 0
+        lock = Watch(self._watch, f"kv/{LOCK}?stale", wait=10)
         while True:
             try:
-                answer = self._watch.ask("GET", f"kv/{LOCK}?index={index}&wait=10s")
+                answer = lock.next()
             except Refused:
-                index = 0
                 time.sleep(_RETRY)
                 continue
-            if answer.status not in (200, 404):
-                index = 0
+            if answer.knows_leader:
+                self._learn_from(answer)
+            else:
+                lock.restart()
                 time.sleep(_RETRY)
-                continue
-            index = next_index(answer, index)
-            self._learn_from(answer)
 
     def _learn_from(self, answer: Answer) -> None:
         """Learn from an answer of consul that names the holder, or says that there is none."""
@@ -163,21 +167,24 @@ class Leadership:
     def _step(self) -> float:
         """Look once; the seconds until the next look."""
         asked = self.lease.now()
-        answer = self._proof.ask("GET", f"kv/{LOCK}?consistent")
+        proving = self._holds
+        answer = self._proof.ask("GET", f"kv/{LOCK}?{'consistent' if proving else 'stale'}")
         if answer.status not in (200, 404):
             raise Refused(f"{answer.status} {answer.text.decode(errors='replace')}")
+        if not answer.knows_leader:
+            raise Refused("consul has no leader")
         self._agents.contact = time.monotonic()
-        # The blocking query hangs for ten seconds when consul loses its leader; this one doesn't.
         self._learn_from(answer)
         session = session_of(answer)
         if session:
             self._free_at = None
-        if session and session == self._session:
-            return self._hold(session, asked)
+        self._holds = bool(session) and session == self._session
+        if self._holds:
+            return self._hold(session, asked) if proving else 0
         self.lease.end()
         if session and holder_of(answer) == self._settings.name:
             logger.info("continuing with the session %s", session)
-            self._session, self._renewed, self._fit_at = session, 0, asked
+            self._session, self._renewed, self._fit_at, self._holds = session, 0, asked, True
             return 0
         return _FOLLOW_INTERVAL if session else self._try(asked)
 
@@ -211,6 +218,7 @@ class Leadership:
         if taken:
             logger.info("this node leads")
             self._fit_at = asked
+            self._holds = True
             return 0
         return _RETRY
 
