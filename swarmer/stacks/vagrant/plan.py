@@ -21,6 +21,8 @@ class Machine:
 
     Attributes:
         memory: MiB.
+        cpus: the number of processors; 1 for an emulated machine, whatever `servers.yml` says. QEMU translates the code
+            of several processors in as many threads, in which Go's programs have crashed (SIGSEGV).
         box: the box to use instead of the plan's; None for the plan's.
         seed: the volume or file with its seed data.
         console: the file that its serial console is written to.

@@ -82,8 +82,8 @@ class VagrantStack(BridgedStack):
         if not found.emulated:
             return []
         emulated = (
-            "hardware acceleration doesn't work on this host: machines are emulated and take minutes to boot; "
-            f"all deadlines are multiplied by {slowness:.0f}"
+            "hardware acceleration doesn't work on this host: machines are emulated, with one processor each, and take "
+            f"minutes to boot; all deadlines are multiplied by {slowness:.0f}"
         )
         return [sentence for sentence in (emulated, acceleration.kvm_permission_hint()) if sentence]
 
@@ -228,7 +228,7 @@ class VagrantStack(BridgedStack):
                 ip=str(server.ip),
                 mac=self._mac(server),
                 memory=server.memory,
-                cpus=server.cpus,
+                cpus=1 if found.emulated else server.cpus,
                 box=server.vagrant.box or spec.vagrant.box,
                 seed=self._provider.seed(self._machine(server.name), self.home.node(server.name)),
                 console=str(self._console_of_this_boot(server.name)),
