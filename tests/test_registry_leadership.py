@@ -13,7 +13,7 @@ from swarmer.node.consul_agent import Answer, Refused
 from swarmer.node.registry import leadership
 from swarmer.node.registry.leadership import Leadership
 from swarmer.node.registry.lease import LEASE
-from swarmer.node.registry.records import Agents
+from swarmer.node.registry.records import LOCK, Agents
 from swarmer.node.registry.settings import Settings
 
 SETTINGS = Settings(
@@ -42,7 +42,7 @@ class Consul:
         known = {"X-Consul-Knownleader": json.dumps(self.has_leader)}
         if path.startswith("session/renew/"):
             return Answer(200, known, b"[]")
-        assert (method, path.split("?")[0]) == ("GET", f"kv/{leadership.LOCK}")
+        assert (method, path.split("?")[0]) == ("GET", f"kv/{LOCK}")
         if path.endswith("?stale"):
             holder = self.holders[max(0, len(self.holders) - 1 - self.lag)]
         elif not self.has_leader:

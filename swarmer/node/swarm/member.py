@@ -257,7 +257,12 @@ class Member:
 
         Docker doesn't inform a node that the managers have removed it, or that its swarm doesn't exist any more. The
         leader records the members; it may be a moment behind. Without a leader, nothing is known.
+
+        A node that is still joining has lost nothing, whatever is recorded of its former self. Docker answers a join
+        after 20 s at the latest and continues it in the background; leaving would only begin it again.
         """
+        if membership.state == "pending" and not membership.node:
+            return ""
         known = self.store.member()
         if known.node != membership.node and membership.state == "active":
             self.store.record_node(membership.node)  # the leader knows it by that
