@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from swarmer.spec import NAME_PATTERN, PRIVATE_BLOCKS, STACKS, ConsulRole, Registry, Server, Spec, SwarmRole
+from swarmer.spec.model import DNS_WORDS
 from swarmer.spec.stacks import VagrantSettings
 
 MOST_SERVERS = 12
@@ -84,7 +85,7 @@ def specs(draw: st.DrawFn, max_servers: int = MOST_SERVERS) -> Spec:
     return Spec(
         admin_network=network,
         stack=stack,
-        dc=draw(host_names),
+        dc=draw(host_names.filter(lambda name: name not in DNS_WORDS)),
         servers=servers,
         internet=draw(st.booleans()),
         vagrant=draw(vagrant_settings),

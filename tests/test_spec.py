@@ -174,6 +174,7 @@ def test_where_some_servers_give_a_role_the_others_are_agents(
         ('"swarm-02"', '"n\\n"', "10: name of server 2 must be a host name, got 'n\\n'", "such as n"),
         ("dc: dev", "dc: true", "3: dc must be a host name, got `true`", "dev-1"),
         ("dc: dev", "dc: -a", "3: dc must be a host name, got '-a'", "such as a"),
+        ("dc: dev", "dc: node", "3: dc must not be a word that consul's DNS uses in its names, got 'node'", "node-1"),
         ("dc: dev", "", "1: dc is missing", 'add `dc: "dev"`'),
         ("dc: dev", "dc: dev\ndc: two", "4: duplicate key `dc`", "keep one"),
         ("dc: dev", "dc: dev\nnodes: []", "6: duplicate key `servers`", "older name of `servers`"),
@@ -349,6 +350,14 @@ def test_specs_can_not_be_changed() -> None:
     with pytest.raises(ValidationError):
         server.name = "b"
     assert pickle.loads(pickle.dumps(server)) == server
+
+
+@pytest.mark.parametrize("word", ["addr", "connect", "ingress", "node", "query", "service", "virtual"])
+def test_a_word_that_ends_the_names_of_consuls_dns_is_no_datacenter(load_text: Load, word: str) -> None:
+    with pytest.raises(SpecError, match="dc must not be a word"):
+        load_text(ORIGINAL.replace("dc: dev", f"dc: {word}"))
+    assert word in json_schema()["properties"]["dc"]["not"]["enum"]
+    assert load_text(ORIGINAL.replace("dc: dev", f"dc: {word}-1")).dc == f"{word}-1"
 
 
 def test_the_json_schema_takes_the_shipped_file_and_names_every_key() -> None:

@@ -21,6 +21,11 @@ from swarmer.spec.values import NAME_LENGTH, HostName, Registry, Server
 PRIVATE_BLOCKS: Final = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
 
 
+#: The words by which consul's DNS finds the kind of a query, the last one in a name: as a datacenter, none is found.
+#: Source: `dispatch` in consul's `agent/dns.go`, of 1.8 and later.
+DNS_WORDS: Final = ("addr", "connect", "ingress", "node", "query", "service", "virtual")
+
+
 def _known_stack(name: object) -> str:
     if name not in STACKS:
         raise ValueError(f"must be one of {', '.join(STACKS)}")
@@ -38,6 +43,14 @@ def _usable(network: IPv4Network) -> IPv4Network:
     return network
 
 
+def _resolvable(dc: str) -> str:
+    if dc in DNS_WORDS:
+        message = f"dc must not be a word that consul's DNS uses in its names, got {dc!r}"
+        hint = f"use any name but {', '.join(DNS_WORDS)}, such as {dc}-1"
+        raise BrokenRulesError(Flaw(("dc",), message, hint))
+    return dc
+
+
 class Spec(WithStackKeys):
     """One cluster, named `STACK:DC`."""
 
@@ -53,7 +66,11 @@ class Spec(WithStackKeys):
     stack: Annotated[str, BeforeValidator(_known_stack), WithJsonSchema({"type": "string", "enum": list(STACKS)})] = (
         Field(description="Where the nodes run.", examples=["nspawn"])
     )
-    dc: HostName = Field(description="The consul datacenter, part of every DNS name.", examples=["dev"])
+    dc: Annotated[HostName, AfterValidator(_resolvable)] = Field(
+        description="The consul datacenter, part of every DNS name.",
+        examples=["dev"],
+        json_schema_extra={"not": {"enum": [*DNS_WORDS]}},
+    )
     servers: tuple[Server, ...] = Field(
         description="The nodes.",
         examples=[[{"name": "swarm-01", "memory": 3072, "cpus": 2, "ip": "192.168.101.101"}]],
