@@ -36,7 +36,7 @@ def prepare(cluster: Cluster, progress: Progress) -> None:
     if authority.write_client_files(home.folder):
         progress.say(f"the client certificates in {home.folder} were renewed")
     ledger.record("path", str(home.ssh))
-    cluster.notes = cluster.stack.prepare(cluster.image)
+    cluster.notes = [*cluster.stack.prepare(cluster.image), *cluster.stack.notes()]
     ledger.record("connections", str(home.control_sockets))
     cluster.ssh.prepare(cluster.endpoints)
     for note in cluster.notes:

@@ -1,20 +1,22 @@
 """The host's `/etc/resolv.conf`: the servers in it, and swarmer's own lines at its top.
 
 The file is written in place, never replaced by another one: it may be a symbolic link, or mounted into a container.
+Source: resolv.conf(5), and what the C library makes of lines that it doesn't describe.
 """
 
 import fcntl
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from ipaddress import IPv4Address
+from contextlib import contextmanager, suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
-#: The upstream servers of systemd-resolved's stub.
-BEHIND_THE_STUB: Final = Path("/run/systemd/resolve/resolv.conf")
+#: The upstream servers of systemd-resolved's stub, and those of the dnsmasq or the resolved that NetworkManager uses.
+BEHIND_RESOLVED: Final = Path("/run/systemd/resolve/resolv.conf")
+BEHIND_NETWORK_MANAGER: Final = Path("/run/NetworkManager/no-stub-resolv.conf")
 
 _OURS: Final = re.compile(
     r"^# swarmer (?P<domain>\S+): begin.*\nnameserver (?P<address>\S+)\n# swarmer (?P=domain): end\n", re.MULTILINE
@@ -34,6 +36,14 @@ def locked() -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def read() -> str:
+    """The content; empty if the file doesn't exist."""
+    try:
+        return RESOLV_CONF.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def with_server(text: str, domain: str, address: IPv4Address, *, undo: str) -> str:
@@ -60,15 +70,24 @@ def our_servers(text: str) -> dict[str, IPv4Address]:
     return {found["domain"]: IPv4Address(found["address"]) for found in reversed(list(_OURS.finditer(text)))}
 
 
-def other_servers(text: str) -> list[IPv4Address]:
-    """The IPv4 servers in all other lines, in order."""
-    found = re.findall(r"^nameserver\s+([0-9.]+)\s*$", _OURS.sub("", text), re.MULTILINE)
-    return [IPv4Address(address) for address in found]
+def other_servers(text: str) -> list[IPv4Address | IPv6Address]:
+    """The servers in all other lines, in order. As for the C library, what follows an address is a comment."""
+    found = []
+    for word in re.findall(r"^nameserver[ \t]+(\S+)", _OURS.sub("", text), re.MULTILINE):
+        with suppress(ValueError):
+            found.append(ip_address(word))
+    return found
+
+
+def servers_of_host() -> list[IPv4Address | IPv6Address]:
+    """The servers in the host's file, without swarmer's own."""
+    return other_servers(read())
 
 
 def reachable_from_nodes() -> list[IPv4Address]:
-    """The DNS servers of this host, without those on its loopback addresses."""
-    for file in (BEHIND_THE_STUB, RESOLV_CONF):
-        if file.exists() and (found := [ip for ip in other_servers(file.read_text()) if not ip.is_loopback]):
+    """The DNS servers of this host to which nodes have a route: IPv4 addresses that aren't on its loopback."""
+    for file in (BEHIND_RESOLVED, RESOLV_CONF, BEHIND_NETWORK_MANAGER):
+        servers = other_servers(file.read_text()) if file.exists() else ()
+        if found := [ip for ip in servers if isinstance(ip, IPv4Address) and not ip.is_loopback and int(ip)]:
             return found
     return []

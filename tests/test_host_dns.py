@@ -93,6 +93,27 @@ def test_the_host_resolves_the_cluster_and_all_that_it_did_before(shell: Shell, 
     assert file.read_text() == FILE
 
 
+def test_every_server_of_before_is_forwarded_to_and_named(shell: Shell, file: Path, tmp_path: Path) -> None:
+    before = f"nameserver 2001:db8::53\nnameserver {BEFORE} # office\n"
+    file.write_text(before)
+    told = shell(
+        f"swarmer dns up test.nspawn {NODE}; grep ^server= {tmp_path}/home/nspawn/test/dnsmasq.conf;"
+        "getent ahostsv4 b.elsewhere; swarmer dns down"
+    )
+    assert f"it forwards all other names to 2001:db8::53, {BEFORE}" in told
+    assert {"server=2001:db8::53", f"server={BEFORE}"} <= set(told.splitlines())
+    assert "10.8.8.8" in told
+    assert file.read_text() == before
+
+
+def test_without_a_server_of_before_that_is_reported(shell: Shell, file: Path) -> None:
+    file.write_text("search example\n")
+    told = shell(f"swarmer dns up test.nspawn {NODE}; getent ahostsv4 a.node.test.nspawn; swarmer dns down")
+    assert "it resolves no others, because /etc/resolv.conf lists no server for them" in told
+    assert "10.9.9.9" in told
+    assert file.read_text() == "search example\n"
+
+
 def test_up_twice_is_up_once_and_down_twice_says_so(shell: Shell, file: Path) -> None:
     told = shell(
         f"swarmer dns up test.nspawn {NODE}; swarmer dns up test.nspawn {NODE}; cat /etc/resolv.conf;"

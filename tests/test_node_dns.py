@@ -66,7 +66,42 @@ def test_a_resolver_that_only_the_host_reaches_is_not_for_nodes(
     stub, real = tmp_path / "stub", tmp_path / "real"
     stub.write_text("nameserver 127.0.0.53\noptions edns0\nsearch .\n")
     monkeypatch.setattr(resolv_conf, "RESOLV_CONF", stub)
-    monkeypatch.setattr(resolv_conf, "BEHIND_THE_STUB", real)
+    monkeypatch.setattr(resolv_conf, "BEHIND_RESOLVED", real)
+    monkeypatch.setattr(resolv_conf, "BEHIND_NETWORK_MANAGER", tmp_path / "none")
     assert resolv_conf.reachable_from_nodes() == []
     real.write_text("nameserver 192.0.2.53\nnameserver 2001:db8::53\n")
     assert resolv_conf.reachable_from_nodes() == [IPv4Address("192.0.2.53")]
+
+
+@pytest.mark.parametrize(
+    ("text", "noted"),
+    [
+        ("nameserver 192.0.2.53 # office\n", None),
+        ("nameserver\t192.0.2.53\n", None),
+        ("nameserver 127.0.0.1\n", "(127.0.0.1)"),
+        ("nameserver 2001:db8::53\nnameserver fe80::1%eth0\n", "(2001:db8::53, fe80::1%eth0)"),
+        (" nameserver 192.0.2.53\n#nameserver 192.0.2.54\nnameserver nowhere\nnameserver\n", "no DNS server"),
+        ("", "no DNS server"),
+    ],
+)
+def test_a_host_without_a_server_for_nodes_is_noted(
+    spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, noted: str | None
+) -> None:
+    (tmp_path / "resolv.conf").write_text(text)
+    monkeypatch.setattr(resolv_conf, "RESOLV_CONF", tmp_path / "resolv.conf")
+    for other in ("BEHIND_RESOLVED", "BEHIND_NETWORK_MANAGER"):
+        monkeypatch.setattr(resolv_conf, other, tmp_path / "none")
+    for stack in ("nspawn", "vagrant"):
+        reaching_out = spec.model_copy(update={"internet": True, "stack": stack})
+        notes = stack_of(Ledger(ClusterHome(stack, spec.dc), spec=reaching_out, image="")).notes()
+        assert len(notes) == (noted is not None)
+        assert all(noted is not None and noted in note for note in notes)
+    assert stack_of(Ledger(ClusterHome(spec.stack, spec.dc), spec=spec, image="")).notes() == []
+
+
+def test_the_servers_behind_network_manager_are_for_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("RESOLV_CONF", "nameserver 127.0.1.1\n"), ("BEHIND_NETWORK_MANAGER", "nameserver 192.0.2.9\n")):
+        (tmp_path / name).write_text(text)
+        monkeypatch.setattr(resolv_conf, name, tmp_path / name)
+    monkeypatch.setattr(resolv_conf, "BEHIND_RESOLVED", tmp_path / "none")
+    assert resolv_conf.reachable_from_nodes() == [IPv4Address("192.0.2.9")]

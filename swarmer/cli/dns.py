@@ -4,6 +4,7 @@ from ipaddress import IPv4Address
 
 import click
 
+from swarmer import resolv_conf
 from swarmer.cli.common import ClusterName, select_cluster, usage
 from swarmer.host import dns as host_dns
 from swarmer.host.dns import HostDns
@@ -92,6 +93,11 @@ def _report_added(home: ClusterHome, made: HostDns) -> None:
     if made.by == "resolved":
         click.echo(f"  systemd-resolved queries {nodes} on the link {made.where}")
     else:
-        click.echo(f"  a dnsmasq on {made.where} queries {nodes}, and forwards all other names to the previous servers")
+        others = ", ".join(map(str, resolv_conf.servers_of_host()))
+        click.echo(f"  a dnsmasq on {made.where} queries {nodes}")
+        if others:
+            click.echo(f"  it forwards all other names to {others}")
+        else:
+            click.echo("  it resolves no others, because /etc/resolv.conf lists no server for them")
         click.echo("  three lines at the top of /etc/resolv.conf make that dnsmasq the first nameserver")
     click.echo(f"  to undo: swarmer dns down {home.name}")

@@ -37,6 +37,8 @@ def render(spec: Spec, node: str) -> None:
     if not found:
         click.echo("note: the image is not built yet; rendering for Debian's consul", err=True)
     stack = stack_of(Ledger(ClusterHome(spec.stack, spec.dc), spec=spec, image=""))
+    for note in stack.notes():
+        click.echo(f"note: {note}", err=True)
     with tempfile.TemporaryDirectory(prefix="swarmer-render-") as folder:
         credentials = Credentials.create(Path(folder, "credentials.json"), token_names(spec))
         seed = seed_data(

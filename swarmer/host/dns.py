@@ -80,7 +80,7 @@ def add(home: ClusterHome, servers: Sequence[IPv4Address]) -> HostDns:
             # The new dnsmasq forwards to those that the file names now: no other change may come between.
             with resolv_conf.locked():
                 _start_dnsmasq(home, made)
-                text = _read_resolv_conf()
+                text = resolv_conf.read()
                 undo = f"swarmer dns down {home.name}"
                 resolv_conf.RESOLV_CONF.write_text(
                     resolv_conf.with_server(text, made.domain, IPv4Address(made.where), undo=undo)
@@ -146,7 +146,7 @@ def _resolved_runs() -> bool:
         return False
     switch = _NSSWITCH.read_text() if _NSSWITCH.exists() else ""
     stubs = {IPv4Address("127.0.0.53"), IPv4Address("127.0.0.54")}
-    return bool(_BY_MODULE.search(switch)) or bool(stubs & set(resolv_conf.other_servers(_read_resolv_conf())))
+    return bool(_BY_MODULE.search(switch)) or bool(stubs & set(resolv_conf.servers_of_host()))
 
 
 def _link_to(server: IPv4Address) -> str:
@@ -189,7 +189,7 @@ def _loopback(home: ClusterHome) -> IPv4Address:
 
 def _start_dnsmasq(home: ClusterHome, made: HostDns) -> None:
     """Start dnsmasq in the background; when this returns, its port is bound."""
-    text = _read_resolv_conf()
+    text = resolv_conf.read()
     lines = [
         f"# Resolves {made.domain} for this host; `swarmer dns down {home.name}` ends it.",
         f"listen-address={made.where}",
@@ -229,15 +229,8 @@ def _processes(home: ClusterHome) -> Iterator[int]:
             continue
 
 
-def _read_resolv_conf() -> str:
-    try:
-        return resolv_conf.RESOLV_CONF.read_text()
-    except FileNotFoundError:
-        return ""
-
-
 def _restore_resolv_conf(made: HostDns) -> None:
-    text = _read_resolv_conf()
+    text = resolv_conf.read()
     rest = resolv_conf.without_server(text, made.domain, IPv4Address(made.where))
     if rest == text:
         return

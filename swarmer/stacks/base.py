@@ -123,6 +123,10 @@ class Stack(ABC):
 
     # -- the whole cluster ---------------------------------------------------------------------------------
 
+    def notes(self) -> list[str]:
+        """What the nodes will lack because of this host, one sentence each."""
+        return []
+
     @abstractmethod
     def prepare(self, image: Image) -> list[str]:
         """Create what the nodes share, such as their network. Returns notes for the user, each to be shown once."""

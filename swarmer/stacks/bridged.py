@@ -25,5 +25,16 @@ class BridgedStack(Stack):
     def resolvers(self) -> Sequence[IPv4Address]:
         return resolv_conf.reachable_from_nodes() if self.spec.internet else []
 
+    def notes(self) -> list[str]:
+        if not self.spec.internet or self.resolvers():
+            return []
+        listed = ", ".join(map(str, resolv_conf.servers_of_host()))
+        return [
+            "nodes resolve names of the cluster only, despite `internet: true`: "
+            + (f"they can't reach the DNS servers of this host ({listed})" if listed else "this host has no DNS server")
+            + "; before the launch, add a `nameserver` line with an IPv4 address that they can reach to "
+            f"{resolv_conf.RESOLV_CONF}"
+        ]
+
     def endpoint(self, server: Server) -> IPv4Address:
         return server.ip
