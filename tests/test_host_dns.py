@@ -220,7 +220,8 @@ def test_a_port_that_is_taken_leaves_everything_as_it_was(shell: Shell, file: Pa
         wait_for("its port", lambda: f"{address}:53" in subprocess.getoutput("ss -Hlun"), timeout=5)
         told = shell(f"swarmer dns up test.nspawn {NODE}")
         taken.send_signal(signal.SIGTERM)
-    assert told.startswith("error: ")
+    assert told.startswith(f"error: another program listens on port 53 of {address}")
+    assert "hint: `ss -lnptu 'sport = :53'` shows it" in told
     assert ours(tmp_path) == []
     assert file.read_text() == FILE
 

@@ -35,6 +35,7 @@ done
 grep -q ^systemd-resolve: /etc/group || echo systemd-resolve:x:990: >>/etc/group
 grep -q ^systemd-resolve: /etc/passwd || echo systemd-resolve:x:990:990::/:/usr/sbin/nologin >>/etc/passwd
 mount --bind "$1/resolv.conf" /etc/resolv.conf
+mkdir -p /run/systemd/resolved.conf.d && cp "$1/resolved.conf" /run/systemd/resolved.conf.d/
 PATH="$2/usr/bin:$PATH"
 ip link set lo up
 ip link add towards type veth peer name eth0 netns "$3"
@@ -71,6 +72,7 @@ def shell(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("SWARMER_HOME", str(tmp_path / "home"))
     (tmp_path / "bus.conf").write_text(BUS)
     (tmp_path / "resolv.conf").write_text(FILE)
+    (tmp_path / "resolved.conf").touch()
 
     def run(script: str) -> str:
         with subprocess.Popen(["unshare", "--net", "sleep", "infinity"]) as network:
@@ -95,6 +97,21 @@ def test_the_host_resolves_the_cluster_by_the_link_to_its_nodes(shell: Shell) ->
     assert f"systemd-resolved queries {NODE} on the link towards" in told
     assert "to undo: swarmer dns down nspawn:test" in told
     assert "10.9.9.9" in told
+
+
+@pytest.mark.parametrize("setting", ["DNSSEC=yes", "DNSOverTLS=yes"])
+def test_a_host_that_wants_signatures_or_tls_resolves_it_and_wants_them_again_afterwards(
+    shell: Shell, tmp_path: Path, setting: str
+) -> None:
+    (tmp_path / "resolved.conf").write_text(f"[Resolve]\n{setting}\n")
+    verb = setting.partition("=")[0].lower()
+    told = shell(
+        f"resolvectl {verb} towards; swarmer dns up test.nspawn {NODE}; getent ahostsv4 a.node.test.nspawn;"
+        f"swarmer dns down; resolvectl {verb} towards"
+    )
+    assert "10.9.9.9" in told
+    assert told.splitlines()[0] == told.splitlines()[-1]
+    assert told.splitlines()[0].endswith("yes")
 
 
 def test_afterwards_it_knows_nothing_of_the_cluster(shell: Shell, tmp_path: Path) -> None:

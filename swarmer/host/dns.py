@@ -1,6 +1,7 @@
 """Making this host resolve the names of a cluster, and undoing it.
 
 On hosts with systemd-resolved, the nodes become the servers of the link towards them, for the cluster's domain only.
+They neither sign their answers nor encrypt them, so DNSSEC and DNS over TLS are switched off for that link.
 On other hosts, and where that link also carries the default route, a dnsmasq is started on a loopback address of its
 own. It forwards queries for the cluster's domain to the nodes and all others to the servers of `/etc/resolv.conf`,
 in which it becomes the first server.
@@ -8,7 +9,7 @@ in which it becomes the first server.
 Every change is recorded in `dns.json` in the cluster's folder before it is made. `remove` thus undoes it whenever a
 process dies in between; the removal of a cluster does the same.
 
-Sources: resolvectl(1) `dns`, `domain`, `revert`; the manual of dnsmasq; resolv.conf(5).
+Sources: resolvectl(1) `dns`, `domain`, `dnssec`, `dnsovertls`, `revert`; the manual of dnsmasq; resolv.conf(5).
 """
 
 import hashlib
@@ -32,6 +33,9 @@ from swarmer.wait import until_true
 _RECORD: Final = "dns.json"
 _NSSWITCH: Final = Path("/etc/nsswitch.conf")
 _BY_MODULE: Final = re.compile(r"^hosts:.*\bresolve\b", re.MULTILINE)
+
+#: The message of dnsmasq for a port that is in use.
+_TAKEN: Final = "Address already in use"
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ def add(home: ClusterHome, servers: Sequence[IPv4Address]) -> HostDns:
     write_private(_record(home), json.dumps(asdict(made), indent=1) + "\n")
     try:
         if made.by == "resolved":
+            run(["resolvectl", "dnssec", made.where, "no"])
+            run(["resolvectl", "dnsovertls", made.where, "no"])
             run(["resolvectl", "dns", made.where, *made.servers])
             run(["resolvectl", "domain", made.where, f"~{made.domain}"])
         else:
@@ -209,7 +215,16 @@ def _start_dnsmasq(home: ClusterHome, made: HostDns) -> None:
     write_private(_config(home), "\n".join(lines) + "\n")
     dnsmasq = which("dnsmasq")
     assert dnsmasq
-    run([dnsmasq, f"--conf-file={_config(home)}"])
+    try:
+        run([dnsmasq, f"--conf-file={_config(home)}"])
+    except HostError as error:
+        if _TAKEN not in str(error):
+            raise
+        raise HostError(
+            f"another program listens on port 53 of {made.where}, or of all addresses of this host",
+            hint=f"`ss -lnptu 'sport = :53'` shows it; let it listen on certain addresses only (dnsmasq: "
+            f"`bind-interfaces`), or forward {made.domain} to the nodes itself",
+        ) from error
 
 
 def _stop_dnsmasq(home: ClusterHome) -> None:
