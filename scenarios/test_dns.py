@@ -51,13 +51,55 @@ def test_a_name_that_nothing_has_does_not_exist(cluster: Cluster) -> None:
         assert asked.ask(f"nothing.service.{cluster.spec.domain}").code == "NXDOMAIN", asked
 
 
-def test_names_outside_are_refused_at_once_where_the_cluster_may_not_reach_out(cluster: Cluster) -> None:
+def test_the_domains_between_the_names_exist_without_records(cluster: Cluster) -> None:
+    domain, stack = cluster.spec.domain, cluster.spec.stack
+    for asked in cluster.nodes:
+        for name in (domain, f"node.{domain}", f"service.{domain}", f"addr.{domain}", stack, f"service.{stack}"):
+            for kind in ("A", "AAAA", "MX"):
+                answer = asked.ask(name, kind)
+                assert (answer.code, answer.records) == ("NOERROR", ()), (asked, name, kind)
+        assert asked.ask(f"nothing.{domain}").code == "NXDOMAIN", asked
+
+
+def test_names_outside_do_not_exist_where_the_cluster_may_not_reach_out(cluster: Cluster) -> None:
     if cluster.spec.internet:
         pytest.skip("needs a cluster that may not reach out: internet: false")
     for asked in cluster.nodes:
-        answer = asked.ask("www.example.com")
-        assert answer.code == "REFUSED", asked
-        assert answer.seconds < cluster.scaled(0.5), asked
+        for name, kind in (("www.example.com", "A"), ("www.example.com", "MX"), ("4.3.2.1.in-addr.arpa", "PTR")):
+            answer = asked.ask(name, kind)
+            assert answer.code == "NXDOMAIN", asked
+            assert answer.seconds < cluster.scaled(0.5), asked
+
+
+@pytest.mark.parametrize("first", ["corp.example", "service.other.{stack}", "node.{domain}"])
+def test_a_search_list_goes_on_behind_a_domain_without_the_name(
+    cluster: Cluster, busybox_image: str, first: str
+) -> None:
+    if cluster.spec.internet:
+        pytest.skip("needs a cluster that may not reach out: internet: false")
+    node, other = cluster.nodes[-1], first.format(stack=cluster.spec.stack, domain=cluster.spec.domain)
+    servers = {str(server.ip) for server in cluster.consul_servers}
+    cluster_domain = f"service.{cluster.spec.domain}"
+    found = node.succeed(f"LOCALDOMAIN='{other} {cluster_domain}' getent ahostsv4 consul")
+    assert {line.split()[0] for line in found.splitlines()} == servers
+    node.succeed("docker network create searching")
+    try:
+        for network in ("bridge", "searching"):
+            domains = f"--dns-search {other} --dns-search {cluster_domain}"
+            node.succeed(f"docker run --rm --network {network} {domains} {busybox_image} ping -c 1 -W 5 consul")
+    finally:
+        node.succeed("docker network rm searching")
+
+
+def test_a_node_knows_its_own_name(cluster: Cluster, busybox_image: str) -> None:
+    for node in cluster.nodes:
+        name = f"{node.name}.node.{cluster.spec.domain}"
+        assert node.succeed("hostname -f").strip() == name
+        found = node.succeed("python3 -c 'import socket; print(socket.gethostbyname(socket.gethostname()))'")
+        assert found.strip() == str(node.ip)
+        on_host = f"docker run --rm --network host {busybox_image}"
+        assert node.succeed(f"{on_host} hostname -f").strip() == name
+        assert f"({node.ip})" in node.succeed(f"{on_host} ping -c 1 -W 5 {node.name}")
 
 
 def test_names_outside_are_forwarded_where_the_cluster_may_reach_out(cluster: Cluster) -> None:

@@ -73,6 +73,23 @@ def test_a_resolver_that_only_the_host_reaches_is_not_for_nodes(
     assert resolv_conf.reachable_from_nodes() == [IPv4Address("192.0.2.53")]
 
 
+def test_without_resolvers_names_outside_do_not_exist(spec: Spec) -> None:
+    assert "local=/#/\n" in node_dns.files(spec, spec.servers[0], [])["/etc/swarmer/dns.conf"]
+    assert "local=" not in node_dns.files(spec, spec.servers[0], [IPv4Address("192.0.2.53")])["/etc/swarmer/dns.conf"]
+
+
+def test_names_between_the_domain_and_its_nodes_exist(spec: Spec) -> None:
+    lines = node_dns.files(spec, spec.servers[0], [])["/etc/swarmer/dns.conf"].splitlines()
+    names = {line.removeprefix("txt-record=") for line in lines if line.startswith("txt-record=")}
+    assert {"nspawn", "service.nspawn", "dev.nspawn", "node.dev.nspawn", "service.dev.nspawn"} <= names
+
+
+def test_a_node_knows_its_own_name(spec: Spec) -> None:
+    hosts = [line.split() for line in node_dns.files(spec, spec.servers[1], [])["/etc/hosts"].splitlines()]
+    assert ["10.1.2.12", "n-12.node.dev.nspawn", "n-12"] in hosts
+    assert ["127.0.0.1", "localhost"] in hosts
+
+
 @pytest.mark.parametrize(
     ("text", "noted"),
     [
