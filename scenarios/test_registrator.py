@@ -1,5 +1,7 @@
 """Containers are announced in consul with the name, address, tags and metadata that they request."""
 
+import ipaddress
+
 import pytest
 
 from fixtures.containers import DockerRun
@@ -74,6 +76,32 @@ def test_a_port_of_the_loopback_is_not_announced(node: Node, announced: Announce
     run_container(node, f"--name web {WEB}")
     announced.wait(node, f"{node.name}:web:80")
     assert f"{node.name}:local:80" not in announced.on(node)
+
+
+def test_of_several_bindings_the_one_that_other_nodes_reach_is_announced(
+    node: Node, announced: Announced, run_container: DockerRun
+) -> None:
+    inner = ["127.0.0.1:8084", "172.17.0.1:8085"]
+    for order in ([*inner, "8086"], ["8086", *inner]):
+        run_container(node, f"--name both {' '.join(f'-p {address}:80' for address in order)}")
+        service = announced.wait(node, f"{node.name}:both:80")
+        assert (service["Address"], service["Port"]) == (str(node.ip), 8086), order
+        node.succeed("docker rm -f both")
+        announced.wait_gone(node, f"{node.name}:both:80")
+
+
+def test_a_port_of_a_bridge_is_not_announced(node: Node, announced: Announced, run_container: DockerRun) -> None:
+    node.succeed("docker network create back")
+    try:
+        config = "{{range .IPAM.Config}}{{.Subnet}}{{end}}"
+        subnet = node.succeed(f"docker network inspect back --format '{config}'").strip()
+        own = str(ipaddress.ip_network(subnet)[1])
+        run_container(node, f"--name inner -p 172.17.0.1:8084:80 -p {own}:8085:81")
+        run_container(node, f"--name web {WEB}")
+        announced.wait(node, f"{node.name}:web:80")
+        assert set(announced.on(node)) == {f"{node.name}:web:80"}
+    finally:
+        node.succeed("docker rm -f inner; docker network rm back")
 
 
 def test_a_container_on_the_hosts_network_has_the_hosts_address(

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from registrator_strategies import CONTAINER_ID, Inspection, container, containers, metadata
 
+from swarmer.node.registrator.addresses import BRIDGES, is_published_on_one_address
 from swarmer.node.registrator.command_line import parse
 from swarmer.node.registrator.metadata import MAX_META_PAIRS, MAX_META_VALUE
 from swarmer.node.registrator.options import Options
@@ -56,8 +57,41 @@ def test_internal_announces_a_published_port_by_its_own_number_too() -> None:
     assert at(only(container(ports=WEB), "-internal")) == "172.17.0.2:80"
 
 
-def test_the_first_binding_of_a_port_counts() -> None:
-    assert at(only(container(ports={"80/tcp": [("192.0.2.7", 81), ("0.0.0.0", 82)]}))) == "192.0.2.7:81"
+@pytest.mark.parametrize(
+    ("bindings", "where"),
+    [
+        ([("192.0.2.7", 81), ("0.0.0.0", 82)], "192.0.2.7:81"),
+        ([("127.0.0.1", 81), ("0.0.0.0", 82)], f"{HOST}:82"),
+        ([("::1", 81), ("127.0.0.1", 82), ("192.0.2.7", 83)], "192.0.2.7:83"),
+        ([("172.17.0.1", 81), ("0.0.0.0", 82)], f"{HOST}:82"),
+        ([("169.254.1.1", 81), ("0.0.0.0", 82)], f"{HOST}:82"),
+        ([("::", 81), ("0.0.0.0", 82)], f"{HOST}:82"),
+        ([("0.0.0.0", 0), ("0.0.0.0", 82)], f"{HOST}:82"),
+    ],
+)
+def test_the_first_binding_that_others_reach_counts(bindings: list[tuple[str, int]], where: str) -> None:
+    inspection = {**container(ports={"80/tcp": bindings}), BRIDGES: ["172.17.0.1"]}
+    assert at(only(inspection)) == where
+
+
+def test_a_port_on_a_bridge_of_docker_is_at_no_address_that_others_reach() -> None:
+    inspection = {**container(ports={"80/tcp": [("172.17.0.1", 8080)]}), BRIDGES: ["172.17.0.1", "172.18.0.1"]}
+    assert services(inspection) == []
+    assert services(inspection, "-ip 203.0.113.5") == []
+    assert at(only(inspection, "-internal")) == "172.17.0.2:80"
+
+
+def test_all_addresses_of_a_family_are_the_hosts_of_that_family() -> None:
+    six = {"80/tcp": [("0.0.0.0", 8080), ("::", 8081)]}
+    assert at(only(container(ports=six), "-ip 2001:db8::1")) == "2001:db8::1:8081"
+    assert services(container(ports={"80/tcp": [("::", 8081)]})) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "asks"), [("172.17.0.1", True), ("192.0.2.7", True), ("0.0.0.0", False), ("::", False), ("", False)]
+)
+def test_docker_is_asked_for_its_bridges_when_a_port_may_be_on_one(address: str, asks: bool) -> None:
+    assert is_published_on_one_address(container(ports={"80/tcp": [(address, 8080)], "81/tcp": None})) == asks
 
 
 def test_the_protocol_defaults_to_tcp() -> None:
@@ -78,7 +112,7 @@ def test_a_container_that_does_not_run_has_none() -> None:
 # -- addresses ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("everywhere", ["0.0.0.0", "::", ""])
+@pytest.mark.parametrize("everywhere", ["0.0.0.0", ""])
 def test_a_port_on_all_addresses_is_at_the_hosts(everywhere: str) -> None:
     inspection = container(ports={"80/tcp": [(everywhere, 8080)]})
     assert only(inspection).address == HOST
@@ -89,6 +123,7 @@ def test_a_port_on_the_loopback_is_at_no_address_that_others_reach() -> None:
     for loopback in ("127.0.0.1", "127.1.2.3", "::1"):
         inspection = container(ports={"80/tcp": [(loopback, 8080)]})
         assert services(inspection) == []
+        assert services(inspection, "-ip 203.0.113.5") == []
         assert at(only(inspection, "-internal")) == "172.17.0.2:80"
 
 

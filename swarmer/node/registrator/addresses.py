@@ -1,13 +1,16 @@
 """The ports of a container and their addresses. Pure functions of docker's inspection."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from swarmer.node.registrator.options import Options
 
 Inspection = Mapping[str, Any]
+
+#: The key by which an inspection has the addresses of docker's bridges, if one of its ports may be published there.
+BRIDGES: Final = "bridges"
 
 #: Networks of swarm's routing mesh: an address of a container there is never announced.
 _MESH_NETWORKS: Final = frozenset({"ingress", "docker_gwbridge"})
@@ -29,24 +32,55 @@ class Port:
     host_port: int | None = None
 
 
-def ports_of(container: Inspection) -> list[Port]:
-    """The exposed and published ports, sorted. The first binding of a port counts."""
+def ports_of(container: Inspection, on_host: str = "") -> list[Port]:
+    """The exposed and published ports, sorted. Of several bindings, the first that other nodes can reach counts.
+
+    Args:
+        on_host: the address at which ports are announced that are published on all addresses; "" if it isn't known.
+    """
     exposed = container["Config"].get("ExposedPorts") or {}
     published: Mapping[str, Any] = (container.get("NetworkSettings") or {}).get("Ports") or {}
     direct = _on_host_network(container) or bool(shared_network(container))
+    bridges = frozenset(container.get(BRIDGES) or ())
     ports = []
     for key in {*exposed, *published}:
         number, _, protocol = key.partition("/")
         if not number.isdecimal() or not 0 < int(number) < 65536:
             continue
         port = Port(int(number), protocol.lower() or "tcp")
-        bindings = published.get(key) or ()
-        if bindings and (bindings[0].get("HostPort") or "0") != "0":
-            port = replace(port, host_ip=bindings[0].get("HostIp") or "", host_port=int(bindings[0]["HostPort"]))
+        bindings = [one for one in published.get(key) or () if (one.get("HostPort") or "0") != "0"]
+        if bindings:
+            reached = (one for one in bindings if binding_address(one.get("HostIp") or "", on_host, bridges))
+            first = next(reached, bindings[0])
+            port = replace(port, host_ip=first.get("HostIp") or "", host_port=int(first["HostPort"]))
         elif direct:
             port = replace(port, host_port=port.number)
         ports.append(port)
     return sorted(ports, key=lambda port: (port.number, port.protocol))
+
+
+def binding_address(host_ip: str, on_host: str, bridges: Iterable[str]) -> str:
+    """The address at which other nodes reach a port that is published on `host_ip`, or "".
+
+    A loopback or link-local address, or the one of a bridge of docker, is another machine for another node.
+
+    Args:
+        host_ip: "" for all addresses; `0.0.0.0` and `::` are all addresses of their family alone.
+        on_host: as of `ports_of`.
+        bridges: the addresses of docker's bridges.
+    """
+    address = _parsed(host_ip)
+    if address is None or address.is_unspecified:
+        host = _parsed(on_host)
+        return on_host if address is None or host is None or host.version == address.version else ""
+    return "" if address.is_loopback or address.is_link_local or str(address) in bridges else str(address)
+
+
+def is_published_on_one_address(container: Inspection) -> bool:
+    """Whether a port is published on a certain address of the host, which may be the one of a bridge."""
+    published: Mapping[str, Any] = (container.get("NetworkSettings") or {}).get("Ports") or {}
+    addresses = [_parsed(one.get("HostIp") or "") for bindings in published.values() for one in bindings or ()]
+    return any(address and not address.is_unspecified and not address.is_loopback for address in addresses)
 
 
 def address_of(
@@ -59,7 +93,9 @@ def address_of(
 ) -> str:
     """The address of a port, or "" if it isn't known. Later sources take precedence."""
     on_host = options.ip or host_address
-    address = on_host if options.ip or port.host_ip in ("", "0.0.0.0", "::") else _reachable(port.host_ip)
+    address = binding_address(port.host_ip, on_host, container.get(BRIDGES) or ())
+    if options.ip and address:
+        address = options.ip
     if options.internal:
         address = on_host if _on_host_network(container) else container_address(container)
     if labelled := _usable(labels.get(options.ip_label, "")) if options.ip_label else "":
@@ -89,20 +125,17 @@ def shared_network(container: Inspection) -> str:
     return mode.removeprefix("container:") if mode.startswith("container:") else ""
 
 
-def _reachable(address: str) -> str:
-    """An address that other nodes can reach, or "": a loopback address is a different machine on each node."""
-    usable = _usable(address)
-    return "" if usable and ipaddress.ip_address(usable).is_loopback else usable
-
-
 def _on_host_network(container: Inspection) -> bool:
     return (container.get("HostConfig") or {}).get("NetworkMode") == "host"
 
 
 def _usable(text: str) -> str:
     """An address without its prefix length, or "" if the text isn't one."""
-    plain = text.rpartition("/")[0] if "/" in text else text
+    return str(_parsed(text.rpartition("/")[0] if "/" in text else text) or "")
+
+
+def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return str(ipaddress.ip_address(plain.strip()))
+        return ipaddress.ip_address(text.strip())
     except ValueError:
-        return ""
+        return None

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import socket
 import time
 from collections.abc import Mapping
@@ -36,6 +37,13 @@ class Engine(docker_engine.Engine):
     def image(self, identity: str) -> Inspection:
         """The inspection of an image."""
         return cast("Inspection", self._get(f"/images/{quote(identity, safe=':')}/json"))
+
+    def bridge_addresses(self) -> list[str]:
+        """The addresses that the engine's bridges have on its host; no other host can reach them."""
+        filters = quote(json.dumps({"driver": ["bridge"]}))
+        networks: list[Inspection] = self._get(f"/networks?filters={filters}")
+        configs = [config for network in networks for config in network["IPAM"].get("Config") or ()]
+        return sorted({config["Gateway"].partition("/")[0] for config in configs if config.get("Gateway")})
 
     def services(self) -> list[Inspection]:
         """The services of the swarm, with their `ServiceStatus`; only a manager can list them."""

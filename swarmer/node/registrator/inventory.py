@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from swarmer.node.docker_engine import NotFound
-from swarmer.node.registrator.addresses import Inspection
+from swarmer.node.registrator.addresses import BRIDGES, Inspection, is_published_on_one_address
 from swarmer.node.registrator.engine import Engine
 
 #: The `Config` of a container or an image in docker's inspection.
@@ -104,6 +104,8 @@ class Inventory:
             return
         if has_script(inspection["Config"]):
             inspection["Config"] = drop_image_scripts(inspection["Config"], self._image(inspection))
+        if is_published_on_one_address(inspection):
+            inspection[BRIDGES] = self.engine.bridge_addresses()
         # Processes of an engine on another machine, or in another process namespace, can't be seen.
         inspection["seen"] = _process_exists(pid)
         self.containers[inspection["Id"]] = inspection

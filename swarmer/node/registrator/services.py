@@ -67,7 +67,8 @@ def services_of(
         return []
     labels: dict[str, str] = {**(container["Config"].get("Labels") or {}), **(service_labels or {})}
     variables = environment(container["Config"].get("Env"))
-    ports = [port for port in ports_of(container) if options.internal or port.host_port is not None]
+    on_host = options.ip or host_address
+    ports = [port for port in ports_of(container, on_host) if options.internal or port.host_port is not None]
     found = []
     for port in ports:
         metadata = attributes(port.number, variables, labels)
