@@ -1,6 +1,7 @@
 """Containers are announced in consul with the name, address, tags and metadata that they request."""
 
 import ipaddress
+import shlex
 
 import pytest
 
@@ -247,6 +248,37 @@ def test_a_digest_is_not_part_of_the_name(
     finally:
         node.succeed(f"docker rm -f by-digest; docker rmi {name}:1.2")
         node.succeed("systemctl stop probe-registry; rm -rf /tmp/probe /run/probe-registry.yml")
+
+
+def test_a_service_with_an_id_of_any_characters_is_taken_back(
+    node: Node, announced: Announced, run_container: DockerRun
+) -> None:
+    identities = ["shop", "shop#1", "shop?x=1", "team/shop", "team/", "a b+c&d=e;f", "é\"'\\~..."]
+    for number, identity in enumerate(identities):
+        run_container(node, f"--name id-{number} -p {8100 + number}:80 -e SERVICE_ID={shlex.quote(identity)}")
+    announced.wait_exactly(node, set(identities))
+    while identities:
+        node.succeed(f"docker rm -f id-{len(identities) - 1}")
+        del identities[-1]
+        announced.wait_exactly(node, set(identities))
+
+
+def test_a_check_by_a_command_passes_whatever_the_id(
+    node: Node, announced: Announced, run_container: DockerRun
+) -> None:
+    run_container(node, f"--name web {WEB} -e SERVICE_ID='run#2/a?b' -e SERVICE_CHECK_CMD=true")
+    announced.wait_status(node, "service:run#2/a?b", "passing")
+
+
+@pytest.mark.parametrize("identity", ["/team/shop", "team//shop", "team/../shop", "50%"])
+def test_an_id_that_could_not_be_taken_back_is_refused_with_one_line(
+    node: Node, announced: Announced, run_container: DockerRun, identity: str
+) -> None:
+    run_container(node, f"--name refused {WEB} -e SERVICE_ID={shlex.quote(identity)}")
+    run_container(node, "--name web -p 8081:80")
+    announced.wait_exactly(node, {f"{node.name}:web:80"})
+    log = node.succeed("journalctl --unit swarmer-registrator --output cat --grep 'set another SERVICE_ID'")
+    assert len([line for line in log.splitlines() if f" {identity} is not registered" in line]) == 1
 
 
 def test_a_renamed_container_is_announced_under_its_new_name_alone(

@@ -1,6 +1,8 @@
 """The plan from what an agent holds to what it should hold."""
 
+import posixpath
 from dataclasses import replace
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from swarmer.node.registrator.checks import Check, Status
 from swarmer.node.registrator.events import changes_of
 from swarmer.node.registrator.plan import Plan, RegisteredService, difference
-from swarmer.node.registrator.services import CONTAINER, OWNER, Service
+from swarmer.node.registrator.services import CONTAINER, OWNER, Service, is_addressable
 from swarmer.node.registrator.wakeups import Backoff, Changes, Wakeups
 
 NODE = "node"
@@ -77,7 +79,7 @@ def test_one_plan_is_enough(wanted: list[Service], before: list[Service], others
     agent = list({service.id: service for service in [*map(held, before), *others]}.values())
     plan = difference(wanted, agent, hostname=NODE)
     after = {service.id: service for service in applied(plan, agent)}
-    refused = {service.id for service in plan.refused}
+    refused = {refusal.service.id for refusal in plan.refused}
     for service in wanted:
         if service.id not in refused:
             assert after[service.id].meta == service.meta
@@ -105,7 +107,36 @@ def test_what_others_registered_stays_as_it_is(wanted: list[Service], others: li
 def test_no_container_takes_the_id_of_a_service_of_the_cluster(identity: str) -> None:
     service = Service(identity, "web", "10.0.0.1", 80, (), {OWNER: "node"}, ())
     plan = difference([service], [], hostname="node")
-    assert (plan.register, plan.refused) == ((), (service,))
+    assert (plan.register, [refusal.service for refusal in plan.refused]) == ((), [service])
+
+
+@pytest.mark.parametrize(
+    "identity",
+    ["shop#1", "shop?x=1", "team/shop", "team/", "a b", "a+b", "a&b=c;d", "é", 'a"b', "a\\b", "~a", "...", "a/..b"],
+)
+def test_an_id_of_any_characters_that_consul_can_find_again_is_taken(identity: str) -> None:
+    service = Service(identity, "web", "10.0.0.1", 80, (), {OWNER: NODE}, ())
+    assert difference([service], [], hostname=NODE) == Plan(register=(service,))
+
+
+@pytest.mark.parametrize(
+    "identity",
+    ["/team/shop", "team//shop", "team/../shop", "./a", "a/.", "..", "/", "50%", "a%2Fb", "a\nb", "a\0b", ""],
+)
+def test_an_id_that_consul_could_not_find_again_is_refused(identity: str) -> None:
+    service = Service(identity, "web", "10.0.0.1", 80, (), {OWNER: NODE}, ())
+    (refusal,) = difference([service], [], hostname=NODE).refused
+    assert refusal.service == service
+    assert "set another SERVICE_ID" in refusal.reason
+
+
+@given(st.text(st.sampled_from("a./%#?é \n"), max_size=8))
+def test_no_router_that_cleans_paths_changes_an_id_that_is_taken(identity: str) -> None:
+    if is_addressable(identity):
+        path = f"/v1/agent/service/deregister/{identity}"
+        assert unquote(urlsplit(quote(path)).path) == path
+        assert posixpath.normpath(path) == path.removesuffix("/")
+        assert posixpath.basename(path.removesuffix("/"))
 
 
 @given(wanted_services)

@@ -104,9 +104,10 @@ class Catalog:
         Raises:
             Silent: the agent doesn't answer any more; what is left is in the next plan again.
         """
-        refused = [service.id for service in plan.refused]
-        for service in plan.refused:
-            self._complain(service.id, f"{service.id} is not registered: another program's service has that ID")
+        refused = [refusal.service.id for refusal in plan.refused]
+        for refusal in plan.refused:
+            shown = _printable(refusal.service.id)
+            self._complain(refusal.service.id, f"{shown} is not registered: {refusal.reason}")
         for identity in plan.deregister:
             if self._step("deregister", identity, partial(self._deregister, identity)):
                 logger.info("removed %s", identity)
@@ -158,6 +159,11 @@ class Catalog:
             self._complain(identity, f"consul refused to {verb} {identity}: {refused.reason}")
             return False
         return True
+
+
+def _printable(text: str) -> str:
+    """The text on one line of the log."""
+    return text if text.isprintable() else repr(text)
 
 
 def _definition(check: Check) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from swarmer.node.registrator.services import (
     CONTAINER,
     OWNER,
     RESERVED,
+    UNADDRESSABLE,
     Service,
     distinct,
+    is_addressable,
     services_of,
     swarm_service_id,
 )
@@ -36,6 +38,14 @@ class RegisteredService:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A service that isn't registered, and the reason."""
+
+    service: Service
+    reason: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """Steps towards the wanted state; all empty when it is reached.
 
@@ -43,13 +53,13 @@ class Plan:
         deregister: IDs of services, done first.
         register: services that are missing or different.
         report: checks whose status is to be reported, because it changed or is due.
-        refused: services whose ID belongs to another program's service.
+        refused: services with an ID that they can't have.
     """
 
     deregister: tuple[str, ...] = ()
     register: tuple[Service, ...] = ()
     report: tuple[Check, ...] = ()
-    refused: tuple[Service, ...] = ()
+    refused: tuple[Refusal, ...] = ()
 
 
 def desired_services(
@@ -102,7 +112,10 @@ def difference(
         other = present.get(service.id)
         taken = other and other.meta.get(OWNER) != hostname and not service.id.startswith(f"{hostname}:")
         if taken or service.id in RESERVED:
-            refused.append(service)
+            refused.append(Refusal(service, "another program's service has that ID"))
+            continue
+        if not is_addressable(service.id):
+            refused.append(Refusal(service, UNADDRESSABLE))
             continue
         allowed.add(service.id)
         if other is None or not same(service, other):

@@ -22,6 +22,12 @@ CONTAINER: Final = "registrator-container"
 CHECKS: Final = "registrator-checks"
 _OURS: Final = frozenset({OWNER, CONTAINER, CHECKS})
 
+#: Why a service with another ID isn't registered.
+UNADDRESSABLE: Final = (
+    "consul can't remove a service whose ID begins with a slash, or contains //, /./, /../, % or a control character; "
+    "set another SERVICE_ID"
+)
+
 SWARM_SERVICE_ID: Final = "com.docker.swarm.service.id"
 SWARM_SERVICE_NAME: Final = "com.docker.swarm.service.name"
 COMPOSE_SERVICE_NAME: Final = "com.docker.compose.service"
@@ -140,6 +146,21 @@ def service_name(metadata: Attributes, default: str, port: int, *, group: bool, 
         return ""
     name = name or default
     return f"{name}-{port}" if group and name and "name" not in metadata.of_port else name
+
+
+def is_addressable(identity: str) -> bool:
+    """Whether consul's API can take back a service of this ID: it has the ID in the path of a URL.
+
+    Its router cleans the path, and the versions of consul differ in how often they decode it.
+    """
+    *inner, last = identity.split("/")
+    return (
+        all(inner)
+        and bool(inner or last)
+        and not {".", ".."} & {*inner, last}
+        and "%" not in identity
+        and identity.isprintable()
+    )
 
 
 def distinct(services: Iterable[Service]) -> list[Service]:
