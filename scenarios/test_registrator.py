@@ -281,6 +281,23 @@ def test_an_id_that_could_not_be_taken_back_is_refused_with_one_line(
     assert len([line for line in log.splitlines() if f" {identity} is not registered" in line]) == 1
 
 
+def test_the_default_name_resolves_and_a_given_one_that_does_not_is_logged(
+    cluster: Cluster, node: Node, announced: Announced, run_container: DockerRun, busybox_image: str
+) -> None:
+    node.succeed(f"docker tag {busybox_image} team/my.app:1")
+    try:
+        run_container(node, f"--name dotted {WEB}", image="team/my.app:1")
+        run_container(node, "--name capital -p 8081:80 -e SERVICE_NAME=Web_2")
+        run_container(node, "--name odd -p 8082:80 -e SERVICE_NAME=a@b")
+        assert announced.wait(node, f"{node.name}:odd:80")["Service"] == "a@b"
+        for name in ("my-app", "Web_2", "web_2"):
+            until_answer(node, f"{name}.service.{cluster.spec.domain}", (str(node.ip),))
+        log = node.succeed('journalctl --unit swarmer-registrator --output cat --grep "doesn\'t resolve by DNS"')
+        assert {"a@b", "Web_2", "my-app"} & {line.split()[1] for line in log.splitlines()} == {"a@b"}
+    finally:
+        node.succeed("docker rm -f dotted; docker rmi team/my.app:1")
+
+
 def test_a_renamed_container_is_announced_under_its_new_name_alone(
     node: Node, announced: Announced, run_container: DockerRun
 ) -> None:

@@ -12,7 +12,16 @@ from swarmer.node.registrator.addresses import BRIDGES, is_published_on_one_addr
 from swarmer.node.registrator.command_line import parse
 from swarmer.node.registrator.metadata import MAX_META_PAIRS, MAX_META_VALUE
 from swarmer.node.registrator.options import Options
-from swarmer.node.registrator.services import CONTAINER, OWNER, Service, distinct, has_failed, image_name, services_of
+from swarmer.node.registrator.services import (
+    CONTAINER,
+    OWNER,
+    Service,
+    distinct,
+    has_failed,
+    image_name,
+    is_dns_label,
+    services_of,
+)
 
 HOST = "192.168.1.10"
 
@@ -190,6 +199,30 @@ def test_a_container_of_a_nameless_image_has_its_own_name() -> None:
     by_id: dict[str, Any] = {"image": "sha256:" + "ab" * 32, "ports": WEB}
     assert only(container(name="mine", **by_id)).name == "mine"
     assert only(container(name="p-x-1", labels={"com.docker.compose.service": "x"}, **by_id)).name == "x"
+
+
+@pytest.mark.parametrize(
+    ("image", "name"), [("team/my.app:1", "my-app"), ("a..b", "a-b"), ("web_v2", "web_v2"), ("x" * 70, "x" * 70)]
+)
+def test_a_default_name_is_made_valid_in_dns_but_never_cut(image: str, name: str) -> None:
+    assert only(container(ports=WEB, image=image)).name == name
+    assert only(container(ports=WEB, image="sha256:" + "ab" * 32, name="my.app")).name == "my-app"
+
+
+@pytest.mark.parametrize("name", ["my.app", "a@b", "Web", "x" * 70])
+def test_a_given_name_is_taken_as_it_is(name: str) -> None:
+    assert only(container(ports=WEB, env=(f"SERVICE_NAME={name}",))).name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "is_label"),
+    [
+        *((name, True) for name in ("web", "Web_2", "_x", "9", "x" * 63)),
+        *((name, False) for name in ("my.app", "a@b", "x" * 64, "-a", "a-", "é", "")),
+    ],
+)
+def test_which_names_resolve(name: str, is_label: bool) -> None:
+    assert is_dns_label(name) == is_label
 
 
 def test_several_ports_have_names_with_the_port() -> None:

@@ -12,9 +12,14 @@ from swarmer.node.consul_agent import Agent, Refused, Silent
 from swarmer.node.registrator.checks import Check, Status
 from swarmer.node.registrator.options import Consul
 from swarmer.node.registrator.plan import Plan, RegisteredService
-from swarmer.node.registrator.services import Service
+from swarmer.node.registrator.services import Service, is_dns_label
 
 logger = logging.getLogger(__name__)
+
+#: Why a name doesn't resolve.
+_UNRESOLVABLE: Final = (
+    "a name has 1 to 63 letters, digits, dashes and underscores, without a dash at its ends; set SERVICE_NAME"
+)
 
 #: The last word of a path that reports a status.
 _REPORT: Final = {Status.PASSING: "pass", Status.WARNING: "warn", Status.CRITICAL: "fail"}
@@ -115,7 +120,10 @@ class Catalog:
                 refused.append(identity)
         for service in plan.register:
             if self._step("register", service.id, partial(self._register, service)):
-                logger.info("added %s as %s at %s:%s", service.id, service.name, service.address, service.port)
+                name = _printable(service.name)
+                logger.info("added %s as %s at %s:%s", service.id, name, service.address, service.port)
+                if not is_dns_label(service.name):
+                    logger.warning("%s doesn't resolve by DNS: %s", name, _UNRESOLVABLE)
             else:
                 refused.append(service.id)
         for check in plan.report:

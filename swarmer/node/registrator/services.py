@@ -28,6 +28,9 @@ UNADDRESSABLE: Final = (
     "set another SERVICE_ID"
 )
 
+#: A name that DNS can look up; an underscore is valid in DNS, only not in the name of a host.
+_DNS_LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+
 SWARM_SERVICE_ID: Final = "com.docker.swarm.service.id"
 SWARM_SERVICE_NAME: Final = "com.docker.swarm.service.name"
 COMPOSE_SERVICE_NAME: Final = "com.docker.compose.service"
@@ -148,6 +151,11 @@ def service_name(metadata: Attributes, default: str, port: int, *, group: bool, 
     return f"{name}-{port}" if group and name and "name" not in metadata.of_port else name
 
 
+def is_dns_label(name: str) -> bool:
+    """Whether a service of this name can be resolved."""
+    return bool(_DNS_LABEL.fullmatch(name))
+
+
 def is_addressable(identity: str) -> bool:
     """Whether consul's API can take back a service of this ID: it has the ID in the path of a URL.
 
@@ -190,6 +198,12 @@ def has_failed(container: Inspection) -> bool:
 
 
 def _default_name(container: Inspection) -> str:
+    """The name of a service that its container doesn't choose; what isn't valid in DNS is replaced by dashes."""
+    name = _name_of_origin(container)
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or name
+
+
+def _name_of_origin(container: Inspection) -> str:
     """The swarm service's name, the image's base name, or, for an image without a name, that of the container."""
     labels = container["Config"].get("Labels") or {}
     if swarm := labels.get(SWARM_SERVICE_NAME):
