@@ -7,6 +7,7 @@ from swarmer.node.registrator.checks import Target
 from swarmer.node.registrator.metadata import PREFIX, attributes, environment
 from swarmer.node.registrator.options import Options
 from swarmer.node.registrator.services import Service, make, service_name
+from swarmer.node.registrator.templates import filled_in
 
 #: One element of docker's list of services, with `ServiceStatus`.
 SwarmService = Mapping[str, Any]
@@ -23,14 +24,17 @@ def mesh_services_of(service: SwarmService, options: Options, *, host_address: s
         return []
     specification = service["Spec"]
     container = (specification.get("TaskTemplate") or {}).get("ContainerSpec") or {}
-    variables, own = environment(container.get("Env")), container.get("Labels") or {}
+    own, labels = container.get("Labels") or {}, specification.get("Labels") or {}
+    variables = filled_in(
+        environment(container.get("Env")), identity=service["ID"], name=specification["Name"], labels=labels
+    )
     ports = [port for port in (service.get("Endpoint") or {}).get("Ports") or () if port.get("PublishedPort")]
     mesh = [port for port in ports if port.get("PublishMode", "ingress") == "ingress"]
     found = []
     for port in sorted(mesh, key=lambda port: (port["PublishedPort"], port.get("Protocol") or "")):
         exposed, published = int(port["TargetPort"]), int(port["PublishedPort"])
         protocol = port.get("Protocol") or "tcp"
-        metadata = attributes(exposed, variables, own, specification.get("Labels") or {})
+        metadata = attributes(exposed, variables, own, labels)
         name = service_name(metadata, specification["Name"], exposed, group=len(ports) > 1, options=options)
         if not name:
             continue
