@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fixtures.containers import DockerRun
-from fixtures.registrator import SOON, Announced, StartRegistrator
+from fixtures.registrator import SOON, Announced, Forwarding, StartRegistrator
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
@@ -106,8 +106,14 @@ def test_with_internal_a_task_is_announced_at_its_address_in_its_overlay_network
 
 
 def test_a_port_that_every_node_forwards_is_announced_by_all_managers(
-    cluster: Cluster, announced: Announced, services: Services, swarm_managers: list[Node], busybox_image: str
+    cluster: Cluster,
+    announced: Announced,
+    services: Services,
+    swarm_managers: list[Node],
+    busybox_image: str,
+    forwarding: Forwarding,
 ) -> None:
+    forwarding(swarm_managers, "8091/tcp", "8092/udp")
     services.create(
         "mesh",
         "--publish=8091:80",
@@ -129,9 +135,61 @@ def test_a_port_that_every_node_forwards_is_announced_by_all_managers(
     cluster.until_equal(name, lambda: set(swarm_managers[0].ask(name).records), everybody, timeout=SOON)
 
 
-def test_a_service_without_a_running_task_is_not_announced(
-    announced: Announced, services: Services, swarm_managers: list[Node], busybox_image: str
+def test_a_port_that_docker_does_not_forward_is_not_announced_and_the_journal_has_the_reason(
+    cluster: Cluster, announced: Announced, services: Services, swarm_managers: list[Node], busybox_image: str
 ) -> None:
+    if any(node.execute("test -e /proc/net/ip_vs").status == 0 for node in swarm_managers):
+        pytest.skip("needs a kernel without IPVS")
+    services.create("closed", "--publish=8093:80", busybox_image, *SLEEP)
+    services.wait_running("closed", 1)
+    for node in swarm_managers:
+        node.wait_until_succeeds("journalctl --unit swarmer-registrator --grep 'port 8093/tcp .* needs IPVS'")
+    for node in cluster.nodes:
+        assert not announced.on(node)
+
+
+def test_placeholders_in_variables_are_filled_in_for_ports_of_the_mesh_too(
+    announced: Announced,
+    services: Services,
+    swarm_managers: list[Node],
+    manager: Node,
+    busybox_image: str,
+    forwarding: Forwarding,
+) -> None:
+    forwarding(swarm_managers, "8091/tcp")
+    variables = (
+        "--env=SERVICE_NAME={{.Service.Name}}-api",
+        "--env=SERVICE_TAGS=slot{{.Task.Slot}},{{.Node.Hostname}},edge",
+        "--env=SERVICE_SLOT={{.Task.Slot}}",
+    )
+    services.create("mesh", "--publish=8091:80", *variables, busybox_image, *SLEEP)
+    for node in swarm_managers:
+        service = announced.wait(node, f"{node.name}:mesh@mesh:8091", timeout=TASK)
+        assert (service["Service"], service["Tags"]) == ("mesh-api", ["edge"])
+        assert "slot" not in service["Meta"]
+    services.docker("service", "rm", "mesh")
+    for node in swarm_managers:
+        announced.wait_exactly(node, set(), timeout=TASK)
+    services.create(
+        "direct",
+        "--publish=mode=host,target=80,published=8090",
+        f"--constraint=node.hostname=={manager.name}",
+        *variables,
+        busybox_image,
+        *SLEEP,
+    )
+    service = _only(announced, manager, "direct-api", timeout=TASK)
+    assert service["Tags"] == ["slot1", manager.name, "edge"]
+
+
+def test_a_service_without_a_running_task_is_not_announced(
+    announced: Announced,
+    services: Services,
+    swarm_managers: list[Node],
+    busybox_image: str,
+    forwarding: Forwarding,
+) -> None:
+    forwarding(swarm_managers, "8091/tcp")
     services.create("scaled", "--publish=8091:80", busybox_image, *SLEEP)
     for replicas in (1, 0, 1):
         services.update("scaled", f"--replicas={replicas}")
@@ -149,8 +207,10 @@ def test_managers_without_a_quorum_keep_announcing(
     busybox_image: str,
     run_container: DockerRun,
     faults: Faults,
+    forwarding: Forwarding,
 ) -> None:
     left = swarm_managers[-1]
+    forwarding(swarm_managers, "8091/tcp")
     services.create("mesh", "--publish=8091:80", "--label=SERVICE_TAGS=edge", "--mode=global", busybox_image, *SLEEP)
     for node in swarm_managers:
         announced.wait(node, f"{node.name}:mesh@mesh:8091", timeout=TASK)

@@ -192,6 +192,8 @@ class Node:
         made = Registrator(options, lambda: agent)
         engine: Any = Docker(self.containers)
         made.inventory.engine = engine
+        # The sockets of this machine say nothing of the node's.
+        made.swarm.listening = None
         made.events.connected.set()
         return made
 

@@ -14,7 +14,7 @@ from swarmer.node.registrator.addresses import shared_network
 from swarmer.node.registrator.command_line import parse
 from swarmer.node.registrator.options import Options
 from swarmer.node.registrator.services import Service, services_of
-from swarmer.node.registrator.swarm_services import announced_labels, mesh_services_of
+from swarmer.node.registrator.swarm_services import announced_labels, forwarded_ports, mesh_services_of
 
 GOLDEN = Path(__file__).parent / "golden"
 HOST = "192.168.118.101"
@@ -67,7 +67,7 @@ def test_a_recorded_container_makes_its_services(name: str, mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("service", SWARM, ids=[one["Spec"]["Name"] for one in SWARM])
 def test_a_recorded_swarm_service_makes_its_services(service: Any, mode: str) -> None:
-    made = mesh_services_of(service, options(mode), host_address=HOST)
+    made = mesh_services_of(service, options(mode), host_address=HOST, open_ports=forwarded_ports([service]))
     assert shown(made) == EXPECTED["swarm"][service["Spec"]["Name"]][mode]
 
 

@@ -80,7 +80,7 @@ def test_that_a_node_manages_nothing_is_believed_when_every_look_of_some_seconds
             elif since is None:
                 since = clock.now
             if kind == "manager":
-                expected = Swarm(is_manager=True, services=(service("shop"),))
+                expected = Swarm(True, (service("shop"),), frozenset({"8080/tcp"}))
             elif since is not None and clock.now - since >= swarm_watch.SURE:
                 expected = Swarm(services=())
             assert made.swarm.swarm == expected

@@ -13,7 +13,7 @@ from swarmer.node.registrator.options import Options
 from swarmer.node.registrator.plan import desired_services
 from swarmer.node.registrator.services import CONTAINER, OWNER, Service
 from swarmer.node.registrator.shared_labels import decode_labels
-from swarmer.node.registrator.swarm_services import announced_labels, mesh_services_of
+from swarmer.node.registrator.swarm_services import announced_labels, forwarded_ports, mesh_services_of
 
 HOST = "192.168.1.10"
 
@@ -47,7 +47,7 @@ def swarm_service(
 
 
 def announced(service: dict[str, Any], line: str = "") -> list[Service]:
-    return mesh_services_of(service, options(line), host_address=HOST)
+    return mesh_services_of(service, options(line), host_address=HOST, open_ports=forwarded_ports([service]))
 
 
 def test_a_port_of_the_mesh_is_at_the_managers_own_address() -> None:
@@ -87,6 +87,12 @@ def test_ports_have_names_and_attributes_by_the_port_of_the_container() -> None:
 )
 def test_what_nobody_forwards_is_not_announced(service: dict[str, Any], line: str) -> None:
     assert announced(service, line) == []
+
+
+def test_a_port_on_which_docker_does_not_listen_is_not_announced() -> None:
+    service = swarm_service(port(8080, 80), port(8053, 53, "udp"))
+    found = mesh_services_of(service, options(), host_address=HOST, open_ports={"8053/udp", "8080/udp"})
+    assert [(one.id, one.name) for one in found] == [("node:shop@mesh:8053:udp", "shop-53")]
 
 
 @given(
@@ -170,6 +176,11 @@ def test_of_two_containers_with_the_same_id_the_older_one_keeps_it() -> None:
 def test_containers_and_ports_of_the_mesh_are_announced_side_by_side() -> None:
     web = container(ports={"80/tcp": [("0.0.0.0", 8090)]})
     found = desired_services(
-        {CONTAINER_ID: web}, [swarm_service(port(8080, 80))], options(), host_address=HOST, labels={}
+        {CONTAINER_ID: web},
+        [swarm_service(port(8080, 80))],
+        options(),
+        host_address=HOST,
+        labels={},
+        open_ports={"8080/tcp"},
     )
     assert [one.id for one in found] == ["node:shop@mesh:8080", "node:web:80"]

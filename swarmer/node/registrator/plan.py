@@ -1,6 +1,6 @@
 """The services that a node should have, and the steps until its agent has them. Pure functions, no I/O."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from swarmer.node.registrator.addresses import Inspection, shared_network
@@ -69,12 +69,14 @@ def desired_services(
     *,
     host_address: str,
     labels: Mapping[str, Mapping[str, str]],
+    open_ports: Container[str] = (),
 ) -> list[Service]:
     """All services that this node should have, with distinct IDs, sorted by ID.
 
     Args:
         containers: ID to inspection.
         labels: ID of a swarm service to its labels.
+        open_ports: the ports of the routing mesh that docker forwards on this node, such as `80/tcp`.
     """
     found: list[Service] = []
     for container in sorted(containers.values(), key=lambda container: (container.get("Created", ""), container["Id"])):
@@ -86,7 +88,7 @@ def desired_services(
             service_labels=labels.get(swarm_service_id(container)),
         )
     for service in swarm_services:
-        found += mesh_services_of(service, options, host_address=host_address)
+        found += mesh_services_of(service, options, host_address=host_address, open_ports=open_ports)
     return distinct(found)
 
 

@@ -1,6 +1,6 @@
 """Services of a swarm: the ports of its routing mesh, and the labels that tasks can't see. Pure functions."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from swarmer.node.registrator.checks import Target
@@ -13,11 +13,16 @@ from swarmer.node.registrator.templates import filled_in
 SwarmService = Mapping[str, Any]
 
 
-def mesh_services_of(service: SwarmService, options: Options, *, host_address: str) -> list[Service]:
+def mesh_services_of(
+    service: SwarmService, options: Options, *, host_address: str, open_ports: Container[str]
+) -> list[Service]:
     """The ports of a swarm service that every node forwards, as this manager announces them; sorted by port.
 
     There are none while no task of the service runs: the routing mesh would refuse the connection. Nor are
     there with `-internal`, where tasks are announced themselves.
+
+    Args:
+        open_ports: the ports that docker forwards on this node, such as `80/tcp`.
     """
     address = options.ip or host_address
     if options.internal or not address or not running_tasks(service):
@@ -28,10 +33,11 @@ def mesh_services_of(service: SwarmService, options: Options, *, host_address: s
     variables = filled_in(
         environment(container.get("Env")), identity=service["ID"], name=specification["Name"], labels=labels
     )
-    ports = [port for port in (service.get("Endpoint") or {}).get("Ports") or () if port.get("PublishedPort")]
-    mesh = [port for port in ports if port.get("PublishMode", "ingress") == "ingress"]
+    ports = _published_ports(service)
     found = []
-    for port in sorted(mesh, key=lambda port: (port["PublishedPort"], port.get("Protocol") or "")):
+    for port in sorted(_mesh_ports(ports), key=lambda port: (port["PublishedPort"], port.get("Protocol") or "")):
+        if _key(port) not in open_ports:
+            continue
         exposed, published = int(port["TargetPort"]), int(port["PublishedPort"])
         protocol = port.get("Protocol") or "tcp"
         metadata = attributes(exposed, variables, own, labels)
@@ -45,6 +51,25 @@ def mesh_services_of(service: SwarmService, options: Options, *, host_address: s
         )
         found.append(make(target, name, metadata, options, protocol=protocol))
     return found
+
+
+def forwarded_ports(services: Iterable[SwarmService]) -> set[str]:
+    """The ports of the mesh that docker should forward, such as `80/tcp`: those of services with a running task."""
+    return {
+        _key(port) for service in services if running_tasks(service) for port in _mesh_ports(_published_ports(service))
+    }
+
+
+def _published_ports(service: SwarmService) -> list[Mapping[str, Any]]:
+    return [port for port in (service.get("Endpoint") or {}).get("Ports") or () if port.get("PublishedPort")]
+
+
+def _mesh_ports(ports: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [port for port in ports if port.get("PublishMode", "ingress") == "ingress"]
+
+
+def _key(port: Mapping[str, Any]) -> str:
+    return f"{port['PublishedPort']}/{port.get('Protocol') or 'tcp'}"
 
 
 def running_tasks(service: SwarmService) -> int:

@@ -7,15 +7,16 @@ gets no answers must not overwrite newer values with its old ones.
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from swarmer.node.consul_agent import Refused
 from swarmer.node.docker_engine import EngineError, EngineRefused
 from swarmer.node.registrator.engine import Engine
+from swarmer.node.registrator.mesh import ClosedPorts, open_ports
 from swarmer.node.registrator.shared_labels import Entry, Sharer
-from swarmer.node.registrator.swarm_services import SwarmService
+from swarmer.node.registrator.swarm_services import SwarmService, forwarded_ports
 from swarmer.node.registrator.wakeups import Changes, Lasting, Wakeups
 from swarmer.node.slowness import scaled
 
@@ -38,10 +39,12 @@ class Swarm:
     Attributes:
         is_manager: whether it manages one.
         services: all of the swarm's when it does, else none; None while nobody could tell.
+        open_ports: the ports of the routing mesh that docker forwards on this node, such as `80/tcp`.
     """
 
     is_manager: bool = False
     services: tuple[SwarmService, ...] | None = None
+    open_ports: frozenset[str] = frozenset()
 
 
 class SwarmWatch(threading.Thread):
@@ -49,6 +52,7 @@ class SwarmWatch(threading.Thread):
 
     Attributes:
         swarm: what was last known. A manager that lost its quorum goes on with what it knew.
+        listening: on which ports this machine listens; None if the engine is on another one.
     """
 
     def __init__(self, url: str, wakeups: Wakeups, sharer: Sharer) -> None:
@@ -62,6 +66,8 @@ class SwarmWatch(threading.Thread):
         self.wakeups = wakeups
         self.sharer = sharer
         self.swarm = Swarm()
+        self.listening: Callable[[], frozenset[str]] | None = open_ports if url.startswith("unix:") else None
+        self._closed = ClosedPorts()
         self._shared = True
         self._doubted = False
         self._denials = Lasting(SURE)
@@ -121,8 +127,18 @@ class SwarmWatch(threading.Thread):
             EngineError: the engine doesn't answer, or manages a swarm without a quorum.
         """
         try:
-            return Swarm(is_manager=True, services=tuple(self.engine.services()))
+            services = tuple(self.engine.services())
+            return Swarm(is_manager=True, services=services, open_ports=self._forwarded(services))
         except EngineRefused:
             if self.engine.swarm_state() not in ("active/worker", "inactive"):
                 raise
             return Swarm(services=())
+
+    def _forwarded(self, services: Collection[SwarmService]) -> frozenset[str]:
+        """The ports of the mesh that docker forwards; those that it doesn't are logged."""
+        ports = frozenset(forwarded_ports(services))
+        if self.listening is None:
+            return ports
+        listening = self.listening() if ports else ports
+        self._closed.look(ports - listening)
+        return ports & listening

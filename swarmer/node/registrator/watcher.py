@@ -175,6 +175,7 @@ class Registrator:
             self.options,
             host_address=self.host_address,
             labels={**self.watch.labels, **known},
+            open_ports=swarm.open_ports,
         )
         registered = self.catalog.services()
         services = keep_untouched(services, registered, unknown)
