@@ -3,7 +3,7 @@
 ARGS ?=
 # Only one that a person names is passed on; else the stack is that of the file with the servers.
 NAMED := $(if $(STACK),--stack=$(STACK))
-STACK ?= $(shell sed -n "s/^stack *: *[\"']\{0,1\}\([a-z]*\).*/\1/p" servers.yml)
+STACK ?= $(shell sed -n "s/^[^\#]*\(^\|[{, ]\)[\"']\{0,1\}stack[\"']\{0,1\} *: *[\"']\{0,1\}\([a-z]\{1,\}\).*/\2/p" servers.yml | head -n 1)
 PYTHON ?= python3
 PYTEST := .venv/bin/python -m pytest
 

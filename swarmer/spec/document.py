@@ -5,19 +5,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
-from ruamel.yaml.reader import ReaderError
 
 from swarmer.errors import SpecError
 from swarmer.spec.flaws import Flaw
+from swarmer.spec.merge import Entries, plain
 from swarmer.spec.model import Spec
+from swarmer.spec.yaml_file import Alias, YamlFile
 
 Place = tuple[str | int, ...]
 
-# `servers`, an index, `labels`, a label: no valid value is nested deeper, and an alias may contain itself.
-DEEPEST: Final = 4
+#: `servers`, an index, `labels`, a label: no valid value is nested deeper, and an alias may contain itself.
+_DEEPEST: Final = 4
 
 
 @dataclass(frozen=True)
@@ -30,17 +29,43 @@ class _Odd:
         return self.text
 
 
+@dataclass(frozen=True)
+class Position:
+    """Where something is in the file.
+
+    Attributes:
+        line: its line, from 1.
+        alias: the line of the alias by which it came to where it is used; None without one.
+    """
+
+    line: int
+    alias: int | None = None
+
+    def __str__(self) -> str:
+        """What to add to a message about it."""
+        return "" if self.alias in (None, self.line) else f" (used by the alias in line {self.alias})"
+
+
 @dataclass
 class Document:
-    """The plain values of a file, the line of each value, and what is wrong with the file as YAML."""
+    """The plain values of a file.
 
-    lines: dict[Place, int] = field(default_factory=lambda: {(): 1})
-    flaws: list[Flaw] = field(default_factory=list)
+    Attributes:
+        content: the values. Extension fields, whose names begin with `x-`, are left out.
+        positions: where each value is.
+        texts: the text of each scalar that YAML reads as something other than text.
+        flaws: what is wrong with the file as YAML, and where.
+    """
+
+    file: YamlFile
     content: dict[str, Any] = field(default_factory=dict)
+    positions: dict[Place, Position] = field(default_factory=lambda: {(): Position(1)})
+    texts: dict[Place, str] = field(default_factory=dict)
+    flaws: list[tuple[Position, Flaw]] = field(default_factory=list)
 
-    def line(self, at: Place) -> int:
-        """The line of a value, or of the value that encloses it."""
-        return self.lines[at] if at in self.lines else self.line(at[:-1])
+    def position(self, at: Place) -> Position:
+        """Where a value is, or the value that encloses it."""
+        return self.positions[at] if at in self.positions else self.position(at[:-1])
 
 
 def parse(path: Path) -> Document:
@@ -49,73 +74,72 @@ def parse(path: Path) -> Document:
     Raises:
         SpecError: the file doesn't exist, isn't UTF-8, isn't valid YAML, or holds something other than a mapping.
     """
-    text = ""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        root = YAML(typ="safe", pure=True).compose(text)  # pyright: ignore[reportUnknownMemberType]
-    except OSError as error:
-        hint = "use --servers to name another file"
-        raise SpecError(f"{path}: {(error.strerror or str(error)).lower()}", hint=hint) from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise SpecError(f"{path}:{line}: not valid UTF-8", hint="save the file as UTF-8") from None
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        hint = "check indentation, colons and quotes in that line and the lines above"
-        raise SpecError(f"{path}:{line}: invalid YAML: {error.problem}", hint=hint) from None
-    except ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise SpecError(f"{path}:{line}: character not allowed in YAML", hint="remove it") from None
-    except (ValueError, OverflowError) as error:
-        raise SpecError(f"{path}:1: invalid YAML: {error}", hint="check escapes such as \\U in quotes") from None
-    except RecursionError:
-        raise SpecError(f"{path}:1: nested too deeply", hint="two levels are enough") from None
-    if not isinstance(root, MappingNode):
-        fault = "the file is empty" if root is None else "the file must consist of `key: value` lines"
+    file = YamlFile(path)
+    if not isinstance(file.root, MappingNode):
+        fault = "the file is empty" if file.root is None else "the file must consist of `key: value` lines"
         *keys, last = [key for key, field in Spec.model_fields.items() if field.is_required()]
         hint = f"{', '.join(keys)} and {last} are required; see `swarmer schema`"
         raise SpecError(f"{path}:1: {fault}", hint=hint)
-    document = Document()
-    document.content = _plain_mapping(root, document, ())
-    return document
+    return _Reader(file).document
 
 
-def _plain(node: Any, document: Document, at: Place) -> Any:
-    document.lines.setdefault(at, node.start_mark.line + 1)
-    match node:
-        case MappingNode():
-            return _plain_mapping(node, document, at) if len(at) < DEEPEST else {}
-        case SequenceNode():
-            items = node.value if len(at) < DEEPEST else []
-            return [_plain(item, document, (*at, index)) for index, item in enumerate(items)]
-        case _:
-            return _plain_scalar(node)
+class _Reader:
+    """Turns the nodes of a file into a document."""
+
+    def __init__(self, file: YamlFile) -> None:
+        self.document = Document(file)
+        self._file = file
+        self._entries = Entries(file.root)
+        for flaw in self._entries.flaws:
+            self.document.flaws.append((self._position(flaw.key), Flaw((), flaw.message, flaw.hint)))
+        self.document.content = self._mapping(file.root, (), None)
+
+    def _position(self, node: Any, through: Alias | None = None) -> Position:
+        return Position(self._file.line(node.start_mark), self._file.line(through.start_mark) if through else None)
+
+    def _value(self, node: Any, at: Place, through: Alias | None) -> Any:
+        self.document.positions.setdefault(at, self._position(node, through))
+        if isinstance(node, Alias):
+            node, through = node.node, through or node
+        match node:
+            case MappingNode():
+                return self._mapping(node, at, through) if len(at) < _DEEPEST else {}
+            case SequenceNode():  # The only valid list is that of the servers.
+                items = node.value if at == ("servers",) else []
+                return [self._value(item, (*at, index), through) for index, item in enumerate(items)]
+            case _:
+                value = _scalar(node)
+                if not isinstance(value, str):
+                    self.document.texts[at] = node.value
+                return value
+
+    def _mapping(self, node: MappingNode, at: Place, through: Alias | None) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        for entry in self._entries.of(node):
+            key_node = plain(entry.key)
+            key = _scalar(key_node) if isinstance(key_node, ScalarNode) else _Odd("a list or a mapping")
+            name = str(self._entries.name(node, entry.key)) if isinstance(key, str) else str(key)
+            # Labels may have any name.
+            if isinstance(key, str) and name.startswith("x-") and at[2:] != ("labels",):
+                continue
+            place = (*at, name)
+            position = self._position(entry.key, through or entry.through)
+            self.document.positions[place] = position
+            if not isinstance(key, str):
+                hint = "put it in quotes if it is meant as a key"
+                flaw = Flaw(place, f"a key must be text, got {describe(key)}", hint)
+                self.document.flaws.append((position, flaw))
+                continue
+            content[name] = self._value(entry.value, place, through or entry.through)
+        return content
 
 
-def _plain_mapping(node: MappingNode, document: Document, at: Place) -> dict[str, Any]:
-    content: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        key = _plain_scalar(key_node) if isinstance(key_node, ScalarNode) else _Odd("a list or a mapping")
-        name = "servers" if (at, key) == ((), "nodes") else str(key)
-        place = (*at, name)
-        document.lines[place] = key_node.start_mark.line + 1
-        if not isinstance(key, str):
-            hint = "put it in quotes if it is meant as a key"
-            document.flaws.append(Flaw(place, f"a key must be text, got {describe(key)}", hint))
-            continue
-        if name in content:
-            hint = "keep one; `nodes` is the older name of `servers`" if name == "servers" else "keep one"
-            document.flaws.append(Flaw(place, f"duplicate key `{name}`", hint))
-        content[name] = _plain(value_node, document, place)
-    return content
-
-
-def _plain_scalar(node: ScalarNode) -> str | int | bool | _Odd | None:
+def _scalar(node: ScalarNode) -> str | int | bool | _Odd | None:
     text: str = node.value
     match str(node.tag).removeprefix("tag:yaml.org,2002:"):
         case "str" | "timestamp" | "merge":  # YAML 1.2 has no timestamps
-            return text
+            # JSON escapes some characters as two surrogates, "\\ud83d\\ude00".
+            return re.sub("[\ud800-\udbff][\udc00-\udfff]", _combined, text)
         case "int" if re.fullmatch(r"[0-9]{1,9}", text):
             return int(text)
         case "bool" if text.lower() in ("true", "false"):
@@ -124,6 +148,10 @@ def _plain_scalar(node: ScalarNode) -> str | int | bool | _Odd | None:
             return None
         case _:
             return _Odd(text)
+
+
+def _combined(surrogates: re.Match[str]) -> str:
+    return surrogates[0].encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 def describe(value: object) -> str:

@@ -1,18 +1,29 @@
 """Reading `servers.yml`, reporting each mistake with line and hint, and the file's JSON schema."""
 
+import copy
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
-from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from swarmer.errors import SpecError
-from swarmer.spec.document import Document, parse
-from swarmer.spec.messages import to_flaws
+from swarmer.spec.document import Document, Place, Position, parse
+from swarmer.spec.flaws import Flaw
+from swarmer.spec.messages import invalid_places, to_flaws
 from swarmer.spec.model import Spec
 from swarmer.spec.values import NAME_LENGTH, ConsulRole, SwarmRole
+
+#: The name of the file.
+NAME: Final = "servers.yml"
+
+
+def find(folder: Path) -> Path | None:
+    """The file in a folder, or in the nearest one above it; None if there is none."""
+    # Unlike Path.is_file(), this is False in a folder above that this user has no access to.
+    return next((path for parent in (folder, *folder.parents) if os.path.isfile(path := parent / NAME)), None)  # noqa: PTH113
 
 
 def load(path: Path, *, stack: str | None = None, size: int | None = None) -> Spec:
@@ -29,22 +40,41 @@ def load(path: Path, *, stack: str | None = None, size: int | None = None) -> Sp
             `FILE:LINE: SENTENCE` with its hint on the next line.
     """
     document = parse(path)
+    spec = None
     try:
-        spec = Spec.model_validate(_with_defaults(document))
+        spec = Spec.model_validate(_with_defaults(document.content))
     except ValidationError as error:
-        document.flaws += to_flaws(error, document.content)
-        raise _report(path, document) from None
-    if document.flaws:
-        raise _report(path, document)
+        for flaw in to_flaws(error, document.content, _quotable(document)):
+            document.flaws.append((document.position(flaw.at), flaw))
+    if document.flaws or spec is None:
+        raise document.file.lookalikes() or _report(path, document.flaws)
     spec = spec.with_stack(stack) if stack is not None else spec
     return spec if size is None else resized(spec, size)
 
 
-def _report(path: Path, document: Document) -> SpecError:
+def _report(path: Path, flaws: Sequence[tuple[Position, Flaw]]) -> SpecError:
     """One error for all flaws in the order of the file, each with its line number and its own hint."""
-    located = sorted(((document.line(flaw.at), flaw) for flaw in document.flaws), key=itemgetter(0))
-    *others, last = [SpecError(f"{path}:{line}: {flaw.message}", hint=flaw.hint) for line, flaw in located]
+    *others, last = [
+        SpecError(f"{path}:{position.line}: {flaw.message}{position}", hint=flaw.hint)
+        for position, flaw in sorted(flaws, key=lambda found: found[0].line)
+    ]
     return SpecError("\n".join(map(str, [*others, last.message])), hint=last.hint)
+
+
+def _quotable(document: Document) -> dict[Place, str]:
+    """The text of each value that YAML reads as something else, but that would be valid in quotes."""
+    content = copy.deepcopy(document.content)
+    for at, text in document.texts.items():
+        owner: Any = content
+        for part in at[:-1]:
+            owner = owner[part]
+        owner[at[-1]] = text
+    try:
+        Spec.model_validate(_with_defaults(content))
+    except ValidationError as error:
+        invalid = invalid_places(error, content)
+        return {at: text for at, text in document.texts.items() if at not in invalid}
+    return document.texts
 
 
 def resized(spec: Spec, size: int) -> Spec:
@@ -96,8 +126,8 @@ def _with_default_roles(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, 
     return filled
 
 
-def _with_defaults(document: Document) -> dict[str, Any]:
-    content = dict(document.content)
+def _with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
+    content = dict(content)
     if isinstance(servers := content.get("servers"), list):
         filled = iter(_with_default_roles([entry for entry in servers if isinstance(entry, dict)]))
         content["servers"] = [next(filled) if isinstance(entry, dict) else entry for entry in servers]
@@ -115,6 +145,8 @@ def json_schema() -> dict[str, Any]:
     box = schema["$defs"]["VagrantSettings"]["properties"]["box"]
     keys["box"] = server["properties"]["box"] = box | {"description": "An older spelling of `vagrant: {box: …}`."}
     schema["required"].remove("servers")
+    for mapping in (schema, *(part for part in schema["$defs"].values() if "properties" in part)):
+        mapping["patternProperties"] = {"^x-": {"description": "An extension field: ignored, for anchors."}}
     one_of = [{"required": ["servers"]}, {"required": ["nodes"]}]
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return dialect | schema | {"title": "servers.yml", "oneOf": one_of}

@@ -48,12 +48,15 @@ EXPECTED: Final = {
 }
 
 
-def to_flaws(error: ValidationError, content: Mapping[str, Any]) -> Iterator[Flaw]:
+def to_flaws(
+    error: ValidationError, content: Mapping[str, Any], quotable: Mapping[Place, str] | None = None
+) -> Iterator[Flaw]:
     """The flaws behind a validation error.
 
     Args:
         error: what pydantic raised for a `Spec`.
         content: the content of the file, before any conversion.
+        quotable: the text of each value that isn't text, but would be valid in quotes.
     """
     for detail in error.errors(include_url=False):
         cause = detail.get("ctx", {}).get("error")
@@ -72,7 +75,14 @@ def to_flaws(error: ValidationError, content: Mapping[str, Any]) -> Iterator[Fla
         else:
             value = detail["input"] if "[key]" in detail["loc"] else _value(at, content)
             expected, hint = _expected(at, value)
+            if quotable and at in quotable:
+                hint = f"put it in quotes if it is meant as text: {json.dumps(quotable[at], ensure_ascii=False)}"
             yield Flaw(at, f"{subject} must be {expected}, got {describe(value)}", hint)
+
+
+def invalid_places(error: ValidationError, content: Mapping[str, Any]) -> set[Place]:
+    """The places in the file of the values that are invalid by themselves."""
+    return {_written(tuple(detail["loc"]), content) for detail in error.errors(include_url=False)}
 
 
 def _written(at: Place, content: Mapping[str, Any]) -> Place:
@@ -117,6 +127,9 @@ def _expected(at: Place, value: Any) -> tuple[str, str]:
             fits = isinstance(value, str) and re.match(NAME_PATTERN, proposal)
             rules = f"use a-z, 0-9 and inner dashes, at least one letter, at most {NAME_LENGTH} characters"
             return "a host name", f"{rules}, such as {proposal if fits else 'dev-1'}"
+        case "admin_network" | "ip" if plain := _without_leading_zeros(str(value)):
+            kind = "an IPv4 address" if at[-1] == "ip" else "an IPv4 network"
+            return kind, f"numbers with leading zeros are ambiguous: use {plain}"
         case "admin_network":
             try:
                 return "the address of a network", f"use {IPv4Network(str(value), strict=False)}"
@@ -128,6 +141,16 @@ def _expected(at: Place, value: Any) -> tuple[str, str]:
             return "a mapping of text to text", EXPECTED["labels"][1]
         case key:
             return EXPECTED[key]
+
+
+def _without_leading_zeros(address: str) -> str:
+    """An IPv4 address or network written with leading zeros, without them; empty for anything else."""
+    plain = re.sub(r"\b0+(?=[0-9])", "", address)
+    try:
+        IPv4Network(plain, strict=False)
+    except ValueError:
+        return ""
+    return plain if plain != address else ""
 
 
 def _key(at: Place) -> str:
