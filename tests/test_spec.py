@@ -308,7 +308,7 @@ def test_no_file_whatever_breaks_the_reader(load_text: Load, text: str | bytes) 
 
 @given(specs(), st.integers(1, 40))
 def test_a_resized_cluster_is_valid_and_like_its_first_server(spec: Spec, size: int) -> None:
-    room = spec.admin_network.num_addresses - 3
+    room = len(spec.rules.places(spec.admin_network))
     if size > room:
         with pytest.raises(SpecError, match="room for"):
             resized(spec, size)
