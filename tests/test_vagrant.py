@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import PROMISES, REPOSITORY, needs_root, servers_yml, traces
+from harness import PROMISES, REPOSITORY, needs_root, patience, servers_yml, traces
 
 from swarmer.stacks.vagrant.plan import prefix
 from swarmer.state import ClusterHome
@@ -20,7 +20,7 @@ pytestmark = needs_root("vagrant", "qemu-img", "virsh")
 NETWORK = "10.97.8"
 
 #: Seconds. An emulated machine boots in one minute on an idle computer of two cores, and in several on a busy one.
-RUN = 1200
+RUN = int(patience(1200))
 
 
 @pytest.fixture
