@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
-from swarmer.node.registry.settings import FOLDER
+from swarmer.node.registry.settings import FOLDER, derived
 from swarmer.ports import REGISTRY
 from swarmer.secrets.authority import Authority
 from swarmer.secrets.client_files import Plane
@@ -67,7 +67,7 @@ def _nginx(spec: Spec, server: Server) -> str:
 
 def _environment(spec: Spec, credentials: Credentials) -> str:
     """The environment of docker-registry. Its secret is the same on all nodes, so an upload can continue on any."""
-    variables = {"REGISTRY_HTTP_SECRET": _derived(credentials, "uploads")}
+    variables = {"REGISTRY_HTTP_SECRET": derived(credentials.tokens[REGISTRY_SECRET], "uploads")}
     if spec.registry.storage == "s3":
         variables |= {"CONFIGURATION": _CONFIGURATION, **registry_s3.environment(spec.registry)}
     return "".join(f"{name}={value}\n" for name, value in variables.items())
@@ -92,8 +92,3 @@ def _settings(spec: Spec, server: Server, credentials: Credentials) -> str:
         "secret": credentials.tokens[REGISTRY_SECRET],
     }
     return json.dumps(settings, indent=1) + "\n"
-
-
-def _derived(credentials: Credentials, purpose: str) -> str:
-    """A secret for one purpose, which doesn't reveal the secret that it is derived from."""
-    return hashlib.sha256(f"{purpose} {credentials.tokens[REGISTRY_SECRET]}".encode()).hexdigest()

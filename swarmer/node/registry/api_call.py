@@ -14,6 +14,8 @@ _NAME: Final = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 #: Other algorithms are refused: `docker-registry` stores content under its sha256 alone, whatever digest it was given.
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+#: The subject of a manifest needn't exist here, so it may be any digest of the OCI's registered algorithms.
+_SUBJECT: Final = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _NAME_LENGTH: Final = 255
 
 
@@ -27,6 +29,7 @@ class Kind(Enum):
     BLOB = auto()
     UPLOADS = auto()
     UPLOAD = auto()
+    REFERRERS = auto()
     TOKEN = auto()
     PEER_COPY = auto()
     PEER_CONTENT = auto()
@@ -41,7 +44,10 @@ METHODS: Final[Mapping[Kind, tuple[str, ...]]] = {
     Kind.BLOB: ("GET", "HEAD"),
     Kind.UPLOADS: ("POST",),
     Kind.UPLOAD: ("GET", "PATCH", "PUT", "DELETE"),
-    Kind.TOKEN: ("GET", "POST"),
+    Kind.REFERRERS: ("GET", "HEAD"),
+    # A client that sends its password in the body of a POST request asks by GET when that isn't allowed. The body is
+    # not read, since nothing is, before the client is known to be allowed.
+    Kind.TOKEN: ("GET",),
     Kind.PEER_COPY: ("POST",),
     Kind.PEER_CONTENT: ("GET", "HEAD"),
 }
@@ -54,7 +60,7 @@ class ApiCall:
     Attributes:
         uri: path and query, as the client sent them.
         repository: its name; empty for what isn't in a repository.
-        reference: the tag, the digest or the upload.
+        reference: the tag, the digest or the upload; of referrers, the digest of their subject.
         query: the parameters; of one given twice, the last value.
     """
 
@@ -71,6 +77,11 @@ class ApiCall:
         return self.kind in (Kind.UPLOADS, Kind.UPLOAD) or self.method not in ("GET", "HEAD")
 
     @property
+    def brings_manifest(self) -> bool:
+        """Whether its body is a manifest."""
+        return self.kind is Kind.MANIFEST and self.method == "PUT"
+
+    @property
     def by_digest(self) -> bool:
         """Whether the reference is a digest, not a tag."""
         return ":" in self.reference
@@ -79,6 +90,11 @@ class ApiCall:
 def is_digest(text: str) -> bool:
     """Whether this is a digest that the registry accepts."""
     return _DIGEST.fullmatch(text) is not None
+
+
+def is_subject(text: str) -> bool:
+    """Whether this is a digest that a manifest may refer to as its subject."""
+    return _SUBJECT.fullmatch(text) is not None
 
 
 def is_name(text: str) -> bool:
@@ -119,14 +135,43 @@ def _parse_path(method: str, uri: str, path: str, query: Mapping[str, str]) -> A
     name, kind, reference = _split(path.removeprefix("/v2/"))
     if not is_name(name):
         raise RegistryError(400, "NAME_INVALID", f"{name[:80]!r} is not a valid repository name")
-    if kind is Kind.BLOB and not is_digest(reference):
-        raise RegistryError(400, "DIGEST_INVALID", f"{reference[:80]!r} is not a valid digest")
-    if kind is Kind.MANIFEST and not is_digest(reference):
-        if ":" in reference:
-            raise RegistryError(400, "DIGEST_INVALID", f"{reference[:80]!r} is not a valid digest")
-        if not _TAG.fullmatch(reference):
+    match kind:
+        case Kind.BLOB:
+            _check_content(method, "BLOB_UNKNOWN", reference)
+        case Kind.MANIFEST if ":" in reference:
+            _check_content(method, "MANIFEST_UNKNOWN", reference)
+        case Kind.MANIFEST if not _TAG.fullmatch(reference):
             raise RegistryError(400, "MANIFEST_INVALID", f"{reference[:80]!r} is not a valid tag")
+        case Kind.REFERRERS if not is_subject(reference):
+            raise RegistryError(400, "DIGEST_INVALID", f"{reference[:80]!r} is not a valid digest")
+        case Kind.UPLOADS | Kind.UPLOAD:
+            _check_upload(query)
+        case _:
+            pass
     return ApiCall(method, kind, uri, name, reference, query)
+
+
+def _check_upload(query: Mapping[str, str]) -> None:
+    """Check the digest that an upload is to have, before its content is sent."""
+    if (digest := query.get("digest")) is not None:
+        _check_digest(digest)
+    if query.get("digest-algorithm", "sha256") != "sha256":
+        raise RegistryError(400, "DIGEST_INVALID", "this registry takes digests by sha256 only")
+
+
+def _check_content(method: str, unknown: str, digest: str) -> None:
+    """Check the digest of content: what the registry doesn't take can't be here."""
+    if method != "PUT" and is_subject(digest) and not is_digest(digest):
+        raise RegistryError(404, unknown, f"there is no {digest[:80]}: this registry takes digests by sha256 only")
+    _check_digest(digest)
+
+
+def _check_digest(text: str) -> None:
+    if is_digest(text):
+        return
+    if is_subject(text):
+        raise RegistryError(400, "DIGEST_INVALID", "this registry takes digests by sha256 only")
+    raise RegistryError(400, "DIGEST_INVALID", f"{text[:80]!r} is not a valid digest")
 
 
 def _split(rest: str) -> tuple[str, Kind, str]:
@@ -138,8 +183,8 @@ def _split(rest: str) -> tuple[str, Kind, str]:
         return name, Kind.UPLOAD if upload else Kind.UPLOADS, upload
     if rest.endswith("/blobs/uploads"):
         return rest.removesuffix("/blobs/uploads"), Kind.UPLOADS, ""
-    for word, kind in (("/manifests/", Kind.MANIFEST), ("/blobs/", Kind.BLOB)):
+    for word, kind in (("/manifests/", Kind.MANIFEST), ("/blobs/", Kind.BLOB), ("/referrers/", Kind.REFERRERS)):
         name, found, reference = rest.rpartition(word)
         if found and "/" not in reference:
             return name, kind, reference
-    raise RegistryError(404, "UNSUPPORTED", "unknown resource: a repository has manifests, blobs and tags")
+    raise RegistryError(404, "UNSUPPORTED", "unknown resource: a repository has manifests, blobs, tags and referrers")

@@ -102,6 +102,12 @@ def nearly_full() -> bool:
     return usage.free < min(usage.total // _RESERVE_PART, _RESERVE_MOST)
 
 
+def uploaded(repository: str, upload: str) -> int | None:
+    """The bytes of an upload that arrived; None if there is no such upload."""
+    folder = _TREE / "repositories" / repository / "_uploads" / upload
+    return size(folder / "data") if _UPLOAD.fullmatch(upload) and folder.exists() else None
+
+
 def drop_upload(repository: str, upload: str) -> None:
     """Remove the part of an upload that arrived."""
     if _UPLOAD.fullmatch(upload):

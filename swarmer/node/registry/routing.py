@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from swarmer.node.registry import access, disk
+from swarmer.node.registry import access, disk, uploads
 from swarmer.node.registry.access import ClientCredentials, Right
 from swarmer.node.registry.api_call import ApiCall, Kind, is_digest, parse
 from swarmer.node.registry.errors import RegistryError, unavailable
@@ -29,6 +29,7 @@ class Request:
     Attributes:
         host: the header of that name.
         length: of the body in bytes; 0 when it is unknown.
+        content_range: the header of that name; empty if there is none.
         forwarded: another registry node passed it on, so it must not be passed on again.
     """
 
@@ -37,6 +38,7 @@ class Request:
     host: str
     credentials: ClientCredentials
     length: int = 0
+    content_range: str = ""
     forwarded: bool = False
 
 
@@ -49,16 +51,18 @@ class Route:
         authorization: the header for the other node.
         digest: of a blob on this node's disk, which nginx then sends by itself.
         forwarded: it passes through the forwarder, and so ends when the leadership does.
+        whole: nginx reads all of the body before it passes the request on, and passes it on with a length.
     """
 
     target: str
     authorization: str = ""
     digest: str = ""
     forwarded: bool = False
+    whole: bool = False
 
     @property
     def headers(self) -> Mapping[str, str]:
-        passing = "@forwarded" if self.forwarded else "@direct"
+        passing = "@whole" if self.whole else "@forwarded" if self.forwarded else "@direct"
         headers = {"X-Target": self.target, "X-Bearer": self.authorization, "X-Passing": passing}
         if self.digest:
             headers |= {"X-File": f"/{disk.relative_path(self.digest)}", "X-Digest": self.digest}
@@ -95,6 +99,8 @@ class Router:
                 raise RegistryError(401, "UNAUTHORIZED", message, access.challenge(request.host, settings))
             return Route(_API + call.uri)
         if self._leadership is None:
+            if call.kind is Kind.UPLOAD:
+                self._check_order(request, call, arrived=None)
             return Route(_DOCKER_REGISTRY + call.uri, forwarded=call.writes)
         # A client that pushes asks for a blob in order to use it, and only the leader can ensure that it stays.
         for_leader = call.writes or (call.kind is Kind.BLOB and call.method == "HEAD" and right is Right.PUSH)
@@ -106,13 +112,16 @@ class Router:
             node = settings.name
         if node != settings.name:
             token = access.token(right, settings, now)
-            return Route(self._at(node) + call.uri, f"Bearer {token}", forwarded=for_leader)
+            target, bearer = self._at(node) + call.uri, f"Bearer {token}"
+            return Route(target, bearer, forwarded=for_leader, whole=call.brings_manifest)
         if right is Right.PUSH:
             self._prepare(request, call)
         if call.kind is Kind.BLOB and call.method == "GET" and disk.has_blob(call.repository, call.reference):
             return Route(_DOCKER_REGISTRY + call.uri, digest=call.reference)
-        target = _DOCKER_REGISTRY if call.kind in (Kind.BLOB, Kind.UPLOADS, Kind.UPLOAD) else _API
-        return Route(target + call.uri, forwarded=for_leader)
+        if call.kind is Kind.UPLOAD:
+            return Route(_DOCKER_REGISTRY + self._next_chunk(request, call), forwarded=True)
+        target = _DOCKER_REGISTRY if call.kind in (Kind.BLOB, Kind.UPLOADS) else _API
+        return Route(target + call.uri, forwarded=for_leader, whole=call.brings_manifest)
 
     def _for_peer(self, call: ApiCall) -> Route:
         """Between registry nodes: content on this node's disk, acknowledged or not."""
@@ -151,6 +160,25 @@ class Router:
             disk.check_room(request.length)
         digests = [call.reference, call.query.get("mount", "")]
         disk.touch(digest for digest in digests if is_digest(digest))
+
+    def _next_chunk(self, request: Request, call: ApiCall) -> str:
+        """The address of an upload, as `docker-registry` accepts it now.
+
+        Raises:
+            RegistryError: the request brings a chunk that isn't the next one.
+        """
+        arrived = disk.uploaded(call.repository, call.reference)
+        if arrived is None:
+            return call.uri
+        self._check_order(request, call, arrived)
+        return uploads.renewed(call.uri, self._settings.uploads_secret, arrived)
+
+    def _check_order(self, request: Request, call: ApiCall, arrived: int | None) -> None:
+        """Check that a chunk is the next one; in a bucket, `docker-registry` knows what has arrived."""
+        known = uploads.offset_of(call.query.get("_state", ""), self._settings.uploads_secret)
+        if call.method in ("PATCH", "PUT") and known is not None:
+            at = known if arrived is None else arrived
+            uploads.check_order(request.content_range, request.length, known=known, arrived=at)
 
     def _at(self, node: str) -> str:
         return f"https://{self._settings.nodes[node]}:{REGISTRY.number}"

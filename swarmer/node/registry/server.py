@@ -136,6 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Host"],
             self._credentials(),
             length=int(length) if length.isdigit() else 0,
+            content_range=headers.get("X-Content-Range", ""),
             forwarded=bool(headers.get("X-Forwarded-By-Node")),
         )
         try:

@@ -1,5 +1,6 @@
 """The settings of this node's registry, from the seed data."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,6 +46,11 @@ class Settings:
         return cls(**json.loads((FOLDER / "registry.json").read_text()))
 
     @property
+    def uploads_secret(self) -> str:
+        """The secret by which `docker-registry` signs the addresses of uploads."""
+        return derived(self.secret, "uploads")
+
+    @property
     def ip(self) -> str:
         return self.nodes[self.name]
 
@@ -62,3 +68,8 @@ class Settings:
     def shared(self) -> bool:
         """Whether all nodes share one storage, so that no leader and no copies are needed."""
         return self.storage != "filesystem"
+
+
+def derived(secret: str, purpose: str) -> str:
+    """A secret for one purpose, which doesn't reveal the secret that it is derived from."""
+    return hashlib.sha256(f"{purpose} {secret}".encode()).hexdigest()
