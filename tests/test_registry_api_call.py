@@ -83,6 +83,16 @@ def test_what_is_no_digest_is_refused(digest: str) -> None:
         ("GET", "/v2/a/manifests/-", (400, "MANIFEST_INVALID")),
         ("GET", "/v2/a/manifests/sha256:a", (400, "DIGEST_INVALID")),
         ("GET", "/v2/a/blobs/x", (400, "DIGEST_INVALID")),
+        ("GET", f"/v2/a/blobs/sha512:{'a' * 128}", (404, "BLOB_UNKNOWN")),
+        ("HEAD", f"/v2/a/manifests/sha512:{'a' * 128}", (404, "MANIFEST_UNKNOWN")),
+        ("PUT", f"/v2/a/manifests/sha512:{'a' * 128}", (400, "DIGEST_INVALID")),
+        ("GET", "/v2/a/referrers/x", (400, "DIGEST_INVALID")),
+        ("PUT", f"/v2/a/referrers/{A}", (405, "UNSUPPORTED")),
+        ("POST", "/v2/a/blobs/uploads/?digest=md5:a", (400, "DIGEST_INVALID")),
+        ("POST", f"/v2/a/blobs/uploads/?digest=sha512:{'a' * 128}", (400, "DIGEST_INVALID")),
+        ("POST", "/v2/a/blobs/uploads/?digest-algorithm=sha512", (400, "DIGEST_INVALID")),
+        ("PUT", "/v2/a/blobs/uploads/1-2?digest=", (400, "DIGEST_INVALID")),
+        ("POST", "/token", (405, "UNSUPPORTED")),
         ("DELETE", f"/v2/a/blobs/{A}", (405, "UNSUPPORTED")),
         ("PATCH", "/v2/a/manifests/1", (405, "UNSUPPORTED")),
         ("GET", "/v2/a", (404, "UNSUPPORTED")),
@@ -101,6 +111,8 @@ def test_errors_of_requests(method: str, uri: str, error: tuple[int, str]) -> No
         ("/v2/manifests/manifests/manifests", "manifests", Kind.MANIFEST),
         ("/v2/tags/list/tags/list", "tags/list", Kind.TAGS),
         ("/v2/a/blobs/uploads/1-2?_state=x/y", "a", Kind.UPLOAD),
+        (f"/v2/referrers/referrers/{A}", "referrers", Kind.REFERRERS),
+        (f"/v2/a/referrers/sha512:{'a' * 128}?artifactType=x/y", "a", Kind.REFERRERS),
     ],
 )
 def test_names_may_hold_the_words_of_the_spec(uri: str, name: str, kind: Kind) -> None:
@@ -129,8 +141,14 @@ def test_an_error_is_the_same_after_its_way_through_headers(
 
 
 def parts(document: Any, type_: str = IMAGE) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    found = manifests.parse("app", "1", type_, json.dumps(document).encode())
+    found = parsed(document, type_)
     return found.blobs, found.manifests
+
+
+def parsed(document: Any, type_: str = IMAGE) -> manifests.Document:
+    if isinstance(document, dict):
+        document = {"schemaVersion": 2, **document}
+    return manifests.parse("1", type_, json.dumps(document).encode())
 
 
 def test_the_parts_of_an_image_and_of_an_index() -> None:
@@ -139,13 +157,40 @@ def test_the_parts_of_an_image_and_of_an_index() -> None:
     assert parts({"manifests": [{"digest": A}, {"digest": B}]}, INDEX) == ((), (A, B))
 
 
-def test_the_type_may_stand_in_the_manifest() -> None:
+def test_the_type_may_be_in_the_manifest() -> None:
     assert parts({"mediaType": INDEX, "manifests": []}, "") == ((), ())
 
 
-def test_a_layer_that_is_kept_elsewhere_is_not_a_part() -> None:
-    layers = [{"digest": B, "urls": ["https://example.org/layer"]}]
-    assert parts({"config": {"digest": A}, "layers": layers}) == ((A,), ())
+def layer(digest: str, *urls: object) -> dict[str, Any]:
+    return {"digest": digest, "urls": list(urls)}
+
+
+def test_a_layer_with_addresses_of_its_own_need_not_be_here() -> None:
+    layers = [layer(B, "https://example.org/layer"), layer(C, "http://[2001:db8::1]:8080/a%20b?c=d"), layer(A)]
+    found = parsed({"config": {"digest": A}, "layers": layers})
+    assert (found.blobs, found.foreign) == ((A,), (B, C))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://example.org/", "https://", "file:///etc/passwd", "https://a/#b", "https://a b/", "https://a/%zz", "", 1],
+)
+def test_an_address_that_no_client_can_use_is_refused(url: object) -> None:
+    """docker-registry would answer that it has an error."""
+    with pytest.raises(RegistryError) as refused:
+        parsed({"config": {"digest": A}, "layers": [layer(B, url)]})
+    assert (refused.value.status, refused.value.code) == (400, "MANIFEST_INVALID")
+
+
+def test_what_a_referrer_says_of_itself() -> None:
+    image = {"config": {"digest": A, "mediaType": "text/config"}, "layers": [], "subject": {"digest": B}}
+    assert (parsed(image).subject, parsed(image).artifact_type) == (B, "text/config")
+    own = parsed({**image, "artifactType": "text/own", "annotations": {"a": "b"}})
+    assert (own.artifact_type, own.annotations) == ("text/own", {"a": "b"})
+    assert parsed({"manifests": [], "subject": {"digest": B}}, INDEX).artifact_type == ""
+    # The OCI's own types alone have a subject, by any algorithm that the OCI registers.
+    assert parsed(image, "application/vnd.docker.distribution.manifest.v2+json").subject == ""
+    assert parsed({**image, "subject": {"digest": "sha512:" + "a" * 128}}).subject.startswith("sha512:")
 
 
 @pytest.mark.parametrize(
@@ -155,6 +200,18 @@ def test_a_layer_that_is_kept_elsewhere_is_not_a_part() -> None:
         ([], IMAGE),
         (None, IMAGE),
         ({"config": {"digest": "x"}, "layers": []}, IMAGE),
+        ({"schemaVersion": 1, "config": {"digest": A}, "layers": []}, IMAGE),
+        ({"config": {"digest": A}, "layers": [{"digest": "x", "urls": ["https://a/"]}]}, IMAGE),
+        ({"config": {"digest": A}, "layers": [], "subject": {}}, IMAGE),
+        ({"config": {"digest": A}, "layers": [], "subject": {"digest": "sha256:12"}}, IMAGE),
+        ({"config": {"digest": A}, "layers": [], "annotations": [1]}, IMAGE),
+        (
+            {
+                "config": {"digest": A},
+                "layers": [{"digest": B, "mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"}],
+            },
+            "application/vnd.docker.distribution.manifest.v2+json",
+        ),
         ({"config": {"digest": A}, "layers": [1]}, IMAGE),
         ({"config": {"digest": A}, "layers": []}, "text/plain"),
         ({"fsLayers": []}, "application/vnd.docker.distribution.manifest.v1+json"),
@@ -170,4 +227,4 @@ def test_what_is_no_manifest_is_refused(document: Any, type_: str) -> None:
 @given(st.binary(max_size=200))
 def test_no_content_makes_it_stumble(content: bytes) -> None:
     with pytest.raises(RegistryError):
-        manifests.parse("app", "1", IMAGE, content)
+        manifests.parse("1", IMAGE, content)

@@ -12,9 +12,9 @@ import pytest
 from swarmer.node.consul_agent import Answer
 from swarmer.node.registry import access, disk, leadership
 from swarmer.node.registry.access import ClientCredentials, Right
+from swarmer.node.registry.agents import Agents
 from swarmer.node.registry.forwarder import Forwarder
 from swarmer.node.registry.leadership import Leadership
-from swarmer.node.registry.records import Agents
 from swarmer.node.registry.routing import Request, Route, Router
 from swarmer.node.registry.settings import Settings
 

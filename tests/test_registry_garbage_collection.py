@@ -1,14 +1,17 @@
 """Garbage collection on a tree like that of docker-registry."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swarmer.node.registry.errors import RegistryError
+from swarmer.node.registry.contents import Lost
+from swarmer.node.registry.errors import RegistryError, unavailable
 from swarmer.node.registry.garbage_collection import check_plausible, collect, live
+from swarmer.node.registry.manifests import Document
 from swarmer.node.registry.records import Manifest
 
 DIGESTS = [f"sha256:{number:064x}" for number in range(1, 7)]
@@ -34,8 +37,24 @@ def written(file: Path, content: bytes, age: float) -> Path:
 
 
 def test_what_a_manifest_needs() -> None:
-    manifest = Manifest("app", "sha256:m", "type", 1, ("sha256:a", "sha256:b"), ("sha256:c",))
-    assert live([manifest]) == {("app", f"sha256:{letter}") for letter in "mabc"}
+    manifest = Manifest("app", "sha256:m", "type", 1, uploaded=("sha256:u",))
+    parts = Document("sha256:m", "type", 1, ("sha256:a", "sha256:b"), ("sha256:u", "sha256:f"), ("sha256:c",))
+    assert live([manifest], lambda _: parts) == {("app", f"sha256:{letter}") for letter in "mabcu"}
+
+
+def test_a_lost_manifest_needs_nothing_more_and_one_that_cannot_be_read_stops_the_collection() -> None:
+    manifest = Manifest("app", "sha256:m", "type", 1)
+
+    def failing(error: RegistryError) -> Callable[[Manifest], Document]:
+        def document(_: Manifest) -> Document:
+            raise error
+
+        return document
+
+    lost = failing(Lost(404, "MANIFEST_UNKNOWN", "lost"))
+    assert live([manifest], lost) == {("app", "sha256:m")}
+    with pytest.raises(RegistryError, match="try again"):
+        live([manifest], failing(unavailable("no node answers; try again")))
 
 
 def test_a_consul_that_has_lost_everything_makes_no_garbage_of_it(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_nginx_knows_every_status_and_header_by_which_the_gate_refuses() -> None
     request = (RECIPE / "rootfs/etc/nginx/registry-request.conf").read_text()
     used = set(re.findall(r"RegistryError\(\s*(\d+)", sources)) | {str(disk.FULL)}
     # Of the front and of peers alone: the size of a manifest, an error of docker-registry, a copy that failed.
-    used -= {"411", "500", "502"}
+    used -= {"411", "413", "500", "502"}
     assert used == set(re.findall(r"= (\d+)\) \{ return \1 \$error_body", configuration))
     for name in ("www_authenticate", "allow", "retry_after"):
         assert f"$upstream_http_x_error_{name};" in request
@@ -102,5 +102,5 @@ def test_the_program_knows_every_path_that_nginx_itself_asks_for() -> None:
     asked = re.findall(r"auth_request (/[a-z]+);", request) + re.findall(r"rewrite \^ (/[a-z]+)\?", configuration)
     assert len(asked) == 3
     known = re.findall(r'case "(/[a-z]+)"', Path(server.__file__).read_text())
-    assert {*asked, "/health"} == set(known)
+    assert {*asked, "/health", "/untagged"} == set(known)
     assert all(f"location = {path} {{" in configuration for path in ("/health", *asked[:1]))

@@ -13,12 +13,14 @@ from pathlib import Path
 
 from swarmer.node.consul_agent import Agent, Refused, own_token
 from swarmer.node.registry import health
+from swarmer.node.registry.agents import Agents
 from swarmer.node.registry.api import Api
+from swarmer.node.registry.contents import Contents
 from swarmer.node.registry.forwarder import Forwarder
 from swarmer.node.registry.health import Health
 from swarmer.node.registry.leadership import Leadership
 from swarmer.node.registry.peers import Peers
-from swarmer.node.registry.records import Agents, Records
+from swarmer.node.registry.records import Records
 from swarmer.node.registry.replication import Replication
 from swarmer.node.registry.routing import Router
 from swarmer.node.registry.server import serve
@@ -50,7 +52,7 @@ def main() -> int:
     if replication:
         leadership = Leadership(settings, agents, lambda: replication.complete, forwarder.end_requests)
     look = Health(settings, replication, agents)
-    api = Api(settings, Records(agents), leadership, replication, peers)
+    api = Api(settings, Records(agents), leadership, replication, Contents(settings, peers))
     Path(API_SOCKET).unlink(missing_ok=True)
     serve(API_SOCKET, grp.getgrnam(_GROUP).gr_gid, Router(settings, leadership, peers), api, look)
     ended = threading.Event()

@@ -37,13 +37,19 @@ def has_blob(repository: str, digest: str) -> bool:
     return size(_link(repository, "_layers", digest)) > 0 and data(digest).exists()
 
 
-def has(manifest: Manifest) -> bool:
-    """Whether a manifest and all its blobs are on this disk. The manifests that an index lists are not looked for."""
+def has(manifest: Manifest, blobs: Iterable[str]) -> bool:
+    """Whether a manifest and these blobs of it are on this disk. What an index lists is not looked for."""
     return (
         size(_link(manifest.repository, "_manifests/revisions", manifest.digest)) > 0
         and size(data(manifest.digest)) == manifest.size
-        and all(has_blob(manifest.repository, blob) for blob in manifest.blobs)
+        and all(has_blob(manifest.repository, blob) for blob in blobs)
     )
+
+
+def holds(digest: str, content: bytes) -> bool:
+    """Whether this disk has exactly this content under a digest."""
+    file = data(digest)
+    return size(file) == len(content) and file.read_bytes() == content
 
 
 def touch(digests: Iterable[str]) -> None:

@@ -1,6 +1,7 @@
 """Garbage collection on one registry node: removes content that no acknowledged manifest needs, and no push counts on.
 
     python3 -m swarmer.node.registry.garbage_collection --grace 3600     reports what it freed, as JSON
+    python3 -m swarmer.node.registry.garbage_collection --untagged       on the leader: removes manifests without a tag
 
 It is safe during pushes: what a push counts on was written or touched (`disk.touch`) within the grace period, and so
 is kept. Under a lock, a blob is either touched before its age is looked at, or removed before `docker-registry` checks
@@ -14,19 +15,28 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Final
 
+from swarmer.node.registry.agents import Agents
+from swarmer.node.registry.contents import Contents, Lost
 from swarmer.node.registry.disk import collection_lock, relative_path
 from swarmer.node.registry.errors import RegistryError
-from swarmer.node.registry.records import Agents, Manifest, Records
-from swarmer.node.registry.settings import STORAGE_ROOT, Settings
+from swarmer.node.registry.manifests import Document
+from swarmer.node.registry.peers import Peers
+from swarmer.node.registry.records import Manifest, Records
+from swarmer.node.registry.settings import API_SOCKET, STORAGE_ROOT, Settings
+from swarmer.node.unix_http import UnixHTTPConnection
 
 #: Seconds for which unneeded content is kept: longer than a push takes.
 GRACE: Final = 3600.0
+
+#: Seconds for which the removal of manifests may take.
+_TIMEOUT: Final = 600.0
 
 Lock = Callable[[], AbstractContextManager[None]]
 
@@ -48,13 +58,23 @@ class Freed:
     kept: int = 0
 
 
-def live(manifests: Iterable[Manifest]) -> set[tuple[str, str]]:
-    """What acknowledged manifests need: the repository, and the digest."""
-    return {
-        (manifest.repository, digest)
-        for manifest in manifests
-        for digest in (manifest.digest, *manifest.blobs, *manifest.manifests)
-    }
+def live(manifests: Iterable[Manifest], document: Callable[[Manifest], Document]) -> set[tuple[str, str]]:
+    """What acknowledged manifests need: the repository, and the digest.
+
+    Args:
+        document: reads a manifest.
+
+    Raises:
+        RegistryError: one can't be read, so that its parts aren't known. A lost one has none any more.
+    """
+    needed: set[tuple[str, str]] = set()
+    for manifest in manifests:
+        digests = [manifest.digest, *manifest.uploaded]
+        with suppress(Lost):
+            parts = document(manifest)
+            digests += [*parts.blobs, *parts.manifests]
+        needed |= {(manifest.repository, digest) for digest in digests}
+    return needed
 
 
 def check_plausible(root: Path, *, changed: bool) -> None:
@@ -125,14 +145,19 @@ def main(arguments: list[str]) -> int:
     """Collect on this node; 1 when it can't be known what is acknowledged."""
     parser = argparse.ArgumentParser(description="Remove from this node's disk what the registry doesn't need.")
     parser.add_argument("--grace", type=float, default=GRACE, help="seconds for which unneeded content is kept")
-    grace: float = parser.parse_args(arguments).grace
-    if Settings.load().shared:
+    parser.add_argument("--untagged", action="store_true", help="on the leader: only remove manifests without a tag")
+    options = parser.parse_args(arguments)
+    grace: float = options.grace
+    settings = Settings.load()
+    if settings.shared:
         print("the registry's content is not on this node's disk", file=sys.stderr)
         return 1
     started = time.time()
+    if options.untagged:
+        return _remove_untagged(started - grace)
     root, records = STORAGE_ROOT / "docker/registry/v2", Records(Agents())
     try:
-        needed = live(records.manifests())
+        needed = live(records.manifests(), Contents(settings, Peers(settings)).document)
         check_plausible(root, changed=records.has_changed())
     except RegistryError as error:
         print(error.message, file=sys.stderr)
@@ -141,6 +166,25 @@ def main(arguments: list[str]) -> int:
     freed = collect(root, needed, started - grace, lock)
     os.sync()
     print(json.dumps(asdict(freed)))
+    return 0
+
+
+def _remove_untagged(before: float) -> int:
+    """Have the program that leads, on this node, remove the manifests that no tag needs."""
+    connection = UnixHTTPConnection(API_SOCKET, timeout=_TIMEOUT)
+    try:
+        connection.request("POST", "/untagged", json.dumps({"before": before}))
+        answer = connection.getresponse()
+        content = json.loads(answer.read())
+    except (OSError, HTTPException, ValueError) as error:
+        print(f"swarmer-registry does not answer: {error}", file=sys.stderr)
+        return 1
+    finally:
+        connection.close()
+    if answer.status != 200:
+        print(content["errors"][0]["message"], file=sys.stderr)
+        return 1
+    print(json.dumps(content))
     return 0
 
 

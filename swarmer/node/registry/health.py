@@ -6,8 +6,8 @@ from typing import Final
 
 from swarmer.node.consul_agent import Agent, Refused, own_token
 from swarmer.node.registry import docker_registry
+from swarmer.node.registry.agents import Agents
 from swarmer.node.registry.bucket import Bucket
-from swarmer.node.registry.records import Agents
 from swarmer.node.registry.replication import Replication
 from swarmer.node.registry.settings import Settings
 from swarmer.node.slowness import scaled

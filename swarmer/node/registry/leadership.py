@@ -22,9 +22,10 @@ from collections.abc import Callable
 from typing import Final
 
 from swarmer.node.consul_agent import Agent, Answer, Refused, Watch, own_token
+from swarmer.node.registry.agents import Agents
 from swarmer.node.registry.health import CHECK
 from swarmer.node.registry.lease import LOCK_DELAY, Lease
-from swarmer.node.registry.records import LOCK, Agents
+from swarmer.node.registry.records import LOCK
 from swarmer.node.registry.settings import Settings
 from swarmer.node.slowness import scaled
 

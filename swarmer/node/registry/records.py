@@ -1,8 +1,12 @@
 """What the registry has acknowledged: in consul, the same for all nodes, and changed only by the leader.
 
-    registry/manifests/NAME@DIGEST    the manifest exists; its type and its parts
-    registry/tags/NAME:TAG            the digest that a tag stands for
-    registry/changed                  written with every change of these
+    registry/manifests/NAME@DIGEST            the manifest exists; its type, its subject, since when it may be unneeded
+    registry/tags/NAME:TAG                    the digest that a tag stands for
+    registry/referrers/NAME@SUBJECT/DIGEST    the manifest refers to this subject, which needn't exist
+    registry/changed                          written with every change of these
+
+The parts of a manifest aren't recorded: its content lists them, and consul takes 512 KiB at most. A push reads single
+entries only, so that it costs the same however much is there.
 
 Reads are consistent: consul's leader verifies that it still leads before it answers. A node that is cut off gets no
 answer, so it never serves old state. Changes are transactions that fail when another session has taken the lock in
@@ -15,21 +19,22 @@ Sources: the HTTP API of consul, `kv` and `txn`.
 
 import base64
 import json
-import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
-from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
-from swarmer.node.registry.errors import unavailable
+from swarmer.node.consul_agent import Answer, Refused
+from swarmer.node.registry.agents import Agents
+from swarmer.node.registry.errors import RegistryError, unavailable
 from swarmer.node.slowness import scaled
 
 LOCK: Final = "registry/leader"
 MANIFESTS: Final = "registry/manifests/"
 TAGS: Final = "registry/tags/"
+REFERRERS: Final = "registry/referrers/"
 _CHANGED: Final = "registry/changed"
 
 #: Seconds for which a read waits while consul elects its leader, before it fails.
@@ -40,11 +45,13 @@ _PAUSE: Final = scaled(0.1)
 #: power, no answer comes, though another server leads by then.
 _READ_TIMEOUT: Final = 1.0
 
-#: Connections to consul that are kept open. It accepts 200 from all programs of a node, and closes none by itself.
-_IDLE: Final = 16
-
 #: Consul accepts 64 steps in one transaction; two of them are ours.
 _STEPS: Final = 60
+
+#: Digests of one record, which fit into a transaction several times.
+MOST_UPLOADED: Final = 1000
+
+Step = dict[str, Any]
 
 
 class Fenced(Exception):
@@ -63,63 +70,44 @@ class Manifest:
         repository: that it is in.
         type: its media type.
         size: in bytes.
-        blobs: digests of the configuration and the layers.
-        manifests: digests of the manifests that an index lists.
+        subject: the digest of the manifest that it refers to; empty if there is none.
+        uploaded: digests of those of its layers that have addresses of their own, and were uploaded all the same.
+        named: when it was pushed, or lost a tag, whichever was later, in seconds since 1970.
     """
 
     repository: str
     digest: str
     type: str
     size: int
-    blobs: tuple[str, ...] = ()
-    manifests: tuple[str, ...] = ()
+    subject: str = ""
+    uploaded: tuple[str, ...] = ()
+    named: int = 0
 
     @property
     def key(self) -> str:
         return f"{MANIFESTS}{self.repository}@{self.digest}"
 
+    @property
+    def referrer_key(self) -> str:
+        return f"{REFERRERS}{self.repository}@{self.subject}/{self.digest}"
+
     @classmethod
     def from_entry(cls, entry: dict[str, Any]) -> "Manifest":
         """From an entry of consul's."""
-        value = json.loads(base64.b64decode(entry["Value"]))
-        return cls(**value | {"blobs": tuple(value["blobs"]), "manifests": tuple(value["manifests"])})
-
-
-class Agents:
-    """Connections to the node's consul agent, for any number of threads."""
-
-    def __init__(self, *, timeout: float = 3) -> None:
-        self._timeout = timeout
-        self._idle: queue.LifoQueue[Agent] = queue.LifoQueue(_IDLE)
-        #: When consul last answered what only a quorum can; at first, when this began.
-        self.contact = time.monotonic()
-
-    @contextmanager
-    def one(self) -> Iterator[Agent]:
-        """A connection for the calling thread alone."""
-        try:
-            agent = self._idle.get_nowait()
-        except queue.Empty:
-            agent = Agent(own_token("registry"), timeout=self._timeout)
-        try:
-            yield agent
-        finally:
-            try:
-                self._idle.put_nowait(agent)
-            except queue.Full:
-                agent.close()
-
-    def ask(self, method: str, path: str, body: object = None, *, timeout: float | None = None) -> Answer:
-        """As `Agent.ask`."""
-        with self.one() as agent:
-            return agent.ask(method, path, body, timeout=timeout)
+        value = _value(entry)
+        return cls(**value | {"uploaded": tuple(value["uploaded"])})
 
 
 class Records:
-    """Reads and changes what is acknowledged."""
+    """Reads and changes what is acknowledged.
 
-    def __init__(self, agents: Agents) -> None:
+    Args:
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, agents: Agents, clock: Callable[[], float] = time.time) -> None:
         self._agents = agents
+        self._clock = clock
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -141,6 +129,34 @@ class Records:
         """Tag to digest, in the order of the alphabet."""
         entries = self._read(f"{TAGS}{repository}:", "&recurse")
         return {str(entry["Key"]).rpartition(":")[2]: _value(entry)["digest"] for entry in entries}
+
+    def all_tags(self) -> dict[str, dict[str, str]]:
+        """Repository to its tags, and these to their digests."""
+        found: dict[str, dict[str, str]] = {}
+        for entry in self._read(TAGS, "&recurse"):
+            repository, _, tag = str(entry["Key"]).removeprefix(TAGS).rpartition(":")
+            found.setdefault(repository, {})[tag] = _value(entry)["digest"]
+        return found
+
+    def referrers(self, repository: str, subject: str) -> list[str]:
+        """The digests of the manifests that refer to a subject, in the order of the alphabet."""
+        keys: list[str] = self._read(f"{REFERRERS}{repository}@{subject}/", "&keys")
+        return sorted(key.rpartition("/")[2] for key in keys)
+
+    def some(self, repository: str, digests: Sequence[str]) -> dict[str, Manifest]:
+        """Those of these manifests that are acknowledged, by digest."""
+        found: dict[str, Manifest] = {}
+        for start in range(0, len(digests), _STEPS):
+            steps = [_get(f"{MANIFESTS}{repository}@{digest}") for digest in digests[start : start + _STEPS]]
+            answer = self._patiently(partial(self._agents.ask, "PUT", "txn?consistent", steps))
+            for result in answer.json()["Results"] or ():
+                manifest = Manifest.from_entry(result["KV"])
+                found[manifest.digest] = manifest
+        return found
+
+    def has_repository(self, repository: str) -> bool:
+        """Whether a repository holds a manifest."""
+        return bool(self._read(f"{MANIFESTS}{repository}@", "&keys"))
 
     def repositories(self) -> list[str]:
         """Those that hold a manifest, in the order of the alphabet."""
@@ -165,21 +181,44 @@ class Records:
         """
         return bool(self._read(_CHANGED))
 
+    def check_listed(self, repository: str, digests: Sequence[str]) -> None:
+        """Check that the manifests that an index lists are acknowledged.
+
+        Raises:
+            RegistryError: one isn't.
+        """
+        known = self.some(repository, digests)
+        if missing := [digest for digest in digests if digest not in known]:
+            message = f"{missing[0]}, which the index lists, does not exist"
+            raise RegistryError(404, "MANIFEST_BLOB_UNKNOWN", message)
+
     # -- changing ------------------------------------------------------------------------------------------
 
-    def acknowledge(self, session: str, manifest: Manifest, tag: str | None) -> None:
+    def acknowledge(self, session: str, manifest: Manifest, tag: str | None, lists: Sequence[str] = ()) -> None:
         """Make a manifest known, and let a tag stand for it.
+
+        Args:
+            lists: digests of the manifests that it lists.
 
         Raises:
             Fenced: the session doesn't hold the lock any more, or an earlier change came late; nothing has changed,
                 since this is always one transaction.
-            RegistryError: consul doesn't answer; the change may have been made, or may still be.
+            RegistryError: what it lists isn't acknowledged; or consul doesn't answer, and the change may have been
+                made, or may still be.
         """
-        steps = [_set(manifest.key, {**asdict(manifest)})]
-        if tag:
-            key = f"{TAGS}{manifest.repository}:{tag}"
-            steps.append(_set(key, {"digest": manifest.digest, "type": manifest.type, "size": manifest.size}))
-        self._change(session, steps)
+
+        def plan() -> list[Step]:
+            self.check_listed(manifest.repository, lists)
+            steps = [_set(manifest.key, asdict(replace(manifest, named=int(self._clock()))))]
+            if manifest.subject:
+                steps.append(_set(manifest.referrer_key, {}))
+            if tag:
+                steps += self._unnaming(manifest.repository, tag, but=manifest.digest)
+                value = {"digest": manifest.digest, "type": manifest.type, "size": manifest.size}
+                steps.append(_set(f"{TAGS}{manifest.repository}:{tag}", value))
+            return steps
+
+        self._change(session, plan)
 
     def forget_tag(self, session: str, repository: str, tag: str) -> None:
         """Remove a tag.
@@ -187,7 +226,7 @@ class Records:
         Raises:
             Fenced, RegistryError: as `acknowledge`.
         """
-        self._change(session, [_delete(f"{TAGS}{repository}:{tag}")])
+        self._change(session, lambda: [*self._unnaming(repository, tag, but=""), _delete(f"{TAGS}{repository}:{tag}")])
 
     def forget(self, session: str, repository: str, digest: str) -> None:
         """Remove a manifest, and before it every tag that stands for it.
@@ -197,24 +236,67 @@ class Records:
                 there, and the same call again removes them.
             RegistryError: as `acknowledge`.
         """
-        tags = [tag for tag, found in self.tags(repository).items() if found == digest]
-        steps = [_delete(f"{TAGS}{repository}:{tag}") for tag in tags]
-        self._change(session, [*steps, _delete(f"{MANIFESTS}{repository}@{digest}")])
 
-    def _change(self, session: str, steps: Sequence[dict[str, Any]]) -> None:
+        def plan() -> list[Step]:
+            tags = [tag for tag, found in self.tags(repository).items() if found == digest]
+            steps = [_delete(f"{TAGS}{repository}:{tag}") for tag in tags]
+            # Also if there is no such manifest: an earlier push of it may still come, and must fail.
+            manifest = self.manifest(repository, digest) or Manifest(repository, digest, "", 0)
+            return [*steps, *_deletion(manifest)]
+
+        self._change(session, plan)
+
+    def forget_some(
+        self, session: str, choose: Callable[[list[Manifest], Mapping[str, Mapping[str, str]]], Sequence[Manifest]]
+    ) -> int:
+        """Remove manifests that have no tags; their number.
+
+        Args:
+            choose: is given all manifests and all tags, and returns those to remove, the first ones first. Nothing
+                changes meanwhile: if it does, consul refuses the removal.
+
+        Raises:
+            Fenced: as `acknowledge`; some may be gone.
+            RegistryError: as `acknowledge`.
+        """
+        chosen: list[Manifest] = []
+
+        def plan() -> list[Step]:
+            chosen.extend(choose(self.manifests(), self.all_tags()))
+            return [step for manifest in chosen for step in _deletion(manifest)]
+
+        self._change(session, plan)
+        return len(chosen)
+
+    def _unnaming(self, repository: str, tag: str, *, but: str) -> list[Step]:
+        """Record that the manifest for which a tag stands loses this tag, unless it is this one."""
+        former = self.digest_of(repository, tag)
+        manifest = self.manifest(repository, former) if former and former != but else None
+        return [_set(manifest.key, asdict(replace(manifest, named=int(self._clock()))))] if manifest else []
+
+    def _change(self, session: str, plan: Callable[[], Sequence[Step]]) -> None:
+        """Carry out the steps that `plan` makes of what it reads, unless anything was changed since it began."""
         held = {"KV": {"Verb": "check-session", "Key": LOCK, "Session": session}}
+        last = self._read(_CHANGED)
+        index = last[0]["ModifyIndex"] if last else 0
+        steps = plan()
         for start in range(0, len(steps), _STEPS):
-            last = self._read(_CHANGED)
-            turn = {"KV": {"Verb": "cas", "Key": _CHANGED, "Index": last[0]["ModifyIndex"] if last else 0, "Value": ""}}
+            turn = {"KV": {"Verb": "cas", "Key": _CHANGED, "Index": index, "Value": ""}}
             batch = [held, turn, *steps[start : start + _STEPS]]
             try:
                 answer = self._agents.ask("PUT", "txn", batch)
             except Refused as refused:
                 raise unavailable(f"consul did not confirm the change, which may still happen: {refused}") from refused
+            text = answer.text.decode(errors="replace")
             if answer.status == 409:
-                raise Fenced(answer.text.decode(errors="replace"))
+                raise Fenced(text)
+            if answer.status == 413:
+                raise RegistryError(413, "SIZE_INVALID", f"consul can't record so much: {text}")
             if answer.status != 200:
-                raise unavailable(f"consul could not record it: {answer.text.decode(errors='replace')}")
+                raise unavailable(f"consul could not record it: {text}")
+            index = next(
+                each["KV"]["ModifyIndex"] for each in answer.json()["Results"] if each["KV"]["Key"] == _CHANGED
+            )
 
     def _patiently(self, ask: Callable[[], Answer]) -> Answer:
         # A node that has been cut off for that long fails immediately.
@@ -246,10 +328,19 @@ def _value(entry: dict[str, Any]) -> Any:
     return json.loads(base64.b64decode(entry["Value"]))
 
 
-def _set(key: str, value: object) -> dict[str, Any]:
+def _deletion(manifest: Manifest) -> list[Step]:
+    return [_delete(manifest.key), *([_delete(manifest.referrer_key)] if manifest.subject else [])]
+
+
+def _get(key: str) -> Step:
+    """Not the verb `get`, which fails when there is no such entry; no other key begins with this one."""
+    return {"KV": {"Verb": "get-tree", "Key": key}}
+
+
+def _set(key: str, value: object) -> Step:
     content = base64.b64encode(json.dumps(value).encode()).decode()
     return {"KV": {"Verb": "set", "Key": key, "Value": content}}
 
 
-def _delete(key: str) -> dict[str, Any]:
+def _delete(key: str) -> Step:
     return {"KV": {"Verb": "delete", "Key": key}}

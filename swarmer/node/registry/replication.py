@@ -10,7 +10,7 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from swarmer.node.consul_agent import Agent, Answer, Refused, own_token
-from swarmer.node.registry import disk, docker_registry, manifests
+from swarmer.node.registry import contents, disk, docker_registry, manifests
 from swarmer.node.registry.errors import RegistryError, unavailable
 from swarmer.node.registry.peers import Peers
 from swarmer.node.registry.records import MANIFESTS, Manifest, next_index
@@ -44,6 +44,8 @@ class Replication:
         # When all peers were last asked for what none of them had.
         self._lost: dict[str, float] = {}
         self._touched: set[str] = set()
+        # The blobs of each acknowledged manifest that is here, by its digest. They never change.
+        self._blobs: dict[str, tuple[str, ...]] = {}
         self._trouble: dict[str, float] = {}
         self._one_by_one: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._mutex = threading.Lock()
@@ -91,6 +93,8 @@ class Replication:
         known = list(wanted)
         missing = [manifest for manifest in known if not self._is_here(manifest)]
         self._touched = {manifest.key for manifest in known}
+        digests = {manifest.digest for manifest in known}
+        self._blobs = {digest: blobs for digest, blobs in self._blobs.items() if digest in digests}
         self._lost = {manifest.key: self._lost[manifest.key] for manifest in missing if manifest.key in self._lost}
         new = [manifest for manifest in missing if manifest.key not in self._lost]
         if new:
@@ -111,10 +115,19 @@ class Replication:
         return self._complete
 
     def _is_here(self, manifest: Manifest) -> bool:
-        if manifest.key not in self._touched:
+        new = manifest.key not in self._touched
+        if new:
             # It may be here as garbage that a collection, begun before the push, is about to remove.
-            disk.touch((manifest.digest, *manifest.blobs))
-        return disk.has(manifest)
+            disk.touch([manifest.digest])
+        if manifest.digest not in self._blobs:
+            content = contents.on_this_disk(manifest)
+            if content is None:
+                return False
+            self._blobs[manifest.digest] = manifests.parse(manifest.digest, manifest.type, content).blobs
+        blobs = (*self._blobs[manifest.digest], *manifest.uploaded)
+        if new:
+            disk.touch(blobs)
+        return disk.has(manifest, blobs)
 
     def _get(self, manifest: Manifest) -> bool:
         """Fetch one manifest from any peer; whether it is here now, or lost."""
@@ -122,7 +135,7 @@ class Replication:
         lost = manifest.key in self._lost
         for peer in self._troubled_last():
             try:
-                self.fetch(peer, manifest.repository, manifest.digest)
+                self.fetch(peer, manifest.repository, manifest.digest, manifest.uploaded)
                 self._lost.pop(manifest.key, None)
                 return True
             except RegistryError as error:
@@ -141,11 +154,14 @@ class Replication:
 
     # -- fetching ------------------------------------------------------------------------------------------
 
-    def fetch(self, peer: str, repository: str, digest: str) -> Manifest:
+    def fetch(self, peer: str, repository: str, digest: str, uploaded: Iterable[str] = ()) -> None:
         """Fetch a manifest and all its parts from a peer.
 
         The caller has to call `disk.flush_to_disk`, also when everything was here already: the process that wrote it
         may have been killed before it did.
+
+        Args:
+            uploaded: digests of the layers with addresses of their own that the peer has.
 
         Raises:
             RegistryError: the peer doesn't have it, or this disk has no room.
@@ -159,15 +175,16 @@ class Replication:
                 type_ = answer.headers.get("Content-Type", "")
             if manifests.digest_of(content) != digest:
                 raise OSError(f"{peer} sent other content for {digest}")
-            manifest = manifests.parse(repository, digest, type_, content)
-            disk.touch((digest, *manifest.blobs))
-            if not disk.has(manifest):
-                for child in manifest.manifests:
+            document = manifests.parse(digest, type_, content)
+            blobs = (*document.blobs, *uploaded)
+            disk.touch((digest, *blobs))
+            manifest = Manifest(repository, digest, document.type, document.size)
+            if contents.on_this_disk(manifest) is None or not disk.has(manifest, blobs):
+                for child in document.manifests:
                     self.fetch(peer, repository, child)
                 # Several in parallel: one alone would use one processor only, here and at the peer.
-                list(self._fetchers.map(partial(self.fetch_blob, peer, repository), manifest.blobs))
+                list(self._fetchers.map(partial(self.fetch_blob, peer, repository), blobs))
                 docker_registry.put_manifest(repository, digest, type_, content)
-        return manifest
 
     def fetch_blob(self, peer: str, repository: str, digest: str) -> None:
         """Fetch one blob from a peer.
@@ -181,7 +198,7 @@ class Replication:
             disk.touch([digest])
             if disk.has_blob(repository, digest):
                 return
-            with self._peers.content(peer, f"{repository}/blobs/{digest}") as answer:
+            with self._peers.content(peer, f"{repository}/blobs/{digest}", many=True) as answer:
                 length = int(answer.headers["Content-Length"])
                 disk.check_room(length)
                 docker_registry.put_blob(repository, digest, answer, length)
@@ -210,7 +227,7 @@ class Replication:
 
         def ask(count: int) -> None:
             for peer in waiting[:count]:
-                copying = self._copying[peer].submit(self._peers.copy, peer, manifest.repository, manifest.digest)
+                copying = self._copying[peer].submit(self._peers.copy, peer, manifest)
                 running[copying] = peer
             del waiting[:count]
 
@@ -252,4 +269,4 @@ def _acknowledged(answer: Answer) -> list[Manifest]:
     entries: list[dict[str, Any]] = answer.json() or [] if answer.status == 200 else []
     found = [Manifest.from_entry(entry) for entry in entries]
     # The manifests that an index lists come before it.
-    return sorted(found, key=lambda manifest: bool(manifest.manifests))
+    return sorted(found, key=lambda manifest: manifest.type in manifests.INDEXES)

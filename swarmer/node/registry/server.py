@@ -1,5 +1,6 @@
 """The server on a unix socket, which nginx asks."""
 
+import json
 import logging
 import os
 import socketserver
@@ -106,12 +107,19 @@ class _Handler(BaseHTTPRequestHandler):
             case "/gone":
                 self._make_room()
                 raise unavailable("a part of the registry is down; try again")
+            case "/untagged":
+                return self._remove_untagged(body)
             case _ if body is None:
                 limit = f"{manifests.LARGEST >> 20} MiB at most"
                 raise RegistryError(411, "SIZE_INVALID", f"send the manifest with its size in Content-Length: {limit}")
             case _:
                 type_ = headers.get("Content-Type", "")
                 return self.api.answer(self.command, self.path, self._credentials(), headers["Host"], type_, body)
+
+    def _remove_untagged(self, body: bytes | None) -> Response:
+        """For the garbage collection on this node: clients can't ask for this path."""
+        removed = self.api.remove_untagged(json.loads(body or b"")["before"])
+        return Response(200, json.dumps({"manifests": removed}).encode())
 
     def _make_room(self) -> None:
         """After an error: if the disk is full, remove the upload that failed, so that it doesn't stay full.
