@@ -152,3 +152,14 @@ def test_long_lists_come_in_pages(client: RegistryClient) -> None:
         found += page
         path = answer.links.get("next", {}).get("url", "")
     assert found == tags
+
+
+@pytest.mark.parametrize(("path", "key"), [("/v2/paged/tags/list", "tags"), ("/v2/_catalog", "repositories")])
+def test_a_list_of_nothing_has_no_next_page(client: RegistryClient, path: str, key: str) -> None:
+    client.push("paged", "t00", Image.random())
+    for query in ("n=0", "n=0&last=a", "n=1&last=zzzz"):
+        answer = client.get(f"{path}?{query}")
+        assert (answer.status_code, answer.json()[key]) == (200, [])
+        assert "Link" not in answer.headers
+    assert error_of(client.get(f"{path}?n=-1")) == (400, ["PAGINATION_NUMBER_INVALID"])
+    assert client.get(f"{path}?n=1000000000000").json()[key]

@@ -42,15 +42,25 @@ def registry() -> None:
     metavar="SECONDS",
     help="Keep content newer than this; must exceed the duration of the longest push in progress.",
 )
+@click.option(
+    "--untagged",
+    is_flag=True,
+    help="First remove the images that have had no tag for that long, unless a tagged one needs or is their subject.",
+)
 @cluster_argument
 @json_option
-def gc(home: ClusterHome | None, grace: float, as_json: bool) -> None:
+def gc(home: ClusterHome | None, grace: float, untagged: bool, as_json: bool) -> None:
     """Remove content that no image refers to any more from the disks.
 
     Pushes and pulls may continue meanwhile. A table shows what was freed on each node.
 
+    An image that lost its tag to a later push still exists, and is pulled by its digest: so do swarm services. With
+    --untagged, such images are removed. What an index with a tag lists is kept, and what refers to a kept image, such
+    as its signature.
+
     \b
       swarmer registry gc nspawn:dev
+      swarmer registry gc nspawn:dev --untagged --grace 86400
 
     With --json, a list of: node, blobs, uploads, bytes, kept, problem.
     """
@@ -60,6 +70,10 @@ def gc(home: ClusterHome | None, grace: float, as_json: bool) -> None:
             f"the content of {cluster.name} is in the bucket {cluster.spec.registry.bucket}, not on the nodes",
             hint="stop pushes, then run docker-registry's own collection on one node; see docs/registry.md",
         )
+    if untagged:
+        with spinner("removing images without a tag"):
+            removed = registry_gc.remove_untagged(cluster, grace=grace)
+        click.echo(f"images removed that had no tag: {removed}", err=as_json)
     with spinner("collecting garbage on all registry nodes"):
         freed = registry_gc.collect(cluster.registry_nodes, grace=grace)
     if as_json:

@@ -7,12 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
+from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError
 from swarmer.node.registry.garbage_collection import GRACE, Freed
 
 #: Seconds that a collection may take on one node.
 _TIMEOUT: Final = 600.0
+
+_PROGRAM: Final = "python3 -m swarmer.node.registry.garbage_collection"
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,25 @@ def collect(nodes: Sequence[Node], *, grace: float = GRACE) -> list[GcResult]:
         return list(pool.map(lambda node: _on(node, grace), nodes))
 
 
+def remove_untagged(cluster: Cluster, *, grace: float = GRACE) -> int:
+    """Remove the manifests that no tag needs, and return their number; `collect` then frees their space.
+
+    Raises:
+        NodeError: they can't be removed now; some may be gone.
+    """
+    leader = cluster.registry_leader()
+    done = leader.execute(f"{_PROGRAM} --untagged --grace {shlex.quote(str(grace))}", timeout=_TIMEOUT)
+    if done.status:
+        reported = done.stderr.strip().splitlines()
+        reason = reported[-1] if reported else "failed"
+        raise NodeError(f"manifests without a tag were not removed: {reason}", hint="run it again")
+    return int(json.loads(done.stdout)["manifests"])
+
+
 def _on(node: Node, grace: float) -> GcResult:
     if not node.running:
         return GcResult(node=node.name, problem="is switched off")
-    command = f"python3 -m swarmer.node.registry.garbage_collection --grace {shlex.quote(str(grace))}"
+    command = f"{_PROGRAM} --grace {shlex.quote(str(grace))}"
     try:
         done = node.execute(command, timeout=_TIMEOUT)
     except NodeError as error:
