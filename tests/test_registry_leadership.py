@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from swarmer.node.consul_agent import Answer, Refused
 from swarmer.node.registry import leadership
+from swarmer.node.registry.agents import Agents
 from swarmer.node.registry.leadership import Leadership
 from swarmer.node.registry.lease import LEASE
-from swarmer.node.registry.records import LOCK, Agents
+from swarmer.node.registry.records import LOCK
 from swarmer.node.registry.settings import Settings
 
 SETTINGS = Settings(

@@ -1,106 +1,23 @@
 """What was acknowledged stays what it is, also when consul carries out an earlier change late."""
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
-from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from registry_consul import Consul, records_of
 
-from swarmer.node.consul_agent import Answer, Refused
-from swarmer.node.registry.agents import Agents
 from swarmer.node.registry.errors import RegistryError
-from swarmer.node.registry.records import LOCK, MOST_UPLOADED, Fenced, Manifest, Records, next_index
+from swarmer.node.registry.records import MOST_UPLOADED, Fenced, Manifest
 
 TAGS = ("one", "two")
 DIGESTS = [f"sha256:{letter * 64}" for letter in "abc"]
 
 
-@dataclass
-class Consul:
-    """Consul's KV, as far as transactions need it: they may be held back, and be carried out after their answer is due.
-
-    Attributes:
-        slow: hold the next transaction back; who sent it gets no answer.
-        lose_lock_after: the lock goes to another session after so many more transactions.
-        most_bytes: of a request, as consul takes them.
-        listed: whether more than single entries were read.
-    """
-
-    holder: str = "session"
-    slow: bool = False
-    lose_lock_after: int | None = None
-    most_bytes: int = 512 << 10
-    index: int = 1
-    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
-    held_back: list[list[dict[str, Any]]] = field(default_factory=list)
-    listed: bool = False
-
-    def ask(self, method: str, path: str, body: Any = None, **_options: object) -> Answer:
-        if method == "GET":
-            key, _, options = unquote(path).removeprefix("kv/").partition("?")
-            many = "recurse" in options
-            if "keys" in options:
-                names = [name for name in self.entries if name.startswith(key)]
-                return Answer(200 if names else 404, {}, json.dumps(names).encode())
-            self.listed |= many
-            found = [entry for name, entry in self.entries.items() if name == key or (many and name.startswith(key))]
-            return Answer(200 if found else 404, {}, json.dumps(found).encode() if found else b"")
-        if path == "txn?consistent":
-            wanted = [step["KV"]["Key"] for step in body]
-            return Answer(200, {}, json.dumps({"Results": self.results(wanted)}).encode())
-        assert path == "txn"
-        if len(json.dumps(body)) > self.most_bytes:
-            return Answer(413, {}, b"request body too large")
-        if self.slow:
-            self.held_back.append(body)
-            raise Refused("timed out")
-        if not self.carry_out(body):
-            return Answer(409, {}, b"{}")
-        return Answer(200, {}, json.dumps({"Results": self.results([step["KV"]["Key"] for step in body])}).encode())
-
-    def results(self, keys: list[str]) -> list[dict[str, Any]]:
-        return [{"KV": self.entries[key]} for key in keys if key in self.entries]
-
-    def carry_out(self, steps: list[dict[str, Any]]) -> bool:
-        """All of it or nothing."""
-        if self.lose_lock_after is not None:
-            self.lose_lock_after -= 1
-            if self.lose_lock_after < 0:
-                return False
-        entries = dict(self.entries)
-        for step in (each["KV"] for each in steps):
-            key, verb = step["Key"], step["Verb"]
-            index = entries[key]["ModifyIndex"] if key in entries else 0
-            match verb:
-                case "check-session":
-                    assert key == LOCK
-                    if step["Session"] != self.holder:
-                        return False
-                case "cas" | "set":
-                    if verb == "cas" and step["Index"] != index:
-                        return False
-                    entries[key] = {"Key": key, "Value": step["Value"], "ModifyIndex": self.index + 1}
-                case "delete":
-                    entries.pop(key, None)
-                case _:
-                    raise NotImplementedError(verb)
-        self.index += 1
-        self.entries = entries
-        return True
-
-
 def manifest(digest: str) -> Manifest:
     return Manifest("app", digest, "type", 1)
-
-
-def records_of(consul: Consul, clock: Callable[[], float] = lambda: 0.0) -> Records:
-    agents = Agents()
-    setattr(agents, "ask", consul.ask)  # noqa: B010
-    return Records(agents, clock)
 
 
 STEPS = st.lists(
@@ -283,11 +200,3 @@ def test_the_largest_record_fits_into_consul() -> None:
     records = records_of(consul)
     records.acknowledge("session", largest, "t" * 128)
     assert records.some(largest.repository, [DIGESTS[0]]) == {DIGESTS[0]: largest}
-
-
-def test_the_question_after_a_restored_snapshot_does_not_wait() -> None:
-    def answer(index: int) -> Answer:
-        return Answer(200, {"X-Consul-Index": str(index)}, b"[]")
-
-    assert [next_index(answer(12), before) for before in (0, 11, 12)] == [12, 12, 12]
-    assert next_index(answer(12), 13) == 0

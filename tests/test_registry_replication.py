@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from swarmer.node.registry import disk
-from swarmer.node.registry.errors import RegistryError
 from swarmer.node.registry.peers import Peers
 from swarmer.node.registry.records import Manifest
 from swarmer.node.registry.replication import Replication
@@ -40,20 +39,6 @@ def empty_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk, "STORAGE_ROOT", tmp_path)
     monkeypatch.setattr(disk, "_COLLECTION_LOCK", tmp_path / "garbage-collection.lock")
     monkeypatch.setattr(disk, "_TREE", tmp_path / "docker/registry/v2")
-
-
-@pytest.mark.parametrize("nodes", [{"one": "10.0.0.1"}, {"one": "10.0.0.1", "two": "10.0.0.2"}], ids=["alone", "two"])
-def test_what_no_node_has_is_lost_and_the_node_serves_the_rest(nodes: Mapping[str, str]) -> None:
-    has_none = copies(nodes, RegistryError(404, "MANIFEST_UNKNOWN", "not here"))
-    assert has_none.get([LOST])
-    assert has_none.complete
-    assert has_none.joined
-
-
-def test_what_a_silent_node_may_have_is_not_lost() -> None:
-    waiting = copies({"one": "10.0.0.1", "two": "10.0.0.2"}, OSError("silent"))
-    assert not waiting.get([LOST])
-    assert not waiting.joined
 
 
 class Wrong(Peers):

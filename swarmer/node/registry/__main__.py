@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from swarmer.node.consul_agent import Agent, Refused, own_token
@@ -18,6 +19,7 @@ from swarmer.node.registry.api import Api
 from swarmer.node.registry.contents import Contents
 from swarmer.node.registry.forwarder import Forwarder
 from swarmer.node.registry.health import Health
+from swarmer.node.registry.holdings import Holdings
 from swarmer.node.registry.leadership import Leadership
 from swarmer.node.registry.peers import Peers
 from swarmer.node.registry.records import Records
@@ -42,17 +44,19 @@ _PAUSE = scaled(0.1)
 def main() -> int:
     """Run until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    _start(_show_life)
     settings = Settings.load()
     agents = Agents()
     peers = Peers(settings)
+    records = Records(agents)
     replication = None if settings.shared else Replication(settings, peers)
+    holdings = Holdings(records, replication) if replication else None
+    _start(partial(_show_life, holdings.status if holdings else lambda: "all content is in the bucket"))
     forwarder = Forwarder()
     leadership = None
-    if replication:
-        leadership = Leadership(settings, agents, lambda: replication.complete, forwarder.end_requests)
-    look = Health(settings, replication, agents)
-    api = Api(settings, Records(agents), leadership, replication, Contents(settings, peers))
+    if holdings:
+        leadership = Leadership(settings, agents, lambda: holdings.complete, forwarder.end_requests)
+    look = Health(settings, holdings, agents)
+    api = Api(settings, records, leadership, replication, Contents(settings, peers))
     Path(API_SOCKET).unlink(missing_ok=True)
     serve(API_SOCKET, grp.getgrnam(_GROUP).gr_gid, Router(settings, leadership, peers), api, look)
     ended = threading.Event()
@@ -63,8 +67,9 @@ def main() -> int:
         if ended.wait(_PAUSE):
             return 0
     _start(look.watch)
-    if replication and leadership:
-        _start(replication.follow)
+    if holdings and leadership:
+        _start(holdings.watch)
+        _start(holdings.follow)
         _start(forwarder.run)
         _start(leadership.watch)
         _start(leadership.run)
@@ -80,28 +85,32 @@ def main() -> int:
     os._exit(0)
 
 
-def _show_life() -> None:
-    """Report to systemd's watchdog that this process runs; a request in one that hangs ends only with it. Never ends.
+def _show_life(status: Callable[[], str]) -> None:
+    """Report to systemd that this process runs, and its status. Never ends.
+
+    A request in a process that hangs ends only with it, so systemd's watchdog ends it.
 
     Source: the manual page sd_notify(3).
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as watchdog:
         while True:
-            watchdog.sendto(b"WATCHDOG=1", os.environ["NOTIFY_SOCKET"])
+            watchdog.sendto(f"WATCHDOG=1\nSTATUS={status()}".encode(), os.environ["NOTIFY_SOCKET"])
             time.sleep(_SIGN_OF_LIFE)
 
 
 def _start(work: Callable[[], None]) -> None:
     """Run never-ending work in a thread; if it ends by an error, so does the program, which systemd restarts."""
 
+    name = getattr(work, "__qualname__", str(work))
+
     def run() -> None:
         try:
             work()
         finally:
-            logger.exception("%s ended", work.__qualname__)
+            logger.exception("%s ended", name)
             os._exit(1)
 
-    threading.Thread(target=run, name=work.__qualname__, daemon=True).start()
+    threading.Thread(target=run, name=name, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from swarmer.node.consul_agent import Agent, Refused, own_token
 from swarmer.node.registry import docker_registry
 from swarmer.node.registry.agents import Agents
 from swarmer.node.registry.bucket import Bucket
-from swarmer.node.registry.replication import Replication
+from swarmer.node.registry.holdings import Holdings
 from swarmer.node.registry.settings import Settings
 from swarmer.node.slowness import scaled
 from swarmer.ports import REGISTRY
@@ -31,19 +31,19 @@ _REGISTER: Final = scaled(5.0)
 class Health:
     """Answers the check of consul, and registers the service."""
 
-    def __init__(self, settings: Settings, replication: Replication | None, agents: Agents) -> None:
+    def __init__(self, settings: Settings, holdings: Holdings | None, agents: Agents) -> None:
         self._settings = settings
-        self._replication = replication
+        self._holdings = holdings
         self._agents = agents
         self._bucket = Bucket()
 
     def problem(self) -> str:
         """Why this node can't answer; empty when it can."""
-        if self._replication is None:
+        if self._holdings is None:
             return self._bucket.problem()
         if problem := docker_registry.problem():
             return problem
-        if not self._replication.joined:
+        if not self._holdings.joined:
             return "this node does not have all acknowledged content yet"
         if time.monotonic() - self._agents.contact > _CUT_OFF:
             return "this node can't ask what is acknowledged: consul has no quorum here"

@@ -3,7 +3,7 @@
     registry/manifests/NAME@DIGEST            the manifest exists; its type, its subject, since when it may be unneeded
     registry/tags/NAME:TAG                    the digest that a tag stands for
     registry/referrers/NAME@SUBJECT/DIGEST    the manifest refers to this subject, which needn't exist
-    registry/changed                          written with every change of these
+    registry/changed, registry/journal/       written with every change of these; see `journal`
 
 The parts of a manifest aren't recorded: its content lists them, and consul takes 512 KiB at most. A push reads single
 entries only, so that it costs the same however much is there.
@@ -21,21 +21,22 @@ import base64
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
 from swarmer.node.consul_agent import Answer, Refused
+from swarmer.node.registry import journal
 from swarmer.node.registry.agents import Agents
 from swarmer.node.registry.errors import RegistryError, unavailable
+from swarmer.node.registry.journal import CHANGED, Entry, Position
 from swarmer.node.slowness import scaled
 
 LOCK: Final = "registry/leader"
 MANIFESTS: Final = "registry/manifests/"
 TAGS: Final = "registry/tags/"
 REFERRERS: Final = "registry/referrers/"
-_CHANGED: Final = "registry/changed"
 
 #: Seconds for which a read waits while consul elects its leader, before it fails.
 PATIENCE: Final = scaled(6.0)
@@ -45,7 +46,7 @@ _PAUSE: Final = scaled(0.1)
 #: power, no answer comes, though another server leads by then.
 _READ_TIMEOUT: Final = 1.0
 
-#: Consul accepts 64 steps in one transaction; two of them are ours.
+#: Consul accepts 64 steps in one transaction; three of them are ours.
 _STEPS: Final = 60
 
 #: Digests of one record, which fit into a transaction several times.
@@ -94,8 +95,10 @@ class Manifest:
     @classmethod
     def from_entry(cls, entry: dict[str, Any]) -> "Manifest":
         """From an entry of consul's."""
-        value = _value(entry)
-        return cls(**value | {"uploaded": tuple(value["uploaded"])})
+        known = {field.name for field in fields(cls)}
+        # Of an earlier version of this program, a record has other fields, and lacks some.
+        value = {name: given for name, given in _value(entry).items() if name in known}
+        return cls(**value | {"uploaded": tuple(value.get("uploaded", ()))})
 
 
 class Records:
@@ -145,13 +148,32 @@ class Records:
 
     def some(self, repository: str, digests: Sequence[str]) -> dict[str, Manifest]:
         """Those of these manifests that are acknowledged, by digest."""
-        found: dict[str, Manifest] = {}
-        for start in range(0, len(digests), _STEPS):
-            steps = [_get(f"{MANIFESTS}{repository}@{digest}") for digest in digests[start : start + _STEPS]]
+        keys = [f"{MANIFESTS}{repository}@{digest}" for digest in digests]
+        return {manifest.digest: manifest for manifest in self.by_key(keys).values()}
+
+    def by_key(self, keys: Sequence[str]) -> dict[str, Manifest]:
+        """Those of these manifests that are acknowledged, by the key of their record."""
+        return {key: Manifest.from_entry(entry) for key, entry in self._entries(keys).items()}
+
+    def changes(self, since: Position, until: Position) -> set[str] | None:
+        """The keys of the manifests that were changed after one position up to another one.
+
+        Returns:
+            None if the journal doesn't say so; then only `manifests` tells.
+        """
+        numbers = journal.numbers(since, until)
+        if numbers is None:
+            return None
+        entries = self._entries([journal.key(number) for number in numbers])
+        return journal.changed(since, until, [Entry.of(entry) for entry in entries.values()])
+
+    def _entries(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Those of these entries that exist, by key."""
+        found: dict[str, dict[str, Any]] = {}
+        for start in range(0, len(keys), _STEPS):
+            steps = [_get(key) for key in keys[start : start + _STEPS]]
             answer = self._patiently(partial(self._agents.ask, "PUT", "txn?consistent", steps))
-            for result in answer.json()["Results"] or ():
-                manifest = Manifest.from_entry(result["KV"])
-                found[manifest.digest] = manifest
+            found |= {result["KV"]["Key"]: result["KV"] for result in answer.json()["Results"] or ()}
         return found
 
     def has_repository(self, repository: str) -> bool:
@@ -179,7 +201,7 @@ class Records:
         Raises:
             RegistryError: consul has no quorum that this node could ask.
         """
-        return bool(self._read(_CHANGED))
+        return bool(self._read(CHANGED))
 
     def check_listed(self, repository: str, digests: Sequence[str]) -> None:
         """Check that the manifests that an index lists are acknowledged.
@@ -277,12 +299,17 @@ class Records:
     def _change(self, session: str, plan: Callable[[], Sequence[Step]]) -> None:
         """Carry out the steps that `plan` makes of what it reads, unless anything was changed since it began."""
         held = {"KV": {"Verb": "check-session", "Key": LOCK, "Session": session}}
-        last = self._read(_CHANGED)
+        last = self._read(CHANGED)
         index = last[0]["ModifyIndex"] if last else 0
+        at = Position.of(last[0]) if last else Position()
         steps = plan()
         for start in range(0, len(steps), _STEPS):
-            turn = {"KV": {"Verb": "cas", "Key": _CHANGED, "Index": index, "Value": ""}}
-            batch = [held, turn, *steps[start : start + _STEPS]]
+            batch = steps[start : start + _STEPS]
+            before, at = at, at.next()
+            turn = {"KV": {"Verb": "cas", "Key": CHANGED, "Index": index, "Value": _encoded(asdict(at))}}
+            keys = tuple(key for step in batch if (key := step["KV"]["Key"]).startswith(MANIFESTS))
+            entry = Entry(at.number, at.id, before.id, keys)
+            batch = [held, turn, _set(entry.key, entry.value), *batch]
             try:
                 answer = self._agents.ask("PUT", "txn", batch)
             except Refused as refused:
@@ -294,9 +321,7 @@ class Records:
                 raise RegistryError(413, "SIZE_INVALID", f"consul can't record so much: {text}")
             if answer.status != 200:
                 raise unavailable(f"consul could not record it: {text}")
-            index = next(
-                each["KV"]["ModifyIndex"] for each in answer.json()["Results"] if each["KV"]["Key"] == _CHANGED
-            )
+            index = next(each["KV"]["ModifyIndex"] for each in answer.json()["Results"] if each["KV"]["Key"] == CHANGED)
 
     def _patiently(self, ask: Callable[[], Answer]) -> Answer:
         # A node that has been cut off for that long fails immediately.
@@ -315,15 +340,6 @@ class Records:
             time.sleep(_PAUSE)
 
 
-def next_index(answer: Answer, index: int) -> int:
-    """The index for the next question that waits for news, after one with `index`.
-
-    It is 0, to which consul answers without waiting, when the index went back: a snapshot was restored.
-    Source: consul's page on blocking queries.
-    """
-    return answer.index if answer.index >= index else 0
-
-
 def _value(entry: dict[str, Any]) -> Any:
     return json.loads(base64.b64decode(entry["Value"]))
 
@@ -338,8 +354,11 @@ def _get(key: str) -> Step:
 
 
 def _set(key: str, value: object) -> Step:
-    content = base64.b64encode(json.dumps(value).encode()).decode()
-    return {"KV": {"Verb": "set", "Key": key, "Value": content}}
+    return {"KV": {"Verb": "set", "Key": key, "Value": _encoded(value)}}
+
+
+def _encoded(value: object) -> str:
+    return base64.b64encode(json.dumps(value).encode()).decode()
 
 
 def _delete(key: str) -> Step:
