@@ -2,10 +2,13 @@
 
 # A module comes before those that import from it: pytest rewrites assertions only of what it imports itself.
 pytest_plugins = (
+    "fixtures.disabled_plugins",
     "fixtures.marks",
+    "fixtures.servers",
     "fixtures.workers",
     "fixtures.options",
     "fixtures.signals",
+    "fixtures.alarm",
     "fixtures.deadlines",
     "fixtures.faults",
     "fixtures.cluster",

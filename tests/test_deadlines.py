@@ -149,3 +149,25 @@ def test_with_its_own():
 """,
         passed=2,
     )
+
+
+def test_a_plugin_that_takes_sigalrm_for_itself_disables_no_deadline(run: Run) -> None:
+    """As pytest-timeout does: its handler is gone after each test, and the default one kills the process."""
+    output = run(
+        """
+import signal
+
+def test_that_uses_it():
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    time.sleep(0.2)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+def test_that_hangs():
+    hang()
+""",
+        passed=1,
+        failed=1,
+    )
+    assert "::test_that_hangs hangs: it took longer than 1 s" in output

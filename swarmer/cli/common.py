@@ -1,6 +1,7 @@
 """Shared by the commands: naming a cluster, options that select a spec, tables and JSON."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -70,18 +71,17 @@ def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--servers",
         type=click.Path(path_type=Path),
-        default=Path("servers.yml"),
-        show_default=True,
         metavar="FILE",
-        help="The file that describes the cluster.",
+        help="The file that describes the cluster.  [default: servers.yml, here or in a folder above]",
     )
     @click.option("--stack", metavar="STACK", help="Where nodes run; overrides the file.")
     @click.option("--size", type=int, metavar="N", help="Boot N nodes, each with the settings of the first server.")
     @wraps(command)
-    def with_spec(servers: Path, stack: str | None, size: int | None, **others: Any) -> Any:
+    def with_spec(servers: Path | None, stack: str | None, size: int | None, **others: Any) -> Any:
         from swarmer.spec import file as spec_file  # a slow import, for the parser of YAML
 
-        return command(spec=spec_file.load(servers, stack=stack, size=size), **others)
+        path = servers or Path(os.path.relpath(spec_file.find(Path.cwd()) or spec_file.NAME))
+        return command(spec=spec_file.load(path, stack=stack, size=size), **others)
 
     return with_spec
 
