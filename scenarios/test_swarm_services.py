@@ -80,28 +80,32 @@ def test_secrets_and_configs_are_on_the_nodes_of_their_tasks_only(
 def test_tasks_on_different_nodes_reach_each_other_by_name(
     services: Services, swarm_workers: list[Node], busybox_image: str
 ) -> None:
-    number = len(swarm_workers)
     services.make("network", "reach-net", "--driver=overlay", "reach-net")
-    _web(
-        services,
-        "reach",
-        busybox_image,
-        "here",
-        "--network=reach-net",
-        f"--replicas={number}",
-        "--replicas-max-per-node=1",
-    )
-    services.wait_running("reach", lambda running: running == {node.name: 1 for node in swarm_workers})
-    addresses = {address for task in services.tasks("reach") if task.running for address in task.addresses}
-    assert len(addresses) == number
+    _reach_each_other(services, swarm_workers, busybox_image)
+
+
+@pytest.mark.needs("encrypted-overlays")
+@two_workers
+def test_tasks_reach_each_other_through_an_encrypted_network(
+    services: Services, swarm_workers: list[Node], busybox_image: str
+) -> None:
+    services.make("network", "reach-net", "--driver=overlay", "--opt=encrypted", "reach-net")
+    _reach_each_other(services, swarm_workers, busybox_image)
     for node in swarm_workers:
-        (container,) = services.containers(node, "reach")
-        node.wait_until_succeeds(
-            f"test $(docker exec {container} nslookup -type=a reach | grep -c '^Address: ') = {number}"
-        )
-        for address in addresses:
-            said = node.succeed(f"docker exec {container} wget -q -T 5 -O - http://{address}/")
-            assert said.strip() == "here", (node, address)
+        assert "proto esp" in node.succeed("ip xfrm state")
+
+
+@pytest.mark.needs("container-limits")
+def test_a_service_has_no_more_processor_time_and_memory_than_its_limits(
+    services: Services, swarm_workers: list[Node], busybox_image: str
+) -> None:
+    node = swarm_workers[-1]
+    where = f"--constraint=node.hostname=={node.name}"
+    services.create("limited", where, "--limit-cpu=0.5", "--limit-memory=64M", busybox_image, *SLEEP)
+    services.wait_running("limited", 1)
+    (container,) = services.containers(node, "limited")
+    read = f"docker exec {container} cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/memory.max"
+    assert node.succeed(read).split() == ["50000", "100000", str(64 << 20)]
 
 
 @pytest.mark.needs("ipvs")
@@ -135,6 +139,31 @@ def test_a_service_has_one_address_for_all_its_tasks(services: Services, busybox
 
 
 # -- what the promises are made of -------------------------------------------------------------------------
+
+
+def _reach_each_other(services: Services, workers: list[Node], image: str) -> None:
+    """One task on each node finds all of them by the name of the service, and reaches each through `reach-net`."""
+    number = len(workers)
+    _web(
+        services,
+        "reach",
+        image,
+        "here",
+        "--network=reach-net",
+        f"--replicas={number}",
+        "--replicas-max-per-node=1",
+    )
+    services.wait_running("reach", lambda running: running == {node.name: 1 for node in workers})
+    addresses = {address for task in services.tasks("reach") if task.running for address in task.addresses}
+    assert len(addresses) == number
+    for node in workers:
+        (container,) = services.containers(node, "reach")
+        node.wait_until_succeeds(
+            f"test $(docker exec {container} nslookup -type=a reach | grep -c '^Address: ') = {number}"
+        )
+        for address in addresses:
+            said = node.succeed(f"docker exec {container} wget -q -T 5 -O - http://{address}/")
+            assert said.strip() == "here", (node, address)
 
 
 def _serving(text: str) -> str:

@@ -12,6 +12,7 @@ from swarmer.cli.lazy_group import LazyGroup
 
 #: `MODULE:ATTRIBUTE` of each command, and the beginning of its help.
 _COMMANDS: Final = {
+    "doctor": ("swarmer.cli.doctor:doctor", "Look at this machine and print what will and won't work"),
     "up": ("swarmer.cli.clusters:up", "Boot a cluster and leave it running"),
     "ls": ("swarmer.cli.clusters:ls", "List the clusters of this machine"),
     "status": ("swarmer.cli.clusters:status", "Show the state of a cluster and its nodes"),

@@ -1,7 +1,7 @@
 """The interface of every stack: it manages the machines of a cluster, and doesn't know what runs on them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -15,6 +15,7 @@ from swarmer.seed import packet_filter
 from swarmer.seed.cloudinit import SeedData
 from swarmer.seed.environment import NodeEnvironment
 from swarmer.spec import Server, Spec
+from swarmer.stacks.findings import Finding
 from swarmer.state import ClusterHome
 
 
@@ -26,6 +27,8 @@ class Capability(StrEnum):
     NETEM = "netem"
     CLOCK = "clock"
     POWER_CUT = "power-cut"
+    ENCRYPTED_OVERLAYS = "encrypted-overlays"
+    CONTAINER_LIMITS = "container-limits"
 
 
 class Stack(ABC):
@@ -53,6 +56,11 @@ class Stack(ABC):
         Raises:
             HostError: with a hint.
         """
+
+    @classmethod
+    @abstractmethod
+    def examine(cls, spec: Spec, home: ClusterHome) -> Iterator[Finding]:
+        """Look at everything on this machine that matters to a cluster; nothing is changed, and nothing raised."""
 
     @classmethod
     def build_image(cls, report: Callable[[str], None]) -> Image:

@@ -1,12 +1,14 @@
 """The host's side of a cluster's network, common to all stacks on this machine."""
 
 import json
+from functools import partial
 from ipaddress import IPv4Network
 from typing import Any
 
 from swarmer.errors import HostError
 from swarmer.shell import run
 from swarmer.spec import Spec
+from swarmer.stacks.findings import Finding, Verdict, checked
 from swarmer.state import ClusterHome
 
 #: Routes to networks larger than a /8, the largest private network, count as default routes.
@@ -49,6 +51,14 @@ def check_free(spec: Spec, *, fence: str = "") -> None:
                 f"the network {spec.admin_network} is in use on this host: {route['dst']} is routed ({through})",
                 hint=hint,
             )
+
+
+def examine(spec: Spec, home: ClusterHome) -> Finding:
+    """Whether the network of a cluster is free, or used by the cluster itself."""
+    subject = f"network {spec.admin_network}"
+    if home.ledger.exists():
+        return Finding(subject, Verdict.OK, f"used by {home.name} itself")
+    return checked(subject, partial(check_free, spec), "free")
 
 
 def reservation_name(home: ClusterHome, network: IPv4Network) -> str:

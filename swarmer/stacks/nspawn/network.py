@@ -4,6 +4,7 @@ The namespace keeps the nodes' traffic away from the host's packet filters (thos
 packets), and everything in it is removed with it.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -64,6 +65,19 @@ def remove(home: ClusterHome) -> None:
     run(["nft", "delete", "table", "ip", host_link(home)], check=False)
     _close_forward(host_link(home))
     _stop_forwarding()
+
+
+def filters_of_others() -> list[str]:
+    """The chains that drop forwarded packets and that swarmer doesn't open, as `TABLE CHAIN`: such as firewalld's."""
+    listed = json.loads(run(["nft", "--json", "list", "chains"], check=False).stdout or "{}").get("nftables", [])
+    chains = [entry["chain"] for entry in listed if "chain" in entry]
+    return [
+        f"{chain['family']} {chain['table']} {chain['name']}"
+        for chain in chains
+        if chain.get("hook") == "forward" and chain["family"] in ("ip", "inet")
+        if chain.get("policy") == "drop" or chain["table"] == "firewalld"
+        if (chain["family"], chain["table"], chain["name"]) != FORWARD
+    ]
 
 
 def _open_to_internet(home: ClusterHome, spec: Spec) -> None:

@@ -183,5 +183,16 @@ class ControlGroups(Processes):
 
 
 def processes(tag: str) -> Processes:
-    """The implementation for this host: transient units if systemd runs it, else control groups."""
-    return SystemdUnits(tag) if Path("/run/systemd/system").is_dir() else ControlGroups(tag)
+    """The implementation for this host: transient units if systemd runs it, else control groups.
+
+    Raises:
+        HostError: the host has no control groups v2, or its systemd doesn't use them.
+    """
+    if not Path("/run/systemd/system").is_dir():
+        return ControlGroups(tag)
+    if control_groups.mounts().get("cgroup2") != Path("/sys/fs/cgroup"):
+        raise HostError(
+            "the systemd of this host uses control groups v1, but that of the nodes requires v2",
+            hint="boot the host with `systemd.unified_cgroup_hierarchy=1` on the kernel's command line",
+        )
+    return SystemdUnits(tag)

@@ -2,38 +2,32 @@
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 from swarmer.errors import HostError
-from swarmer.files import check_takes_overlays, write_private
+from swarmer.files import write_private
 from swarmer.image import Image
 from swarmer.ledger import Resource
 from swarmer.seed.cloudinit import SeedData
-from swarmer.shell import which
 from swarmer.spec import Server, Spec
 from swarmer.stacks import host_network
 from swarmer.stacks.base import Capability
 from swarmer.stacks.bridged import BridgedStack
-from swarmer.stacks.nspawn import network
+from swarmer.stacks.findings import Finding, available_memory
+from swarmer.stacks.nspawn import host, network
+from swarmer.stacks.nspawn.host import NODE_MEBIBYTES, NODES_PER_PROCESSOR
 from swarmer.stacks.nspawn.limits import check_inotify
 from swarmer.stacks.nspawn.processes import Processes, processes
 from swarmer.state import ClusterHome
 
 _CONSOLE = "console.log"
 _LAUNCHER = Path(__file__).with_name("launch.sh")
-_TOOLS = ("systemd-nspawn", "ip", "nsenter", "unshare", "setsid", "ssh", "nft", "mmdebstrap")
-_OTHER_STACK = "use virtual machines instead: --stack=vagrant"
-
-#: With more nodes, consul forms sooner if it starts before the rest of the node; measured by benchmarks/boot.py.
-_NODES_PER_PROCESSOR = 2
 
 #: How many clusters of up to three nodes one processor can run the scenarios on, which wait most of the time.
 _CLUSTERS_PER_PROCESSOR = 1.5
-#: The memory that a node and its containers use at most during the scenarios.
-_NODE_MEBIBYTES = 500
 
 
 class NspawnStack(BridgedStack):
@@ -43,16 +37,19 @@ class NspawnStack(BridgedStack):
 
     @classmethod
     def preflight(cls, spec: Spec, home: ClusterHome) -> None:
-        check_host()
-        unfit = set(str(home.folder)) & set(":,\\\"' ")
-        if unfit:
-            raise HostError(
-                f"the path of folder {home.folder} contains characters that overlayfs doesn't support",
-                hint="set SWARMER_HOME to a folder without spaces, quotes, backslashes, commas and colons in its path",
-            )
-        check_takes_overlays(home.folder, "SWARMER_HOME")
+        host.check_host()
+        host.check_folder(home)
+        processes(home.tag)
         check_inotify(len(spec.servers))
         host_network.check_free(spec)
+
+    @classmethod
+    def examine(cls, spec: Spec, home: ClusterHome) -> Iterator[Finding]:
+        try:
+            of_nodes: Processes | HostError = processes(home.tag)
+        except HostError as error:
+            of_nodes = error
+        yield from host.examine(spec, home, of_nodes)
 
     @cached_property
     def processes(self) -> Processes:
@@ -61,26 +58,19 @@ class NspawnStack(BridgedStack):
 
     @property
     def missing(self) -> Mapping[Capability, str]:
-        shared = "nspawn nodes share the host's kernel"
-        return {
-            Capability.OWN_KERNEL: shared,
-            Capability.CLOCK: "nspawn nodes share the host's clock",
-            Capability.IPVS: f"{shared}, which may lack IPVS",
-            Capability.NETEM: f"{shared}, which may lack netem",
-        }
+        return host.missing(self.processes)
 
     @property
     def cpu_contended(self) -> bool:
-        return len(self.spec.servers) > _NODES_PER_PROCESSOR * (os.cpu_count() or 1)
+        return len(self.spec.servers) > NODES_PER_PROCESSOR * (os.cpu_count() or 1)
 
     @classmethod
     def side_by_side(cls, spec: Spec) -> tuple[int, str]:
         processors = len(os.sched_getaffinity(0))
-        memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(memory["MemAvailable"].split()[0]) // 1024
+        free = available_memory()
         nodes = len(spec.servers)
         number = int(processors * _CLUSTERS_PER_PROCESSOR * min(3 / nodes, 1))
-        number = max(1, min(number, free // (nodes * _NODE_MEBIBYTES)))
+        number = max(1, min(number, free // (nodes * NODE_MEBIBYTES)))
         return number, f"{processors} processors, {free} MiB of free memory, {nodes} nodes each"
 
     def interface(self, server: Server) -> Mapping[str, Mapping[str, str]]:  # noqa: ARG002
@@ -96,7 +86,8 @@ class NspawnStack(BridgedStack):
         self.ledger.record("network", network.namespace(self.home))
         network.create(self.home, self.spec)
         unlimited = self.processes.unlimited
-        return [f"memory and cpus of servers.yml are not enforced: {unlimited}"] if unlimited else []
+        unenforced = f"memory and cpus of servers.yml are not enforced: {unlimited}" if unlimited else ""
+        return [sentence for sentence in (unenforced, host.note(self.missing)) if sentence]
 
     def launch_all(
         self, machines: Sequence[tuple[Server, SeedData]], image: Image, *, launched: Callable[[str], None]
@@ -168,23 +159,3 @@ class NspawnStack(BridgedStack):
                 host_network.release_subnet(resource.id)
             case other:
                 raise AssertionError(f"unknown kind of resource in the nspawn stack: {other}")
-
-
-def check_host() -> None:
-    """Refuse a machine that can't run nspawn nodes.
-
-    Raises:
-        HostError: the machine doesn't run Linux, the user isn't root, or a tool is missing.
-    """
-    if os.uname().sysname != "Linux":
-        raise HostError("the nspawn stack runs on Linux only", hint=_OTHER_STACK)
-    if missing := [tool for tool in _TOOLS if not which(tool)]:
-        raise HostError(
-            f"the nspawn stack needs {', '.join(missing)}, which this machine lacks",
-            hint=f"`make setup` installs it on Debian and Ubuntu; on other systems, {_OTHER_STACK}",
-        )
-    if os.geteuid() != 0:
-        raise HostError(
-            "the nspawn stack needs root to create namespaces and mounts",
-            hint=f"prefix the command with `bin/as-root`, or {_OTHER_STACK}",
-        )

@@ -28,14 +28,14 @@ class Libvirt(Provider):
     name: ClassVar[str] = "libvirt"
     command: ClassVar[str] = "virsh"
     box: ClassVar[Format] = Format.BOX
+    makes_network: ClassVar[bool] = True
     starting: ClassVar[str] = "Starting domain"
 
-    def check(self, spec: Spec) -> None:
+    def check(self, spec: Spec) -> None:  # noqa: ARG002
         check_tools("vagrant", "virsh", "qemu-system-x86_64", "qemu-img", "genisoimage", "ssh", "ip")
         if not libvirt.answers():
             member = "" if os.geteuid() == 0 else "; you must be root or in the group libvirt"
             raise HostError("cannot connect to libvirt", hint=START_HINT + member)
-        host_network.check_free(spec)
 
     def prepare(self, ledger: Ledger, network: str) -> None:
         spec = ledger.spec

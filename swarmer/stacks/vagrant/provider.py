@@ -28,9 +28,12 @@ class Provider(ABC):
     #: Whether Vagrant creates machines one after the other.
     one_by_one: ClassVar[bool] = False
 
+    #: Whether `prepare` creates the network, which must not be in use on this host.
+    makes_network: ClassVar[bool] = False
+
     @abstractmethod
     def check(self, spec: Spec) -> None:
-        """Refuse a host that can't run these nodes.
+        """Refuse a host that can't run these nodes, whatever network they use.
 
         Raises:
             HostError: with a hint.

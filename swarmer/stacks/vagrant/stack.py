@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,9 +15,11 @@ from swarmer.image import Image, Kind
 from swarmer.ledger import Ledger, Resource
 from swarmer.seed.cloudinit import SeedData
 from swarmer.spec import Server, Spec
+from swarmer.stacks import host_network
 from swarmer.stacks.base import Capability
 from swarmer.stacks.bridged import BridgedStack
-from swarmer.stacks.vagrant import acceleration, plan, providers
+from swarmer.stacks.findings import Finding
+from swarmer.stacks.vagrant import acceleration, host, plan, providers
 from swarmer.stacks.vagrant.command import VagrantCommand
 from swarmer.stacks.vagrant.provider import Provider
 from swarmer.state import ClusterHome
@@ -42,7 +44,14 @@ class VagrantStack(BridgedStack):
 
     @classmethod
     def preflight(cls, spec: Spec, home: ClusterHome) -> None:  # noqa: ARG003
-        providers.provider(providers.default_name()).check(spec)
+        provider = providers.provider(providers.default_name())
+        provider.check(spec)
+        if provider.makes_network:
+            host_network.check_free(spec)
+
+    @classmethod
+    def examine(cls, spec: Spec, home: ClusterHome) -> Iterator[Finding]:
+        yield from host.examine(spec, home)
 
     @classmethod
     def build_image(cls, report: Callable[[str], None]) -> Image:
