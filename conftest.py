@@ -8,7 +8,6 @@ pytest_plugins = (
     "fixtures.workers",
     "fixtures.options",
     "fixtures.signals",
-    "fixtures.alarm",
     "fixtures.deadlines",
     "fixtures.faults",
     "fixtures.cluster",

@@ -18,7 +18,7 @@ from typing import Final
 
 import click
 
-from swarmer import lifecycle
+from swarmer import interrupts, lifecycle
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
@@ -88,9 +88,9 @@ def main(servers: Path, stack: str | None, nodes: int, rounds: int, rest: float,
 
 def _at_rest(cluster: Cluster, seconds: float) -> list[Usage]:
     """Per cent of a processor by unit, for each node."""
-    time.sleep(_SETTLE)
+    interrupts.sleep(_SETTLE)
     before = [(time.monotonic(), _usage(node, _LOOK)) for node in cluster.nodes]
-    time.sleep(seconds)
+    interrupts.sleep(seconds)
     found: list[Usage] = []
     for node, (since, earlier) in zip(cluster.nodes, before, strict=True):
         now = _usage(node, _LOOK)

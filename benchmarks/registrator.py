@@ -14,17 +14,17 @@ import json
 import statistics
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
 import click
 
-from swarmer import lifecycle
+from swarmer import interrupts, lifecycle
 from swarmer.clients import consul_api
 from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
+from swarmer.pool import Pool
 from swarmer.spec.file import load
 from swarmer.wait import NotYet, until
 
@@ -130,7 +130,7 @@ def _trial(node: Node, asked: Node, ahead: float, number: int) -> Trial:
 
 def _moment(node: Node, asked: Node, name: str, command: str, *, resolves: bool) -> tuple[str, float]:
     """What a command on a node prints, and when it has made a name resolve, or not, by this machine's clock."""
-    with ThreadPoolExecutor(1) as pool:
+    with Pool(1) as pool:
         done = pool.submit(node.succeed, command)
         since: float | None = None
 
@@ -183,7 +183,7 @@ def _idle(node: Node, containers: int, resyncs: int) -> Idle:
 
     until("the registrator that resyncs every second", probe, timeout=30)
     before, cpu = _settled(node), _cpu(node)
-    time.sleep(resyncs)
+    interrupts.sleep(resyncs)
     used, after = _cpu(node) - cpu, consul_api.catalog_writes(node.consul, node.name)
     memory = node.succeed("awk '/VmRSS/ {print $2}' /proc/$(systemctl show --property=MainPID --value probe)/status")
     node.succeed("systemctl stop probe; systemctl start swarmer-registrator")

@@ -1,6 +1,5 @@
 """Nodes whose clocks are wrong stay members of the cluster, and keep what it promised."""
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -44,6 +43,6 @@ def test_a_session_lives_as_long_as_was_promised_whatever_a_clock_says(
             # Not only at once: consul looks at its sessions again and again.
             for _ in range(5):
                 assert api.session.info(session)[1], "the session ended by a clock that was put forward"
-                time.sleep(cluster.scaled(1))
+                cluster.pause(1)
     finally:
         cluster.consul.session.destroy(session)

@@ -153,7 +153,7 @@ def test_a_server_that_is_off_stays_a_peer(
             lambda: consul_follower.name not in consul_api.members_alive(cluster.consul),
             timeout=15,
         )
-        time.sleep(cluster.scaled(AUTOPILOT))
+        cluster.pause(AUTOPILOT)
         assert {peer.name for peer in consul_api.raft_peers(cluster.consul)} == peers
 
 

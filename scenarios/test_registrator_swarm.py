@@ -1,7 +1,6 @@
 """Services of the swarm are announced by the node of the task, or by all managers if every node forwards the port."""
 
 import json
-import time
 from typing import Any
 
 import pytest
@@ -249,7 +248,7 @@ def test_a_manager_whose_docker_hangs_does_not_overwrite_shared_labels(
         cluster.until_equal("the shared labels", labels, {"SERVICE_TAGS": "green"}, timeout=TASK)
         entry = _shared(cluster, services, "front")
         # Each registrator has seen them now, and compares once per second at least what is with what is to be.
-        time.sleep(cluster.scaled(3))
+        cluster.pause(3)
         assert _shared(cluster, services, "front") == entry
 
 

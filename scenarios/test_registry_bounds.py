@@ -2,7 +2,6 @@
 
 import ssl
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
@@ -13,6 +12,7 @@ from swarmer.clients.registry_client import MANIFEST, Image, RegistryClient, Reg
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.commands import registry_gc
+from swarmer.pool import Pool
 from swarmer.wait import NotYet
 
 At = Callable[[Node], RegistryClient]
@@ -206,14 +206,15 @@ def test_pushes_go_on_while_garbage_is_collected(
     for tag in images:
         push(tag)
     freed = 0
-    with Pushing(clients, others_repository) as others, ThreadPoolExecutor(4) as pool:
+    with Pushing(clients, others_repository) as others, Pool(4) as pool:
         for _ in range(3):
             make_garbage()
             # Push again exactly what is about to be collected.
             collecting = pool.submit(registry_gc.collect, registry_nodes)
-            list(pool.map(push, images))
-            assert not [each.problem for each in collecting.result() if each.problem]
-            freed += sum(each.blobs for each in collecting.result())
+            pool.map(push, images)
+            (collected,) = pool.results([collecting])
+            assert not [each.problem for each in collected if each.problem]
+            freed += sum(each.blobs for each in collected)
             for node in registry_nodes:
                 check_disk(node, images.values())
         make_garbage()

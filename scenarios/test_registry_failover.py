@@ -4,7 +4,6 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
 
 import pytest
@@ -16,6 +15,7 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
 from swarmer.node.registry.lease import LOCK_DELAY
+from swarmer.pool import Pool
 
 Record = Callable[[str, object], None]
 
@@ -86,7 +86,7 @@ def nothing_is_lost(pushes: list[Acknowledged], clients: list[RegistryClient]) -
         for tag in clients[0].get(f"/v2/{repository}/tags/list").json()["tags"]
     ]
     assert acknowledged.keys() <= set(tags)
-    with ThreadPoolExecutor(8) as pool:
+    with Pool(8) as pool:
         for client in clients:
             for found, image in zip(tags, pool.map(lambda tag, client=client: client.pull(*tag), tags), strict=True):
                 assert image == acknowledged.get(found, image), f"{client.address} {found}"
@@ -188,14 +188,11 @@ def test_while_a_follower_hangs_pushes_go_on(
 ) -> None:
     leader = registry_at(registry_leader)
     for follower in registry_followers:
-        with faults.stop(follower, unit="docker-registry"), ThreadPoolExecutor(16) as pool:
+        with faults.stop(follower, unit="docker-registry"), Pool(16) as pool:
             # In parallel, while no node knows yet that it hangs.
             tags = [f"{follower.name}-{number}" for number in range(16)]
             pushes = [pool.submit(leader.push, repository, tag, Image.random()) for tag in tags]
-            late = wait(pushes, timeout=registry_leader.scaled(WRITE_BOUND["kill"])).not_done
-            assert not late
-            for push in pushes:
-                push.result()
+            pool.results(pushes, timeout=registry_leader.scaled(WRITE_BOUND["kill"]))
 
 
 def test_a_node_that_answers_too_late_says_try_again(
@@ -203,7 +200,7 @@ def test_a_node_that_answers_too_late_says_try_again(
 ) -> None:
     path = f"/v2/{repository}/tags/list"
     given_up = f"journalctl --boot --unit=nginx | grep 'timed out.*{path}.*subrequest: \"/route\"'"
-    with ThreadPoolExecutor(1) as pool, faults.stop(registry_leader, unit="swarmer-registry"):
+    with Pool(1) as pool, faults.stop(registry_leader, unit="swarmer-registry"):
         asked = pool.submit(registry_at(registry_leader).get, path, timeout=20)
         # Now nginx asks for the reason, and gets an answer again.
         registry_leader.wait_until_succeeds(given_up, timeout=20)

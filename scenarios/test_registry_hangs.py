@@ -3,7 +3,6 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -14,6 +13,7 @@ from swarmer.clients.registry_client import MANIFEST, Image, RegistryClient, Reg
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.faults import Faults
+from swarmer.pool import Pool
 from swarmer.wait import NotYet
 
 At = Callable[[Node], RegistryClient]
@@ -102,7 +102,7 @@ def test_a_request_that_waits_for_a_leader_that_hangs_is_answered_soon_after_ano
         path = client.ask("POST", f"/v2/{repository}/blobs/uploads/").headers["Location"]
     else:
         method, content, path = "PUT", image.manifest, f"/v2/{repository}/manifests/1"
-    with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+    with ExitStack() as stack, Pool(1) as pool:
         body = Halting(content, lambda: stack.enter_context(faults.stop(registry_leader, unit=program)))
 
         def ask() -> tuple[float, int, bool, str]:
@@ -112,7 +112,7 @@ def test_a_request_that_waits_for_a_leader_that_hangs_is_answered_soon_after_ano
 
         waiting = pool.submit(ask)
         led = another_leader(cluster, registry_leader)
-        answered, status, proper, retry = waiting.result(timeout=cluster.scaled(60))
+        ((answered, status, proper, retry),) = pool.results([waiting], timeout=cluster.scaled(60))
         registry_at(registry_followers[0]).push(repository, "2", image)
     record_property("seconds_after_another_leader", round(answered - led, 3))
     # Not every program that hangs is needed for every request.

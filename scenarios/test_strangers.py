@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -23,6 +22,7 @@ from swarmer.clients.registry_client import RegistryClient
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError
+from swarmer.pool import Pool
 from swarmer.ports import DNS_OF_CONSUL, PORTS, REGISTRY, SSH, VXLAN
 from swarmer.seed.packet_filter import ports_among_nodes
 from swarmer.services import Services
@@ -232,7 +232,7 @@ def test_uploads_that_are_not_let_in_cost_nothing(
         return subprocess.run(words, input=program, capture_output=True, text=True, check=True, timeout=120).stdout
 
     free = _free(asked)
-    with Pushing(clients[:1], "beside-strangers") as pushing, ThreadPoolExecutor(1) as pool:
+    with Pushing(clients[:1], "beside-strangers") as pushing, Pool(1) as pool:
         pushing.wait_for_more()
         attacking = pool.submit(attack)
         while not attacking.done():
@@ -291,7 +291,7 @@ def _open_from_here(node: Node, ports: list[int]) -> list[int]:
             return True
         return False
 
-    with ThreadPoolExecutor(len(ports)) as pool:
+    with Pool(len(ports)) as pool:
         return sorted(port for port, found in zip(ports, pool.map(is_open, ports), strict=True) if found)
 
 

@@ -63,7 +63,7 @@ def test_a_node_that_docker_shows_under_the_name_of_another_keeps_its_own_labels
                 identity: is_manager for identity, (_, is_manager) in before.items()
             }
             assert {member.id: member.labels for member in members} == labels
-            time.sleep(cluster.scaled(1))
+            cluster.pause(1)
     cluster.wait_converged()
     assert _members(cluster) == before
 
@@ -85,7 +85,7 @@ def test_a_manager_that_is_demoted_on_purpose_stays_a_worker(cluster: Cluster, s
         end = time.monotonic() + cluster.scaled(LONG_ENOUGH)
         while time.monotonic() < end:
             assert not next(m for m in docker_api.members(swarm_leader.docker) if m.name == node.name).manager
-            time.sleep(cluster.scaled(1))
+            cluster.pause(1)
     finally:
         swarm_leader.succeed(f"docker node update --label-rm {HELD_ROLE} {node.name}")
     cluster.wait_converged()
@@ -97,7 +97,7 @@ def test_an_availability_set_by_hand_is_kept_and_a_new_node_gets_that_of_the_spe
     node = next(node for node in reversed(swarm_workers) if node is not swarm_leader or len(cluster.nodes) == 1)
     swarm_leader.succeed(f"docker node update --availability drain {node.name}")
     try:
-        time.sleep(cluster.scaled(LONG_ENOUGH))
+        cluster.pause(LONG_ENOUGH)
         assert _availability(cluster, node) == "drain"
     finally:
         swarm_leader.succeed(f"docker node update --availability active {node.name}")
@@ -165,7 +165,7 @@ def test_managers_do_not_leave_their_swarm_for_one_that_is_recorded_by_mistake(c
         return entry["Value"].decode() if entry else ""
 
     cluster.until_equal("the recorded swarm", recorded, swarm, timeout=30, retry_on=consul_api.Unavailable)
-    time.sleep(cluster.scaled(LONG_ENOUGH))
+    cluster.pause(LONG_ENOUGH)
     cluster.wait_converged()
     assert _members(cluster) == before
     assert convergence.swarm_ids(cluster) == {name: identity for identity, (name, _) in before.items()}

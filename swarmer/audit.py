@@ -4,13 +4,13 @@ import json
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
+from swarmer.pool import Pool
 
 # Message identifiers of systemd, as `journalctl --list-catalog` shows them.
 _UNIT_FAILED: Final = "d9b373ed55a64feb8242e02dbe79a49c"
@@ -66,7 +66,7 @@ class Audit:
     def complaints(self) -> list[Complaint]:
         """New complaints about every node that is switched on. A journal that can't be read is a complaint, too."""
         nodes = [node for node in self.cluster.nodes if node.running]
-        with ThreadPoolExecutor(max(len(nodes), 1)) as pool:
+        with Pool(len(nodes)) as pool:
             return [complaint for found in pool.map(self._complaints_of, nodes) for complaint in found]
 
     def _complaints_of(self, node: Node) -> list[Complaint]:

@@ -3,14 +3,13 @@
 import re
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Final
 
 from swarmer import convergence
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import SwarmerError
+from swarmer.pool import Pool
 from swarmer.progress import Progress
 from swarmer.secrets.authority import Authority
 from swarmer.secrets.credentials import Credentials, token_names
@@ -59,27 +58,21 @@ def boot(cluster: Cluster, progress: Progress) -> None:
     movement = Movement(cluster)
     limit = _BOOT_LIMIT + _LIMIT_PER_NODE * len(cluster.nodes)
     servers = cluster.spec.servers
-    with ThreadPoolExecutor(len(servers)) as pool:
-        try:
-            seeds = list(zip(servers, pool.map(cluster.seed, servers), strict=True))
-            cluster.stack.launch_all(seeds, cluster.image, launched=lambda name: progress.node(name, "launched"))
-            phase("launch")
+    with Pool(len(servers)) as pool:
+        seeds = list(zip(servers, pool.map(cluster.seed, servers), strict=True))
+        cluster.stack.launch_all(seeds, cluster.image, launched=lambda name: progress.node(name, "launched"))
+        phase("launch")
 
-            def wait_booted(node: Node) -> None:
-                def reached(state: str) -> None:
-                    progress.node(node.name, state)
-                    movement.happened(f"{node.name} {state}")
-                    if state == "ssh":
-                        phase("ssh")
+        def wait_booted(node: Node) -> None:
+            def reached(state: str) -> None:
+                progress.node(node.name, state)
+                movement.happened(f"{node.name} {state}")
+                if state == "ssh":
+                    phase("ssh")
 
-                node.wait_booted(reached=reached, timeout=limit, stall=_STALL, moved=movement.count)
+            node.wait_booted(reached=reached, timeout=limit, stall=_STALL, moved=movement.count)
 
-            for wait in [pool.submit(wait_booted, node) for node in cluster.nodes]:
-                wait.result()
-        except BaseException:
-            with suppress(SwarmerError):  # otherwise the pool would wait for the nodes that are still booting
-                cluster.stack.kill_all()
-            raise
+        pool.results([pool.submit(wait_booted, node) for node in cluster.nodes])
     phase("cloud-init")
     progress.say("waiting for the cluster to converge")
     convergence.wait_consul(cluster, timeout=limit, stall=_STALL, moved=movement.count, tell=progress.say)

@@ -1,7 +1,6 @@
 """The state of clusters, as plain values: for the tables and the JSON of the command line."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -12,6 +11,7 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError, PromiseBroken, SwarmerError
 from swarmer.ledger import Ledger, Ownership
+from swarmer.pool import Pool
 from swarmer.stacks import stack_of
 from swarmer.state import ClusterHome, cluster_homes
 from swarmer.wait import NotYet
@@ -160,7 +160,7 @@ def look(cluster: Cluster) -> ClusterStatus:
             memory_bytes=cluster.stack.memory(node.name) if running else None,
         )
 
-    with ThreadPoolExecutor(len(cluster.nodes)) as pool:
+    with Pool(len(cluster.nodes)) as pool:
         nodes = tuple(pool.map(node_status, cluster.nodes))
     end, no_ca = _certificates(cluster)
     problem = no_ca or problem

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import consul
@@ -12,6 +11,7 @@ from swarmer.clients import consul_api, docker_api
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError
 from swarmer.node.registry.records import LOCK
+from swarmer.pool import Pool
 from swarmer.spec import Server, Spec, SwarmRole
 from swarmer.wait import Hopeless, NotYet, until
 
@@ -133,8 +133,8 @@ def check_converged(cluster: Cluster) -> None:
 
 def on_each(nodes: Sequence[Node], check: Callable[[Node], None]) -> None:
     """Check all nodes in parallel; the error of the first failing node, in their order, is raised."""
-    with ThreadPoolExecutor(len(nodes)) as pool:
-        list(pool.map(check, nodes))
+    with Pool(len(nodes)) as pool:
+        pool.map(check, nodes)
 
 
 def check_no_unit_failed(node: Node) -> None:

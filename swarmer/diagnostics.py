@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -10,6 +9,7 @@ from typing import Final
 from swarmer.clients import consul_api
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
+from swarmer.pool import Pool
 from swarmer.ssh import CommandTimeout
 
 #: File name to the command on the node that fills it.
@@ -45,10 +45,8 @@ def collect(cluster: Cluster, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     mask = cluster.credentials.mask
-    with ThreadPoolExecutor(_AT_A_TIME * len(cluster.nodes)) as pool:
-        written = [pool.submit(_write, folder / name, content, mask) for name, content in _files(cluster)]
-    for file in written:
-        file.result()
+    with Pool(_AT_A_TIME * len(cluster.nodes)) as pool:
+        pool.map(lambda file: _write(folder / file[0], file[1], mask), _files(cluster))
     return folder
 
 

@@ -2,12 +2,17 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from swarmer import interrupts
 from swarmer.errors import HostError, SwarmerError
 from swarmer.shell import run
+
+#: Seconds between two attempts to take a lock.
+_LOCK_INTERVAL = 0.02
 
 
 def make_private_folder(folder: Path) -> None:
@@ -50,10 +55,36 @@ def locked_folder(folder: Path) -> Iterator[None]:
             hint="change its owner, or set SWARMER_HOME to a folder that you own",
         ) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        take_lock(descriptor, f"another process that uses {folder}")
         yield
     finally:
         os.close(descriptor)
+
+
+def take_lock(
+    descriptor: int, holder: str, *, timeout: float = 60, waiting: Callable[[], object] = lambda: None
+) -> None:
+    """Lock an open file exclusively; waits for whoever holds the lock, as `flock` does, but can be interrupted.
+
+    Args:
+        holder: what is waited for, as in "another process that …".
+        timeout: seconds until the wait gives up.
+        waiting: called if there is something to wait for.
+
+    Raises:
+        HostError: it was still locked after `timeout` seconds.
+    """
+    told = False
+    for part in interrupts.parts(timeout):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not told:
+                waiting()
+                told = True
+            time.sleep(min(part, _LOCK_INTERVAL))
+    raise HostError(f"waited {timeout:.0f} s for {holder}", hint="wait for its end, then try again")
 
 
 def write_private(path: Path, content: str | bytes) -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from swarmer import diagnostics, image
+from swarmer import diagnostics, image, interrupts
 from swarmer.boot import boot
 from swarmer.cluster import Cluster
 from swarmer.errors import SwarmerError
@@ -31,9 +31,10 @@ class OwnedCluster:
         A cluster that failed to relaunch has been removed already.
         """
         try:
-            self.cluster.close()
-            if self.cluster.home.ledger.exists():
-                self.cluster.ledger.set_kept(True)
+            with interrupts.shielded():  # the cluster is kept or not, nothing between
+                self.cluster.close()
+                if self.cluster.home.ledger.exists():
+                    self.cluster.ledger.set_kept(True)
         finally:
             self._ownership.release()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from swarmer import interrupts
 from swarmer.errors import SwarmerError
 from swarmer.host import dns as host_dns
 from swarmer.host import trust as host_trust
@@ -22,9 +23,16 @@ _INDEPENDENT: Final = frozenset({"host-dns", "host-trust", "connections"})
 def destroy(stack: Stack) -> None:
     """Remove everything that a cluster owns, newest first. Can be repeated after any interruption.
 
+    A signal that arrives meanwhile has its effect afterwards; only a second one ends it earlier.
+
     Raises:
         SwarmerError: a resource can't be removed. It stays in the ledger, with everything it depends on.
     """
+    with interrupts.shielded():
+        _destroy(stack)
+
+
+def _destroy(stack: Stack) -> None:
     ledger, home = stack.ledger, stack.home
     removers: Mapping[str, Callable[[Resource], None]] = {
         "host-dns": lambda _: _discard(host_dns.remove(home)),

@@ -4,7 +4,6 @@ The file is written in place, never replaced by another one: it may be a symboli
 Source: resolv.conf(5), and what the C library makes of lines that it doesn't describe.
 """
 
-import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
+
+from swarmer.files import take_lock
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
 #: The upstream servers of systemd-resolved's stub, and those of the dnsmasq or the resolved that NetworkManager uses.
@@ -32,7 +33,7 @@ def locked() -> Iterator[None]:
     """
     descriptor = os.open(RESOLV_CONF.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        take_lock(descriptor, f"another process that changes {RESOLV_CONF}")
         yield
     finally:
         os.close(descriptor)

@@ -14,6 +14,7 @@ from typing import Final
 from swarmer.errors import NodeError
 from swarmer.files import write_private
 from swarmer.secrets.ssh_key import KeyPair
+from swarmer.shell import capture
 from swarmer.state import ClusterHome
 
 #: Seconds that a command may run on the node after the host has given it up: only the host reports time-outs.
@@ -141,11 +142,8 @@ class Ssh:
         """
         limit = timeout * self._slowness()
         try:
-            done = subprocess.run(
+            done = capture(
                 self.command(node, "--", _limited(command, limit + _OVERTIME)),
-                capture_output=True,
-                text=True,
-                errors="replace",
                 timeout=limit,
                 input=input,
                 stdin=subprocess.DEVNULL if input is None else None,
@@ -178,7 +176,7 @@ def _end_connection(socket: Path) -> None:
     """End a shared connection, or at least stop using it: one that hangs ends itself, by ServerAliveCountMax."""
     with suppress(subprocess.TimeoutExpired):
         command = ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "node"]
-        subprocess.run(command, capture_output=True, timeout=_EXIT_TIMEOUT)
+        capture(command, timeout=_EXIT_TIMEOUT)
     socket.unlink(missing_ok=True)
 
 

@@ -7,6 +7,7 @@ from subprocess import SubprocessError
 from types import TracebackType
 from typing import Final
 
+from swarmer import interrupts
 from swarmer.errors import SwarmerError
 
 #: What a step raises when it fails. Everything else is a defect, or ends the program (Ctrl-C, `pytest.exit`).
@@ -21,8 +22,8 @@ class UndoStack:
 
     Raises:
         ExceptionGroup: some steps failed; the message names them. If the block failed too, that is its cause. All steps
-            have run. When the block or a step raises what ends the program, that goes on instead, with a note on the
-            failures.
+            have run, whatever signal arrives meanwhile. When the block or a step raises what ends the program, that
+            goes on instead, with a note on the failures.
     """
 
     def __init__(self) -> None:
@@ -53,7 +54,8 @@ class UndoStack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._steps.close()
+            with interrupts.shielded():
+                self._steps.close()
         except BaseException as interruption:
             self._annotate(interruption)
             raise

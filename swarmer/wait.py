@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from swarmer import interrupts
 from swarmer.errors import HostError, PromiseBroken
 
 T = TypeVar("T")
@@ -107,7 +108,7 @@ def until(
         if last != last_reported and now - reported_at > _REPORT_INTERVAL:
             last_reported, reported_at = last, now
             tell(last)
-        time.sleep(min(interval * slowness, max(0.0, deadline - now)))
+        interrupts.sleep(min(interval * slowness, max(0.0, deadline - now)))
 
 
 def until_true(
@@ -134,6 +135,10 @@ class Waiting:
     def scaled(self, seconds: float) -> float:
         """The time on these machines for something that takes `seconds` on a machine of normal speed."""
         return seconds * self.slowness
+
+    def pause(self, seconds: float) -> None:
+        """Let so many seconds pass, scaled: for what must not happen meanwhile. A signal or a deadline ends it."""
+        interrupts.sleep(self.scaled(seconds))
 
     def until(
         self,

@@ -68,6 +68,66 @@ def test_after_it():
     assert "in _worker" in output, "the stack of the pool's thread"
 
 
+_WAITS = {
+    "sleep": "interrupts.sleep(600)",
+    "program": "shell.run(['sleep', '600'], timeout=600)",
+    "pool": "with Pool(1) as pool: pool.map(interrupts.sleep, [600])",
+    "undoing": "with UndoStack() as undo: undo.add('it', lambda: interrupts.sleep(600))",
+}
+
+
+@pytest.mark.parametrize("wait", _WAITS)
+@pytest.mark.parametrize(
+    ("phase", "outcomes"),
+    [("setup", {"errors": 1}), ("call", {"failed": 1}), ("teardown", {"passed": 1, "errors": 1})],
+)
+def test_what_waits_notices_its_deadline(run: Run, phase: str, outcomes: dict[str, int], wait: str) -> None:
+    """It is not interrupted wherever it is; that would come minutes later."""
+    output = run(
+        f"""
+from swarmer import interrupts, shell
+from swarmer.pool import Pool
+from swarmer.undo import UndoStack
+deadlines.AGAIN = 600
+
+def hang():
+    {_WAITS[wait]}
+
+@pytest.fixture
+def hanging():
+    if {phase!r} == "setup":
+        hang()
+    yield
+    if {phase!r} == "teardown":
+        hang()
+
+def test_it(hanging):
+    if {phase!r} == "call":
+        hang()
+""",
+        **outcomes,
+    )
+    assert f"the {phase} of " in output
+    assert "hangs: it took longer than 1 s" in output
+
+
+def test_a_missed_deadline_that_nothing_noticed_fails_the_scenario_at_its_end(run: Run) -> None:
+    output = run(
+        """
+deadlines.AGAIN = 600
+
+def test_too_slow():
+    time.sleep(1.5)
+
+def test_after_it():
+    pass
+""",
+        passed=1,
+        failed=1,
+    )
+    assert "test_too_slow hangs: it took longer than 1 s" in output
+
+
 @pytest.mark.parametrize(("phase", "outcomes"), [("setup", {"errors": 1}), ("teardown", {"passed": 1, "errors": 1})])
 def test_a_hanging_fixture_is_named_by_its_phase(run: Run, phase: str, outcomes: dict[str, int]) -> None:
     output = run(

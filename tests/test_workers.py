@@ -53,10 +53,9 @@ def test_it():
 """
 
 _HANGING = """
-import time
+from swarmer import interrupts
 def test_it():
-    while True:
-        time.sleep(0.1)
+    interrupts.sleep(600)
 """
 
 _KILLED = """

@@ -6,6 +6,7 @@ import sys
 import click
 import requests
 
+from swarmer import signals
 from swarmer.cli.common import cluster_from_args, usage
 from swarmer.commands import consul as consul_cli
 from swarmer.errors import NodeError
@@ -39,7 +40,8 @@ def consul(words: tuple[str, ...]) -> None:
     method, path, *body = arguments
     content = body[0].encode() if body else None
     try:
-        answer = consul_cli.request(cluster, method, path, sys.stdin.buffer.read() if content == b"-" else content)
+        with signals.default_actions():  # nothing to clean up, and a blocking query takes minutes
+            answer = consul_cli.request(cluster, method, path, sys.stdin.buffer.read() if content == b"-" else content)
     except requests.RequestException as error:
         raise NodeError(f"{method} {path}: consul stopped answering: {type(error).__name__}") from error
     sys.stdout.buffer.write(answer.content)

@@ -17,6 +17,7 @@ from swarmer.commands.program import Program
 from swarmer.image.store import store
 from swarmer.ports import CONSUL_HTTPS
 from swarmer.secrets.client_files import Plane
+from swarmer.shell import capture
 from swarmer.ssh import quoted
 from swarmer.wait import NotYet
 
@@ -109,7 +110,7 @@ def _program(cluster: Cluster) -> Path | None:
         program = store() / layer / "root/usr/bin/consul"
         if program.exists():
             try:
-                done = subprocess.run([program, "version"], capture_output=True, timeout=_VERSION_TIMEOUT)
+                done = capture([program, "version"], timeout=_VERSION_TIMEOUT)
             except (OSError, subprocess.TimeoutExpired):
                 return None
             return program if done.returncode == 0 else None

@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
@@ -18,8 +17,10 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.commands.program import Program
 from swarmer.errors import SwarmerError
+from swarmer.pool import Pool
 from swarmer.ports import DOCKER
 from swarmer.secrets.client_files import Plane
+from swarmer.shell import communicate
 from swarmer.spec import SwarmRole
 from swarmer.ssh import quoted
 
@@ -76,9 +77,8 @@ def output(node: Node, arguments: Sequence[str]) -> Output:
     this = command(node, arguments)
     with this.popen(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
-            stdout, stderr = process.communicate(timeout=node.scaled(_GLANCE))
+            stdout, stderr = communicate(process, timeout=node.scaled(_GLANCE))
         except subprocess.TimeoutExpired:
-            process.kill()
             return Output(None)
     return Output(process.returncode, stdout, stderr)
 
@@ -97,7 +97,7 @@ def listens(node: Node) -> bool:
 def on_each(nodes: Iterable[Node], look: Callable[[Node], T]) -> dict[Node, T]:
     """The result of `look` for each node; all run in parallel."""
     nodes = list(nodes)
-    with ThreadPoolExecutor(len(nodes) or 1) as pool:
+    with Pool(len(nodes)) as pool:
         return dict(zip(nodes, pool.map(look, nodes), strict=True))
 
 

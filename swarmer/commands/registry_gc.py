@@ -3,7 +3,6 @@
 import json
 import shlex
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +10,7 @@ from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.errors import NodeError
 from swarmer.node.registry.garbage_collection import GRACE, Freed
+from swarmer.pool import Pool
 
 #: Seconds that a collection may take on one node.
 _TIMEOUT: Final = 600.0
@@ -28,8 +28,8 @@ class GcResult(Freed):
 
 def collect(nodes: Sequence[Node], *, grace: float = GRACE) -> list[GcResult]:
     """Collect on all nodes that are switched on; pushes and pulls may continue meanwhile."""
-    with ThreadPoolExecutor(len(nodes)) as pool:
-        return list(pool.map(lambda node: _on(node, grace), nodes))
+    with Pool(len(nodes)) as pool:
+        return pool.map(lambda node: _on(node, grace), nodes)
 
 
 def remove_untagged(cluster: Cluster, *, grace: float = GRACE) -> int:

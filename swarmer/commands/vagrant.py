@@ -1,12 +1,13 @@
 """Clusters whose machines are created by `vagrant up` and removed by `vagrant destroy`; swarmer prepares them."""
 
-from concurrent.futures import ThreadPoolExecutor
+import os
 
 from swarmer import lifecycle
 from swarmer.boot import prepare as prepare_cluster
 from swarmer.cluster import Cluster
 from swarmer.errors import SwarmerError
 from swarmer.ledger import Ledger
+from swarmer.pool import Pool
 from swarmer.progress import Progress
 from swarmer.removal import destroy, owned
 from swarmer.spec import Spec
@@ -46,8 +47,8 @@ def prepare(spec: Spec, progress: Progress) -> str:
         if missing:
             cluster.add_missing_tokens()
             progress.say(f"making the seed data of {', '.join(node.name for node in missing)}")
-            with ThreadPoolExecutor() as pool:
-                seeds = list(pool.map(cluster.seed, [node.server for node in missing]))
+            with Pool(os.cpu_count() or 1) as pool:
+                seeds = pool.map(cluster.seed, [node.server for node in missing])
             stack.make_disks(list(zip([node.server for node in missing], seeds, strict=True)))
         return stack.plan_file.read_text()
 

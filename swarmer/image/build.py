@@ -1,27 +1,29 @@
 """Building the node image, layer by layer; only layers whose recipe changed are built."""
 
-import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from swarmer.errors import HostError, needs_root
-from swarmer.files import check_takes_overlays
+from swarmer.files import check_takes_overlays, take_lock
 from swarmer.image import recipe, store
 from swarmer.image.recipe import RECIPE, Kind
-from swarmer.shell import run
+from swarmer.shell import lines, run
 from swarmer.state import REPOSITORY
 
 Report = Callable[[str], None]
 
 #: Seconds that a build step may print nothing.
 _SILENCE = 900.0
+
+#: Seconds for which a process waits for another one that builds the image.
+_BUILD_TIMEOUT = 3600.0
 
 
 def build(report: Report, *, kind: Kind = Kind.CONTAINER, fresh: bool = False) -> store.Image:
@@ -161,10 +163,10 @@ def stream(command: list[str], report: Report, *, env: dict[str, str] | None = N
     try:
         process = subprocess.Popen(
             command,
+            bufsize=0,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
             env=env,
             start_new_session=True,
             close_fds=False,  # the lock of `one_builder` is held as long as any process of this runs, even without us
@@ -175,59 +177,28 @@ def stream(command: list[str], report: Report, *, env: dict[str, str] | None = N
         ) from None
     with process:
         assert process.stdout
-        silence = _Silence(process)
         try:
-            for line in process.stdout:
-                silence.broken()
+            for line in lines(process.stdout, silence=_SILENCE):
                 if line := line.strip():
                     report(line)
                     tail = [*tail[-9:], line]
+        except TimeoutError:
+            _end(process)
+            raise HostError(
+                f"{command[0]} printed nothing for {_SILENCE:.0f} s while building the image, and was ended; "
+                "before:\n  " + "\n  ".join(tail),
+                hint="does the package mirror of this host answer?",
+            ) from None
         except BaseException:
             _end(process)
             raise
-        finally:
-            silence.end()
-    if silence.too_long:
-        raise HostError(
-            f"{command[0]} printed nothing for {_SILENCE:.0f} s while building the image, and was ended; before:\n  "
-            + "\n  ".join(tail),
-            hint="does the package mirror of this host answer?",
-        )
     if process.returncode:
         raise HostError(
             f"{command[0]} failed with {process.returncode} while building the image:\n  " + "\n  ".join(tail)
         )
 
 
-class _Silence:
-    """Ends a command that has printed nothing for too long, such as one that waits for a mirror."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self.too_long = False
-        self._process = process
-        self._timer = self._start()
-
-    def broken(self) -> None:
-        """The command has printed something."""
-        self._timer.cancel()
-        self._timer = self._start()
-
-    def end(self) -> None:
-        """Watch no longer."""
-        self._timer.cancel()
-
-    def _start(self) -> threading.Timer:
-        timer = threading.Timer(_SILENCE, self._give_up)
-        timer.daemon = True
-        timer.start()
-        return timer
-
-    def _give_up(self) -> None:
-        self.too_long = True
-        _end(self._process)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """Terminate a command and all its child processes."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
@@ -242,9 +213,6 @@ def one_builder(report: Report) -> Iterator[None]:
     store.store().mkdir(parents=True, exist_ok=True)
     with (store.store() / "lock").open("w") as lock:
         os.set_inheritable(lock.fileno(), True)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report("another process is building the image; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = partial(report, "another process is building the image; waiting for it")
+        take_lock(lock.fileno(), "another process that builds the image", timeout=_BUILD_TIMEOUT, waiting=waiting)
         yield

@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+from swarmer import interrupts
+
 
 def mounts() -> dict[str, Path]:
     """`cgroup2` and each v1 controller to its mount point on this host."""
@@ -33,6 +35,6 @@ def remove(group: Path) -> None:
         except OSError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.01)
+            interrupts.sleep(0.01)
         else:
             return

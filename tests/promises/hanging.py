@@ -1,18 +1,16 @@
 """Scenarios that never end; run by the tests of the harness, which end it."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from swarmer import interrupts
 from swarmer.cluster_node import Node
 
 
 def _hang() -> None:
-    # One long sleep would go on when a signal comes between Python's last look for one and the sleep itself.
-    while True:
-        time.sleep(0.1)
+    interrupts.sleep(600)
 
 
 def test_that_hangs(nodes: list[Node]) -> None:

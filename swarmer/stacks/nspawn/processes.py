@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from swarmer.errors import HostError
-from swarmer.shell import run
+from swarmer.shell import capture, run
 from swarmer.spec import Server
 from swarmer.stacks import control_groups
 from swarmer.wait import until_true
@@ -145,7 +145,7 @@ class ControlGroups(Processes):
         join = "; ".join(f"echo $$ > {group}/cgroup.procs" for group in groups)
         try:
             with console.open("a") as output:
-                done = subprocess.run(
+                done = capture(
                     ["sh", "-ec", f'{join}; exec setsid --fork "$@"', "sh", *command],
                     env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **variables},
                     stdin=subprocess.DEVNULL,

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from swarmer import interrupts
 from swarmer.errors import HostError
 from swarmer.image import Image
 from swarmer.state import cache_home
@@ -131,7 +132,7 @@ def _boot(accelerator: str, folder: Path) -> float | None:
                         return time.monotonic() - start
                     if process.poll() is not None:
                         return None
-                    time.sleep(0.05)
+                    interrupts.sleep(0.05)
                 return None
             finally:
                 process.kill()

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from swarmer import interrupts
 from swarmer.errors import HostError
+from swarmer.pool import Pool
 from swarmer.stacks.vagrant.plan import vagrant_home
 from swarmer.state import REPOSITORY
 
@@ -87,17 +89,22 @@ class VagrantCommand:
             vagrant.deadline = deadline
             # Keep a reference: when the generator is closed, it waits for Vagrant's end.
             lines = vagrant.up(stream_output=True) or ()
-            try:
+
+            def read() -> None:
                 for line in lines:
                     plain = _CONTROL_SEQUENCE.sub("", line).strip("\r\n")
                     if plain and not plain.startswith("Progress:"):
                         output.write(f"{time.strftime('%T')} {plain}\n")
                         output.flush()
                         on_line(plain)
-            except BaseException:
-                # Otherwise Vagrant would continue to create machines while swarmer removes them.
-                self.end()
-                raise
+
+            with Pool(1) as pool:  # python-vagrant waits for a line where nothing can interrupt it
+                try:
+                    pool.results([pool.submit(read)])
+                except BaseException:
+                    # Otherwise Vagrant would continue to create machines while swarmer removes them.
+                    self.end()
+                    raise
 
     def end(self) -> None:
         """End the Vagrant process that this or an earlier swarmer process started, if it is still running.
@@ -115,7 +122,7 @@ class VagrantCommand:
                     send(int(self._lock.with_suffix(".pid").read_text()), number)
                 deadline = time.monotonic() + seconds
                 while not _is_free(lock) and time.monotonic() < deadline:
-                    time.sleep(0.1)
+                    interrupts.sleep(0.1)
             if _is_free(lock):
                 return
         raise HostError(

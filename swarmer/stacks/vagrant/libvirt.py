@@ -1,6 +1,5 @@
 """Controls libvirt by virsh: the domains, volumes and networks of a cluster."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from swarmer.errors import HostError
+from swarmer.files import take_lock
 from swarmer.seed.cloudinit import SeedData
 from swarmer.shell import run
 from swarmer.stacks import control_groups
@@ -185,7 +185,7 @@ def _boxes() -> Iterator[None]:
     # Read-only, because root may have created the file.
     lock = os.open(cache_home() / "box.lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        take_lock(lock, "another process that adds or removes a box", timeout=_TIMEOUT)
         yield
     finally:
         os.close(lock)
