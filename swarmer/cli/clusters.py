@@ -40,7 +40,7 @@ def up(spec: Spec) -> None:
       swarmer up --size 1
     """
     home = ClusterHome(spec.stack, spec.dc)
-    from rich.console import Console
+    from swarmer.terminal import Console
 
     terminal = Console(stderr=True)
     try:

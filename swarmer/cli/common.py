@@ -92,7 +92,7 @@ def spinner(what: str) -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
-    from rich.console import Console
+    from swarmer.terminal import Console
 
     with Console(stderr=True).status(what):
         yield
@@ -105,8 +105,9 @@ def print_json(value: object) -> None:
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table on stdout. Rows are never truncated, neither on a small terminal nor in a pipe."""
-    from rich.console import Console
     from rich.table import Table
+
+    from swarmer.terminal import Console
 
     table = Table(*header, box=None, pad_edge=False)
     for row in rows:

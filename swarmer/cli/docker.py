@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -132,13 +131,8 @@ def _everywhere(cluster: Cluster, arguments: Sequence[str]) -> None:
         NodeError: it failed on some nodes, or they are down; the message names them.
     """
     up = [node for node, answers in docker_cli.on_each(cluster.nodes, docker_cli.listens).items() if answers]
-    processes = {
-        node.name: docker_cli.command(node, arguments).popen(
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for node in up
-    }
-    failed = stream_prefixed(processes, width=max(len(node.name) for node in cluster.nodes))
+    programs = {node.name: docker_cli.command(node, arguments) for node in up}
+    failed = stream_prefixed(programs, width=max(len(node.name) for node in cluster.nodes))
     failed += [f"{node.name} (no answer)" for node in cluster.nodes if node not in up]
     if failed:
         raise NodeError(f"the command failed on: {', '.join(failed)}")

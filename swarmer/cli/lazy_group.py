@@ -1,7 +1,9 @@
 """The group of all commands: loads a command only when it is used, and prints expected errors without a traceback."""
 
+import select
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -16,7 +18,8 @@ class LazyGroup(click.Group):
     Until then, a placeholder with the command's short help stands for it, so that `--help`, the completion of command
     names and suggestions for mistyped names need no imports.
 
-    Expected errors end a command with one sentence, a hint, and exit status 1.
+    Expected errors end a command with one sentence, a hint, and exit status 1. When what reads its output has gone, as
+    in `swarmer ls | head -1`, the command ends silently by SIGPIPE, like most programs.
     """
 
     def __init__(self, name: str | None = None, *, lazy: Mapping[str, tuple[str, str]], **options: Any) -> None:
@@ -47,7 +50,17 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        with _ending_with_reader():  # --help is printed here
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
+        with _ending_with_reader():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except (SwarmerError, PromiseBroken) as error:
@@ -62,3 +75,25 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt as interrupt:
             click.echo("interrupted", err=True)
             ctx.exit(128 + signal.Signals[str(interrupt) or "SIGINT"])
+
+
+@contextmanager
+def _ending_with_reader() -> Iterator[None]:
+    """End this process by SIGPIPE when its output can't be written; everything in the block has been cleaned up then.
+
+    Python ignores the signal, so that a command is not killed while it creates something, and raises an error instead.
+    """
+    try:
+        yield
+    except BrokenPipeError as error:
+        if not _reader_has_gone():
+            raise RuntimeError("a pipe broke that isn't the output of this command") from error
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGPIPE)
+
+
+def _reader_has_gone() -> bool:
+    poll = select.poll()
+    for output in (1, 2):
+        poll.register(output, 0)  # errors are always reported
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

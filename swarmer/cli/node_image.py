@@ -3,7 +3,6 @@
 import shutil
 
 import click
-from rich.console import Console
 
 from swarmer import image as node_image
 from swarmer.cli.common import json_option, print_json, print_table, size_text, spinner
@@ -11,6 +10,7 @@ from swarmer.errors import SwarmerError
 from swarmer.image import store
 from swarmer.progress import progress
 from swarmer.stacks.vagrant import plan as vagrant_plan
+from swarmer.terminal import Console
 
 #: The packages that `show` lists without --all.
 _IMPORTANT = (

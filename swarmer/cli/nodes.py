@@ -1,10 +1,7 @@
 """Commands for single nodes: ssh, exec, logs."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 import click
 
@@ -12,6 +9,7 @@ from swarmer.cli.common import cluster_from_args, usage
 from swarmer.cli.parallel_output import stream_prefixed
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
+from swarmer.commands.program import Program
 from swarmer.errors import NodeError
 from swarmer.ssh import quoted
 
@@ -28,7 +26,7 @@ def ssh(words: tuple[str, ...]) -> None:
     cluster, rest = cluster_from_args(words)
     if len(rest) != 1:
         usage("name one node; to run a command, use `swarmer exec`")
-    _become(cluster.ssh.command(_switched_on(cluster, rest[0]).name))
+    Program.here(cluster.ssh.command(_switched_on(cluster, rest[0]).name)).replace_process()
 
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
@@ -60,7 +58,8 @@ def exec_(everywhere: bool, words: tuple[str, ...]) -> None:
         _run_everywhere(nodes, shell)
     else:
         terminal = ["-t"] if sys.stdin.isatty() and sys.stdout.isatty() else []
-        _become(cluster.ssh.command(_switched_on(cluster, nodes[0].name).name, "--", shell, options=terminal))
+        node = _switched_on(cluster, nodes[0].name)
+        Program.here(cluster.ssh.command(node.name, "--", shell, options=terminal)).replace_process()
 
 
 @click.command()
@@ -89,7 +88,7 @@ def logs(unit: str | None, follow: bool, boot: bool, console: bool, words: tuple
         return
     journalctl = ["journalctl", "--no-pager", *(["--unit", unit] if unit else [])]
     journalctl += ["--follow"] * follow + ["--boot"] * boot
-    _become(cluster.ssh.command(node.name, "--", quoted(*journalctl)))
+    Program.here(cluster.ssh.command(node.name, "--", quoted(*journalctl))).replace_process()
 
 
 def _switched_on(cluster: Cluster, name: str) -> Node:
@@ -101,32 +100,16 @@ def _switched_on(cluster: Cluster, name: str) -> Node:
     return node
 
 
-def _become(command: list[str]) -> NoReturn:
-    """Replace this process by a program, which inherits the terminal and determines the exit status."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execvp(command[0], command)
-
-
 def _run_everywhere(nodes: Sequence[Node], shell: str) -> None:
     """Run a shell command on every node, and print each line of output with the node's name in front.
 
     Raises:
         NodeError: it failed on some nodes, or they are switched off; the message names them.
     """
-    processes = {
-        node.name: subprocess.Popen(
-            node.cluster.ssh.command(node.name, "--", shell),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
-        for node in nodes
-        if node.running
+    programs = {
+        node.name: Program.here(node.cluster.ssh.command(node.name, "--", shell)) for node in nodes if node.running
     }
-    failed = stream_prefixed(processes, width=max(len(node.name) for node in nodes))
-    failed += [f"{node.name} (switched off)" for node in nodes if node.name not in processes]
+    failed = stream_prefixed(programs, width=max(len(node.name) for node in nodes))
+    failed += [f"{node.name} (switched off)" for node in nodes if node.name not in programs]
     if failed:
         raise NodeError(f"the command failed on: {', '.join(failed)}")

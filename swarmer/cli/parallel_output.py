@@ -3,41 +3,52 @@
 import subprocess
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import IO
 
 import click
 
+from swarmer.commands.program import Program
+from swarmer.pool import Pool
 
-def stream_prefixed(processes: Mapping[str, "subprocess.Popen[str]"], *, width: int) -> list[str]:
-    """Print the output of all processes line by line until they end.
 
-    No process is left running when this returns or raises.
+def stream_prefixed(programs: Mapping[str, Program], *, width: int) -> list[str]:
+    """Run programs, and print the output of all of them line by line until they end.
+
+    None is left running when this returns or raises: a signal, or a closed standard output, ends all of them.
 
     Args:
-        processes: by node name, with text pipes for standard output and standard error.
+        programs: by node name.
         width: of the column of node names, in characters.
 
     Returns:
-        The processes that failed, as `NODE (STATUS)`.
+        The programs that failed, as `NODE (STATUS)`.
     """
     one_line = threading.Lock()
 
     def relay(name: str, stream: IO[str], *, err: bool) -> None:
-        for line in stream:
-            with one_line:
-                click.echo(f"{name:{width}} | {line}", nl=not line.endswith("\n"), err=err)
+        with stream:
+            for line in stream:
+                with one_line:
+                    click.echo(f"{name:{width}} | {line}", nl=not line.endswith("\n"), err=err)
 
-    relays = []
-    try:
-        for name, process in processes.items():
+    with Pool(2 * len(programs)) as pool, ExitStack() as killing:
+        relays, processes = [], {}
+        for name, program in programs.items():
+            process = processes[name] = program.popen(
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            killing.callback(_kill, process)  # which ends its relays, too
             assert process.stdout
             assert process.stderr
-            for stream, err in ((process.stdout, False), (process.stderr, True)):
-                relays.append(threading.Thread(target=relay, args=(name, stream), kwargs={"err": err}))
-                relays[-1].start()
-        return [f"{name} ({process.wait()})" for name, process in processes.items() if process.wait()]
-    finally:
-        for process in processes.values():
-            process.kill()
-        for thread in relays:
-            thread.join()
+            relays.append(pool.submit(relay, name, process.stdout, err=False))
+            relays.append(pool.submit(relay, name, process.stderr, err=True))
+        pool.results(relays)
+        # A program may close its output before it ends.
+        statuses = pool.map(lambda process: process.wait(), processes.values())
+    return [f"{name} ({status})" for name, status in zip(processes, statuses, strict=True) if status]
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.wait()

@@ -1,12 +1,12 @@
 """`swarmer vagrant plan`, which the Vagrantfile runs."""
 
 import click
-from rich.console import Console
 
 from swarmer.cli.common import spec_options
 from swarmer.commands import vagrant as vagrant_commands
 from swarmer.progress import progress
 from swarmer.spec import Spec
+from swarmer.terminal import Console
 
 
 @click.group()
