@@ -6,9 +6,9 @@ handler, so that the next alarm would kill the process.
 
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
+from time import monotonic  # not `time`: a test may replace `time.monotonic`
 from types import FrameType
 
 _SIGNAL = signal.SIGUSR2
@@ -23,7 +23,7 @@ class Alarm:
 
     def set(self, seconds: float) -> None:
         """Ring once after so many seconds, instead of when it was set to before."""
-        _clock.change(self, time.monotonic() + seconds)
+        _clock.change(self, monotonic() + seconds)
 
     def stop(self) -> None:
         """Ring no more, unless it is set again."""
@@ -59,7 +59,7 @@ class _Clock:
         with self._changed:
             while True:
                 alarm = min(self._due, key=lambda each: self._due[each], default=None)
-                left = None if alarm is None else self._due[alarm] - time.monotonic()
+                left = None if alarm is None else self._due[alarm] - monotonic()
                 if alarm is None or left is None or left > 0:
                     self._changed.wait(left)
                 else:
