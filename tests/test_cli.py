@@ -121,7 +121,14 @@ def test_help_and_completion_import_no_slow_module(words: list[str], variables: 
         ["consul", "cryptography", "dns", "docker", "pydantic", "requests", "rich", "ruamel", "urllib3", "vagrant"]
     )
     assert {name for name in done.stderr.split() if name.startswith("swarmer.")} == {
-        *("swarmer.cli", "swarmer.cli.lazy_group", "swarmer.errors", "swarmer.interrupts", "swarmer.signals")
+        *(
+            "swarmer.cli",
+            "swarmer.cli.lazy_group",
+            "swarmer.alarm",
+            "swarmer.errors",
+            "swarmer.interrupts",
+            "swarmer.signals",
+        )
     }
 
 

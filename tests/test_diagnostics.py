@@ -9,7 +9,7 @@ import pytest
 from fake_node import FakeCluster
 
 from fixtures import failure_logs
-from fixtures.cluster import CLUSTER
+from fixtures.cluster import CLUSTER, FAILED
 from fixtures.options import RUN_FOLDER
 from swarmer import diagnostics
 from swarmer.errors import NodeError, SwarmerError
@@ -85,8 +85,9 @@ def _report(fakes: FakeCluster, runs: Path, *, when: str = "call") -> pytest.Tes
     """What the hook makes of the report of a failure."""
     stash = pytest.Stash()
     stash[CLUSTER] = fakes
+    stash[FAILED] = set()
     stash[RUN_FOLDER] = runs
-    item = cast(pytest.Item, SimpleNamespace(config=SimpleNamespace(stash=stash)))
+    item = cast(pytest.Item, SimpleNamespace(nodeid=TEST, config=SimpleNamespace(stash=stash)))
     failed: Any = when
     report: pytest.TestReport = pytest.TestReport(TEST, ("", 0, ""), {}, "failed", "it failed with the secret", failed)
     hook = failure_logs.pytest_runtest_makereport(item)
