@@ -181,8 +181,8 @@ def test_a_node_may_pull_and_not_push(
         curl = "curl -s --cacert ca.crt --cert client.cert --key client.key -o /dev/null -w '%{http_code}'"
         at = f"cd /etc/docker/certs.d/{registry_host} && {curl} https://{registry_host}/v2"
         assert node.succeed(f"{at}/for-nodes/manifests/1") == "200"
-        assert node.succeed(f"{at}/for-nodes/blobs/uploads/ -X POST") == "403"
-        assert node.succeed(f"{at}/for-nodes/manifests/1 -X DELETE") == "403"
+        assert node.succeed(f"{at}/for-nodes/blobs/uploads/ -X POST") == "401"
+        assert node.succeed(f"{at}/for-nodes/manifests/1 -X DELETE") == "401"
         if node not in registry_nodes:
             copy = f"cd /etc/docker/certs.d/{registry_host} && {curl} https://{registry_host}/peer/copy -X POST"
             assert node.succeed(copy) == "403"

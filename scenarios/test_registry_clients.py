@@ -66,7 +66,7 @@ def test_skopeo_copies_an_index_with_a_layer_that_is_kept_elsewhere(
         client.push("by/other", image.digest, image)
     client.put_manifest("by/other", "all", registry_client.index_of([linux, windows]), INDEX)
     logged_in(node)
-    node.succeed(f"{COPY} --all {name}/other:all {name}/skopeo-index:all")
+    node.succeed(f"{COPY} --all --preserve-digests {name}/other:all {name}/skopeo-index:all")
     node.succeed(f"skopeo inspect --raw {name}/skopeo-index:all | grep -F {windows.digest}")
     assert client.get(f"/v2/by/skopeo-index/manifests/{windows.digest}").headers["Content-Type"] == MANIFEST
     node.succeed(f"skopeo delete --authfile /root/.docker/config.json {name}/skopeo-index:all")

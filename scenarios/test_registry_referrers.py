@@ -122,6 +122,8 @@ def test_an_invalid_subject_is_refused(client: RegistryClient) -> None:
 def test_images_without_a_tag_go_on_request_and_what_a_tag_needs_stays(
     cluster: Cluster, registry_nodes: list[Node], registry_at: At, client: RegistryClient
 ) -> None:
+    # What other scenarios left.
+    registry_gc.remove_untagged(cluster, grace=-1)
     nightly = [Image.random(100_000) for _ in range(6)]
     for image in nightly:
         client.push("nightly", "latest", image)

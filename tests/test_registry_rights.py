@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -108,15 +109,19 @@ def test_the_better_of_certificate_and_credentials_counts() -> None:
     assert access.node_of(certificate("swarmer-client"), SETTINGS) is None
 
 
-def test_the_unknown_get_401_with_a_challenge_and_the_known_403() -> None:
+def test_a_client_without_credentials_gets_a_challenge_and_any_other_403() -> None:
+    node = certificate("swarm-01.")
+    for needed, credentials in ((Right.PULL, ClientCredentials()), (Right.PUSH, node)):
+        with pytest.raises(RegistryError) as refused:
+            access.check(needed, credentials, SETTINGS, NOW, "host:5000")
+        assert refused.value.status == 401
+        assert refused.value.headers["WWW-Authenticate"] == (
+            'Bearer realm="https://host:5000/token",service="registry.service.dev.nspawn"'
+        )
+    # It has asked for a token, so a challenge would lead it nowhere.
+    asked = replace(node, authorization=bearer(access.token(Right.PULL, SETTINGS, NOW)).authorization)
     with pytest.raises(RegistryError) as refused:
-        access.check(Right.PULL, ClientCredentials(), SETTINGS, NOW, "host:5000")
-    assert refused.value.status == 401
-    assert refused.value.headers["WWW-Authenticate"] == (
-        'Bearer realm="https://host:5000/token",service="registry.service.dev.nspawn"'
-    )
-    with pytest.raises(RegistryError) as refused:
-        access.check(Right.PUSH, certificate("swarm-01."), SETTINGS, NOW, "host:5000")
+        access.check(Right.PUSH, asked, SETTINGS, NOW, "host:5000")
     assert (refused.value.status, refused.value.code) == (403, "DENIED")
 
 

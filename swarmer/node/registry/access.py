@@ -3,6 +3,7 @@
 A client presents a certificate of the registry plane, a user and password, or a token that it was given for one of
 these. `docker` sends credentials only to a registry that answers its first request with 401, and from then on with each
 request. So the first request with a node's certificate is refused too, and the token holds what the client may do.
+`containerd` sends them to a registry that answers any request with 401, so a push by a certificate alone is, too.
 
 Sources: the distribution project's pages on token authentication.
 """
@@ -86,7 +87,7 @@ def check(needed: Right, credentials: ClientCredentials, settings: Settings, now
     """What this client may do, which is at least what it needs.
 
     Raises:
-        RegistryError: it may less: 401 to an unknown client, 403 to a known one.
+        RegistryError: it may less: 401 to a client that sent no credentials beside its certificate, 403 to any other.
     """
     try:
         right = right_of(credentials, settings, now)
@@ -97,6 +98,8 @@ def check(needed: Right, credentials: ClientCredentials, settings: Settings, now
     if right is Right.NONE:
         raise RegistryError(401, "UNAUTHORIZED", "authentication is required", challenge(host, settings))
     message = "a node's certificate may only pull; to push, use the client certificate or `docker login`"
+    if not credentials.authorization:
+        raise RegistryError(401, "UNAUTHORIZED", message, challenge(host, settings))
     raise RegistryError(403, "DENIED", message)
 
 
