@@ -40,7 +40,7 @@ def test_every_name_tag_and_digest_of_the_spec_is_parsed(name: str, tag: str, di
     call = parse("POST", f"/v2/{name}/blobs/uploads/?mount={digest}&from={name}")
     assert (call.kind, call.repository, call.query["mount"], call.writes) == (Kind.UPLOADS, name, digest, True)
     assert parse("GET", f"/v2/{name}/tags/list").repository == name
-    assert parse("GET", f"/peer/v2/{name}/blobs/{digest}").kind is Kind.PEER_CONTENT
+    assert parse("GET", f"/peer/v2/{name}/blobs/{digest}").kind is Kind.PEER_BLOB
 
 
 @given(st.text(max_size=60))

@@ -89,6 +89,21 @@ def test_what_the_leader_has_to_answer_passes_through_the_forwarder_and_nothing_
 KNOWN = {"X-Consul-Knownleader": "true"}
 
 
+@pytest.mark.parametrize("what", ["blobs", "manifests"])
+def test_a_peer_gets_a_blob_from_the_disk_and_a_manifest_with_its_type(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(disk, "has_blob", lambda *_: True)
+    organization = SETTINGS.organization
+    node = ClientCredentials("SUCCESS", f"CN=two.,O={organization}", f"CN=registry CA,O={organization}")
+    digest = f"sha256:{'a' * 64}"
+    peers: Any = NoPeers()
+    request = Request("GET", f"/peer/v2/app/{what}/{digest}", "registry:5000", node)
+    found = Router(SETTINGS, None, peers).route(request)
+    assert found.target == f"http://docker-registry/v2/app/{what}/{digest}"
+    assert found.digest == (digest if what == "blobs" else "")
+
+
 def entry(session: str | None) -> Answer:
     """Consul's answer on the lock."""
     value = b64encode(json.dumps({"name": "two"}).encode()).decode()

@@ -32,7 +32,8 @@ class Kind(Enum):
     REFERRERS = auto()
     TOKEN = auto()
     PEER_COPY = auto()
-    PEER_CONTENT = auto()
+    PEER_MANIFEST = auto()
+    PEER_BLOB = auto()
 
 
 #: The methods of each, reading first.
@@ -49,7 +50,8 @@ METHODS: Final[Mapping[Kind, tuple[str, ...]]] = {
     # not read, since nothing is, before the client is known to be allowed.
     Kind.TOKEN: ("GET",),
     Kind.PEER_COPY: ("POST",),
-    Kind.PEER_CONTENT: ("GET", "HEAD"),
+    Kind.PEER_MANIFEST: ("GET", "HEAD"),
+    Kind.PEER_BLOB: ("GET", "HEAD"),
 }
 
 
@@ -129,7 +131,8 @@ def _parse_path(method: str, uri: str, path: str, query: Mapping[str, str]) -> A
     if path.startswith("/peer/v2/"):
         inner = _parse_path(method, uri, path.removeprefix("/peer"), query)
         if inner.kind in (Kind.MANIFEST, Kind.BLOB):
-            return ApiCall(method, Kind.PEER_CONTENT, uri, inner.repository, inner.reference, query)
+            kind = Kind.PEER_MANIFEST if inner.kind is Kind.MANIFEST else Kind.PEER_BLOB
+            return ApiCall(method, kind, uri, inner.repository, inner.reference, query)
     if not path.startswith("/v2/"):
         raise RegistryError(404, "UNSUPPORTED", f"{path[:80]} does not exist: paths of a registry begin with /v2/")
     name, kind, reference = _split(path.removeprefix("/v2/"))

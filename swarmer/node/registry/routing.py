@@ -85,7 +85,7 @@ class Router:
         """
         credentials, settings, now = request.credentials, self._settings, time.time()
         call = parse(request.method, request.uri)
-        if call.kind in (Kind.PEER_COPY, Kind.PEER_CONTENT):
+        if call.kind in (Kind.PEER_COPY, Kind.PEER_MANIFEST, Kind.PEER_BLOB):
             access.check_peer(credentials, settings)
             return self._for_peer(call)
         if call.kind is Kind.TOKEN:
@@ -127,7 +127,11 @@ class Router:
         """Between registry nodes: content on this node's disk, acknowledged or not."""
         if call.kind is Kind.PEER_COPY:
             return Route(_API + call.uri, forwarded=True)
-        return Route(_DOCKER_REGISTRY + call.uri.removeprefix("/peer"))
+        target = _DOCKER_REGISTRY + call.uri.removeprefix("/peer")
+        if call.kind is Kind.PEER_BLOB and disk.has_blob(call.repository, call.reference):
+            # By docker-registry, each of a thousand small blobs takes as much processor time as to store it.
+            return Route(target, digest=call.reference)
+        return Route(target)
 
     def _leader(self, request: Request) -> str:
         assert self._leadership
