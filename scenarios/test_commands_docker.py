@@ -190,6 +190,27 @@ def test_a_context_is_all_that_the_plain_docker_client_needs(
     assert sorted(listed.split()) == sorted(node.name for node in cluster.nodes)
 
 
+@needs_docker
+def test_a_proxy_of_this_host_is_not_asked_for_nodes(
+    cluster: Cluster, succeed_here: SucceedHere, tmp_path: Path
+) -> None:
+    """Nothing listens on its port."""
+    proxies = dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"), "http://127.0.0.1:9")
+    behind = {**proxies, "NO_PROXY": "example.org", "no_proxy": "", "DOCKER_CONFIG": str(tmp_path)}
+    names = sorted(node.name for node in cluster.nodes)
+    context = f"swarmer-{cluster.name.replace(':', '-')}"
+    listing = "node ls --format '{{.Hostname}}'"
+    assert sorted(succeed_here(f".venv/bin/swarmer docker $CLUSTER {listing}", **behind).split()) == names
+    env = 'eval "$(.venv/bin/swarmer env $CLUSTER)"'
+    assert sorted(succeed_here(f"{env} && docker {listing}", **behind).split()) == names
+    assert succeed_here(f"{env} && {env} && echo $NO_PROXY", **behind).startswith("example.org,")
+    made = succeed_here(".venv/bin/swarmer context $CLUSTER", **behind)
+    (export,) = (line for line in made.splitlines() if line.startswith("  export NO_PROXY="))
+    assert sorted(succeed_here(f"{export} && docker --context {context} {listing}", **behind).split()) == names
+    assert succeed_here("bin/consul $CLUSTER members", **behind).count("alive") == len(names)
+    assert names[0] in succeed_here("bin/consul $CLUSTER GET /v1/catalog/nodes", **behind)
+
+
 # -- what the promises are made of -------------------------------------------------------------------------
 
 

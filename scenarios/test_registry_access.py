@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from fixtures.registry import error_of
-from swarmer.clients import registry_client
+from swarmer.clients import direct, registry_client
 from swarmer.clients.registry_client import Image, RegistryClient
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
@@ -62,7 +62,8 @@ def test_the_name_leads_to_every_healthy_node_and_its_certificate_is_of_the_clus
 
 
 def test_without_tls_nothing_is_answered(registry_leader: Node) -> None:
-    answer = requests.get(f"http://{registry_leader.ip}:{REGISTRY.number}/v2/", timeout=5)
+    with direct.session() as session:
+        answer = session.get(f"http://{registry_leader.ip}:{REGISTRY.number}/v2/", timeout=5)
     assert answer.status_code == 400
 
 

@@ -69,6 +69,8 @@ def docker(name: str | None, words: tuple[str, ...]) -> None:
 def env(home: ClusterHome | None) -> None:
     """Print environment variables for the plain docker client, which then talks to a manager.
 
+    If a proxy is set, they include NO_PROXY with the manager added to it.
+
     \b
       swarmer env nspawn:dev
       eval "$(swarmer env nspawn:dev)" && docker node ls
@@ -84,7 +86,8 @@ def env(home: ClusterHome | None) -> None:
 def context(home: ClusterHome | None) -> None:
     """Create or update a docker context that connects to a manager of a cluster.
 
-    docker copies the certificates to its own folder, so the context outlives the cluster until you remove it.
+    docker copies the certificates to its own folder, so the context outlives the cluster until you remove it. A
+    context can't exclude the manager from a proxy of your environment; set NO_PROXY as `swarmer env` prints it.
 
     \b
       swarmer context nspawn:dev
@@ -96,7 +99,8 @@ def context(home: ClusterHome | None) -> None:
     cluster = select_cluster(home)
     name = f"swarmer-{cluster.name.replace(':', '-')}"
     files = cluster.home.client(Plane.DOCKER)
-    engine = docker_cli.variables(docker_cli.manager(cluster))["DOCKER_HOST"]
+    variables = docker_cli.variables(docker_cli.manager(cluster))
+    engine = variables["DOCKER_HOST"]
     endpoint = f"host={engine},ca={files.trust},cert={files.certificate},key={files.key}"
     known = {json.loads(line)["Name"] for line in run(["docker", "context", "ls", "--format=json"]).stdout.splitlines()}
     verb = "update" if name in known else "create"
@@ -105,6 +109,9 @@ def context(home: ClusterHome | None) -> None:
     click.echo(f"the docker context {name} connects to {engine}")
     click.echo(f"  use it     docker --context {name} node ls")
     click.echo(f"  remove it  docker context rm {name}")
+    if excluded := variables.get("NO_PROXY"):
+        click.echo("note: a proxy is set in this environment; docker reaches the manager only with")
+        click.echo(f"  export NO_PROXY={shlex.quote(excluded)} no_proxy={shlex.quote(excluded)}")
 
 
 def _give_back(home: Path) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import urljoin
 import requests
 from requests.adapters import HTTPAdapter
 
-from swarmer.clients import dns_client
+from swarmer.clients import direct, dns_client
 from swarmer.ports import REGISTRY
 from swarmer.secrets.client_files import Plane
 from swarmer.wait import Waiting
@@ -136,10 +136,9 @@ class RegistryClient(Waiting):
     def session(self) -> requests.Session:
         """This thread's connections."""
         if not hasattr(self._sessions, "own"):
-            session = requests.Session()
+            session = direct.session()
             session.verify = self._trust
             session.cert = self._certificate
-            session.trust_env = False
             session.mount("https://", _KeepAliveAdapter())
             # As every client does: a registry may hide a manifest whose type isn't accepted.
             session.headers["Accept"] = f"{MANIFEST}, {INDEX}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import requests
 
-from swarmer.clients import consul_api
+from swarmer.clients import consul_api, direct
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.commands.program import Program
@@ -51,8 +51,7 @@ def command(cluster: Cluster, arguments: Sequence[str]) -> Program:
             "CONSUL_CACERT": str(files.trust),
             "CONSUL_CLIENT_CERT": str(files.certificate),
             "CONSUL_CLIENT_KEY": str(files.key),
-            "NO_PROXY": str(node.endpoint),
-            "no_proxy": str(node.endpoint),
+            **direct.no_proxy(node.endpoint),
         }
         return Program([str(program), *arguments], os.environ | settings | token)
     there = quoted("env", *(f"{name}={value}" for name, value in _ON_NODE.items()), "consul", *arguments)
@@ -72,8 +71,7 @@ def request(cluster: Cluster, method: str, path: str, body: bytes | None = None)
     """
     node = answering(cluster)
     files = cluster.home.client(Plane.CONSUL)
-    with requests.Session() as session:
-        session.trust_env = False  # nodes are never behind a proxy of this host
+    with direct.session() as session:
         return session.request(
             method,
             f"https://{node.endpoint}:{CONSUL_HTTPS.number}/{path.lstrip('/')}",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
+from swarmer.clients import direct
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
 from swarmer.commands.program import Program
@@ -47,11 +48,15 @@ class Output:
 
 
 def variables(node: Node) -> dict[str, str]:
-    """The environment variables that connect the plain docker client to a node's engine."""
+    """The environment variables that connect the plain docker client to a node's engine, past the proxy if one is set.
+
+    docker asks the proxy of `HTTPS_PROXY` for every engine that `NO_PROXY` doesn't exclude.
+    """
     return {
         "DOCKER_HOST": f"tcp://{node.endpoint}:{DOCKER.number}",
         "DOCKER_TLS_VERIFY": "1",
         "DOCKER_CERT_PATH": str(node.cluster.home.client(Plane.DOCKER).certificate.parent),
+        **(direct.no_proxy(node.endpoint) if direct.uses_proxy() else {}),
     }
 
 
