@@ -97,8 +97,9 @@ class Manifest:
         """From an entry of consul's."""
         known = {field.name for field in fields(cls)}
         # Of an earlier version of this program, a record has other fields, and lacks some.
-        value = {name: given for name, given in _value(entry).items() if name in known}
-        return cls(**value | {"uploaded": tuple(value.get("uploaded", ()))})
+        value: dict[str, Any] = {name: given for name, given in _value(entry).items() if name in known}
+        value["uploaded"] = tuple(value.get("uploaded", ()))
+        return cls(**value)
 
 
 class Records:
