@@ -81,10 +81,16 @@ def test_a_manager_that_was_demoted_by_hand_is_a_manager_again(cluster: Cluster)
 def test_a_manager_that_is_demoted_on_purpose_stays_a_worker(cluster: Cluster, swarm_leader: Node) -> None:
     node = next(node for node in cluster.swarm_managers if node is not swarm_leader)
     swarm_leader.succeed(f"docker node update --label-add {HELD_ROLE}=worker --role worker {node.name}")
+
+    def manages() -> bool:
+        return next(member for member in docker_api.members(swarm_leader.docker) if member.name == node.name).manager
+
     try:
+        # Docker takes a moment to carry out what it has accepted.
+        cluster.until_equal(f"whether {node.name} manages the swarm", manages, False, timeout=10)
         end = time.monotonic() + cluster.scaled(LONG_ENOUGH)
         while time.monotonic() < end:
-            assert not next(m for m in docker_api.members(swarm_leader.docker) if m.name == node.name).manager
+            assert not manages()
             cluster.pause(1)
     finally:
         swarm_leader.succeed(f"docker node update --label-rm {HELD_ROLE} {node.name}")
