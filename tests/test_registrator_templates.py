@@ -8,7 +8,11 @@ from hypothesis import strategies as st
 
 from swarmer.node.registrator.templates import filled_in
 
-SERVICE: dict[str, Any] = {"identity": "abc123", "name": "shop_web", "labels": {"tier": "front", "a.b": "dotted"}}
+SERVICE: dict[str, Any] = {
+    "identity": "abc123",
+    "name": "shop_web",
+    "labels": {"tier": "front", "a.b": "dotted", "a,b": "comma"},
+}
 
 
 def value(text: str, key: str = "SERVICE_NAME") -> str | None:
@@ -53,6 +57,20 @@ def test_of_tags_only_those_of_a_task_are_left_out(key: str) -> None:
     assert value("slot{{.Task.Slot}},edge,{{.Node.Hostname}},of-{{.Service.Name}}", key) == "edge,of-shop_web"
     assert value(r"a\,b{{.Task.ID}},c\,d", key) == r"c\,d"
     assert value("{{.Task.ID}}", key) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "filled"),
+    [
+        ('a,{{index .Service.Labels "a,b"}},c', "a,comma,c"),
+        ('a,{{join "," .Task.Name .Node.ID}},c', "a,c"),
+        ("a,{{printf `%s,%s` .Service.Name .Task.Slot}}", "a"),
+        ("{{if eq .Task.Slot 1}}a,b,c{{end}}", None),
+        ("{{range .Service.Labels}}a,b,c{{- end -}}", None),
+    ],
+)
+def test_no_part_of_a_placeholder_is_a_tag(text: str, filled: str | None) -> None:
+    assert value(text, "SERVICE_TAGS") == filled
 
 
 @given(st.dictionaries(st.sampled_from(["SERVICE_NAME", "SERVICE_TAGS", "SERVICE_X"]), st.text(max_size=40)))
