@@ -88,6 +88,8 @@ def test_a_port_on_a_bridge_of_docker_is_at_no_address_that_others_reach() -> No
     assert services(inspection) == []
     assert services(inspection, "-ip 203.0.113.5") == []
     assert at(only(inspection, "-internal")) == "172.17.0.2:80"
+    written = {**container(ports={"80/tcp": [("fd00::1", 8080)]}), BRIDGES: ["FD00:0:0::1"]}
+    assert services(written) == []
 
 
 def test_all_addresses_of_a_family_are_the_hosts_of_that_family() -> None:

@@ -67,13 +67,13 @@ def binding_address(host_ip: str, on_host: str, bridges: Iterable[str]) -> str:
     Args:
         host_ip: "" for all addresses; `0.0.0.0` and `::` are all addresses of their family alone.
         on_host: as of `ports_of`.
-        bridges: the addresses of docker's bridges.
+        bridges: the addresses of docker's bridges. Docker keeps them as they were written, such as FD00:0::1.
     """
     address = _parsed(host_ip)
     if address is None or address.is_unspecified:
         host = _parsed(on_host)
         return on_host if address is None or host is None or host.version == address.version else ""
-    return "" if address.is_loopback or address.is_link_local or str(address) in bridges else str(address)
+    return "" if address.is_loopback or address.is_link_local or address in map(_parsed, bridges) else str(address)
 
 
 def is_published_on_one_address(container: Inspection) -> bool:
