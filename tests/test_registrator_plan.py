@@ -1,5 +1,6 @@
 """The plan from what an agent holds to what it should hold."""
 
+import math
 import posixpath
 from dataclasses import replace
 from urllib.parse import quote, unquote, urlsplit
@@ -7,6 +8,7 @@ from urllib.parse import quote, unquote, urlsplit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from registrator_node import Node, plain, turn
 
 from swarmer.node.registrator.checks import Check, Status
 from swarmer.node.registrator.events import changes_of
@@ -196,3 +198,13 @@ def test_pauses_grow_up_to_a_bound_and_begin_anew() -> None:
     assert [backoff.next() for _ in range(5)] == [1, 2, 4, 5, 5]
     backoff.reset()
     assert backoff.next() == 1
+
+
+@pytest.mark.parametrize(("identity", "retried"), [("/team/shop", False), ("swarm", False), ("taken", True)])
+def test_a_refusal_is_retried_if_consul_may_change_its_mind(identity: str, retried: bool) -> None:
+    node = Node([plain(f"SERVICE_ID={identity}")])
+    node.consul.services["taken"] = {"ID": "taken", "Service": "x", "Address": "", "Port": 1, "Tags": [], "Meta": {}}
+    made = node.registrator()
+    turn(made)
+    assert (made._retry.at < math.inf) == retried
+    assert set(node.consul.services) == {"taken"}

@@ -104,12 +104,12 @@ class Catalog:
         """Take the steps of a plan. A refused step doesn't prevent the others.
 
         Returns:
-            The IDs of services whose step was refused; the reasons are in the log.
+            The IDs of services whose step was refused, but may not be later; the reasons are in the log.
 
         Raises:
             Silent: the agent doesn't answer any more; what is left is in the next plan again.
         """
-        refused = [refusal.service.id for refusal in plan.refused]
+        refused = [refusal.service.id for refusal in plan.refused if not refusal.final]
         for refusal in plan.refused:
             shown = _printable(refusal.service.id)
             self._complain(refusal.service.id, f"{shown} is not registered: {refusal.reason}")
@@ -129,7 +129,8 @@ class Catalog:
         for check in plan.report:
             if not self._step("report", check.id, partial(self._report, check)):
                 refused.append(check.id)
-        self._refusals = {identity: text for identity, text in self._refusals.items() if identity in refused}
+        kept = {*refused, *(refusal.service.id for refusal in plan.refused)}
+        self._refusals = {identity: text for identity, text in self._refusals.items() if identity in kept}
         return refused
 
     def _complain(self, identity: str, text: str) -> None:

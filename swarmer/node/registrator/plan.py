@@ -39,10 +39,15 @@ class RegisteredService:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A service that isn't registered, and the reason."""
+    """A service that isn't registered, and the reason.
+
+    Attributes:
+        final: whether the service can't be registered whatever else consul holds.
+    """
 
     service: Service
     reason: str
+    final: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,10 +119,11 @@ def difference(
         other = present.get(service.id)
         taken = other and other.meta.get(OWNER) != hostname and not service.id.startswith(f"{hostname}:")
         if taken or service.id in RESERVED:
-            refused.append(Refusal(service, "another program's service has that ID"))
+            reason = "another program's service has that ID"
+            refused.append(Refusal(service, reason, final=service.id in RESERVED))
             continue
         if not is_addressable(service.id):
-            refused.append(Refusal(service, UNADDRESSABLE))
+            refused.append(Refusal(service, UNADDRESSABLE, final=True))
             continue
         allowed.add(service.id)
         if other is None or not same(service, other):
