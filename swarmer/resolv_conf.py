@@ -39,12 +39,20 @@ def locked() -> Iterator[None]:
         os.close(descriptor)
 
 
-def read() -> str:
-    """The content; empty if the file doesn't exist."""
+def read(file: Path | None = None) -> str:
+    """The content of a file like that, of the host's by default; empty if it doesn't exist.
+
+    Bytes that aren't UTF-8, in comments, are kept for `write`.
+    """
     try:
-        return RESOLV_CONF.read_text()
+        return (file or RESOLV_CONF).read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
         return ""
+
+
+def write(text: str) -> None:
+    """Replace the content of the host's file."""
+    RESOLV_CONF.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def with_server(text: str, domain: str, address: IPv4Address, *, undo: str) -> str:
@@ -88,7 +96,7 @@ def servers_of_host() -> list[IPv4Address | IPv6Address]:
 def reachable_from_nodes() -> list[IPv4Address]:
     """The DNS servers of this host to which nodes have a route: IPv4 addresses that aren't on its loopback."""
     for file in (BEHIND_RESOLVED, RESOLV_CONF, BEHIND_NETWORK_MANAGER):
-        servers = other_servers(file.read_text()) if file.exists() else ()
+        servers = other_servers(read(file))
         if found := [ip for ip in servers if isinstance(ip, IPv4Address) and not ip.is_loopback and int(ip)]:
             return found
     return []

@@ -94,6 +94,7 @@ def test_a_node_knows_its_own_name(spec: Spec) -> None:
     ("text", "noted"),
     [
         ("nameserver 192.0.2.53 # office\n", None),
+        ("# B\xfcro\nnameserver 192.0.2.53\n", None),
         ("nameserver\t192.0.2.53\n", None),
         ("nameserver 127.0.0.1\n", "(127.0.0.1)"),
         ("nameserver 2001:db8::53\nnameserver fe80::1%eth0\n", "(2001:db8::53, fe80::1%eth0)"),
@@ -104,7 +105,7 @@ def test_a_node_knows_its_own_name(spec: Spec) -> None:
 def test_a_host_without_a_server_for_nodes_is_noted(
     spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, noted: str | None
 ) -> None:
-    (tmp_path / "resolv.conf").write_text(text)
+    (tmp_path / "resolv.conf").write_text(text, encoding="latin-1")
     monkeypatch.setattr(resolv_conf, "RESOLV_CONF", tmp_path / "resolv.conf")
     for other in ("BEHIND_RESOLVED", "BEHIND_NETWORK_MANAGER"):
         monkeypatch.setattr(resolv_conf, other, tmp_path / "none")

@@ -88,9 +88,7 @@ def add(home: ClusterHome, servers: Sequence[IPv4Address]) -> HostDns:
                 _start_dnsmasq(home, made)
                 text = resolv_conf.read()
                 undo = f"swarmer dns down {home.name}"
-                resolv_conf.RESOLV_CONF.write_text(
-                    resolv_conf.with_server(text, made.domain, IPv4Address(made.where), undo=undo)
-                )
+                resolv_conf.write(resolv_conf.with_server(text, made.domain, IPv4Address(made.where), undo=undo))
     except BaseException:
         remove(home)
         raise
@@ -250,6 +248,6 @@ def _restore_resolv_conf(made: HostDns) -> None:
     if rest == text:
         return
     if rest or resolv_conf.RESOLV_CONF.is_symlink():
-        resolv_conf.RESOLV_CONF.write_text(rest)
+        resolv_conf.write(rest)
     else:  # the file did not exist before
         resolv_conf.RESOLV_CONF.unlink()
