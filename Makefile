@@ -3,7 +3,9 @@
 ARGS ?=
 # Only one that a person names is passed on; else the stack is that of the file with the servers.
 NAMED := $(if $(STACK),--stack=$(STACK))
-STACK ?= $(shell sed -n "s/^[^\#]*\(^\|[{, ]\)[\"']\{0,1\}stack[\"']\{0,1\} *: *[\"']\{0,1\}\([a-z]\{1,\}\).*/\2/p" servers.yml | head -n 1)
+# It is a key at the beginning of a line, or in the braces of a whole file in flow style: labels may be called stack, too.
+STACK ?= $(shell sed -n "s/^[\"']\{0,1\}stack[\"']\{0,1\} *: *[\"']\{0,1\}\([a-z]\{1,\}\).*/\1/p; \
+	/^{/,\$$ s/^[^\#]*[{, ][\"']\{0,1\}stack[\"']\{0,1\} *: *[\"']\{0,1\}\([a-z]\{1,\}\).*/\1/p" servers.yml | head -n 1)
 PYTHON ?= python3
 PYTEST := .venv/bin/python -m pytest
 

@@ -1,8 +1,11 @@
 """How `servers.yml` is written: anchors and merge keys, values that YAML doesn't read as text, and line numbers."""
 
 import json
+import os
 import re
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -283,3 +286,24 @@ def test_a_byte_that_is_not_utf8_is_named_in_its_line(load_text: Load) -> None:
 def test_any_label_in_the_quotes_of_json_is_read_unchanged(load_text: Load, text: str, ascii_only: bool) -> None:
     quoted = json.dumps(text, ensure_ascii=ascii_only)
     assert load_text(f"{BLOCK}    labels: {{a: {quoted}}}\n").servers[0].labels["a"] == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stack: nspawn\n",
+        "\"stack\" : 'nspawn' # vagrant\n",
+        "# stack: web\nservers:\n- name: a1\n  labels:\n    stack: web\nstack: nspawn\n",
+        "servers:\n- {name: a1, labels: {stack: web}}\nstack: nspawn\n",
+        "{dc: dev, stack: nspawn, servers: []}\n",
+        '{\n  "dc": "dev",\n  "stack": "nspawn"\n}\n',
+    ],
+)
+def test_make_finds_the_stack(tmp_path: Path, text: str) -> None:
+    (tmp_path / "servers.yml").write_text(text)
+    (tmp_path / "shown.mk").write_text("shown: ; @echo $(STACK)\n")
+    makefile = str(Path(__file__).parents[1] / "Makefile")
+    command = ["make", "-s", "-f", makefile, "-f", "shown.mk", "shown"]
+    environment = {key: value for key, value in os.environ.items() if key not in ("STACK", "MAKEFLAGS", "MAKELEVEL")}
+    made = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert made.stdout == "nspawn\n"
