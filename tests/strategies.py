@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from swarmer.spec import NAME_PATTERN, PRIVATE_BLOCKS, STACKS, ConsulRole, Registry, Server, Spec, SwarmRole
 from swarmer.spec.model import DNS_WORDS
 from swarmer.spec.stacks import VagrantSettings
+from swarmer.spec.values import LOOPBACK_NAMES
 
 MOST_SERVERS = 12
 
 host_names = st.one_of(
     st.integers(1, 99).map(lambda number: f"swarm-{number:02}"),
     st.from_regex(NAME_PATTERN, fullmatch=True).map(str.strip).filter(lambda name: len(name) <= 63),
-)
+).filter(lambda name: name not in LOOPBACK_NAMES)
 label_names = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,20}[A-Za-z0-9])?", fullmatch=True)
 label_values = st.text(st.characters(exclude_categories=("C", "Z")), max_size=30)
 vagrant_settings = st.builds(VagrantSettings, box=st.none() | st.just("yanndegat/swarmer"))

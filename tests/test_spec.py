@@ -151,6 +151,8 @@ def test_where_some_servers_give_a_role_the_others_are_agents(
     ("old", "new", "message", "hint"),
     [
         ("swarm-02", "swarm-01", "10: duplicate server name swarm-01", "rename one"),
+        ("swarm-02", "localhost", "10: server 2 is named localhost, as every machine names itself", "localhost-1"),
+        ("swarm-02", "ip6-loopback", "10: server 2 is named ip6-loopback", "rename it"),
         (
             "101.102",
             "101.101",
@@ -175,6 +177,10 @@ def test_where_some_servers_give_a_role_the_others_are_agents(
         ("dc: dev", "dc: true", "3: dc must be a host name, got `true`", 'quotes if it is meant as text: "true"'),
         ("dc: dev", "dc: -a", "3: dc must be a host name, got '-a'", "such as a"),
         ("dc: dev", "dc: node", "3: dc must not be a word that consul's DNS uses in its names, got 'node'", "node-1"),
+        ("dc: dev", 'dc: "\\ud800"', "3: dc must be a host name, got text with half a character, \\ud800", "a-z"),
+        ("dc: dev", 'dc: dev\n"\\udc00": 1', "4: a key must be text, got text with half a character", "another key"),
+        ("stack: vagrant", "stack: {}", "2: stack must be one of", "choose from"),
+        ("stack: vagrant", "stack: []", "2: stack must be one of", "choose from"),
         ("dc: dev", "", "1: dc is missing", 'add `dc: "dev"`'),
         ("dc: dev", "dc: dev\ndc: two", "4: duplicate key `dc`", "keep one"),
         ("dc: dev", "dc: dev\nnodes: []", "6: duplicate key `servers`", "older name of `servers`"),

@@ -126,7 +126,8 @@ class _Reader:
             position = self._position(entry.key, through or entry.through)
             self.document.positions[place] = position
             if not isinstance(key, str):
-                hint = "put it in quotes if it is meant as a key"
+                quoted = isinstance(key_node, ScalarNode) and key_node.style
+                hint = "write another key" if quoted else "put it in quotes if it is meant as a key"
                 flaw = Flaw(place, f"a key must be text, got {describe(key)}", hint)
                 self.document.flaws.append((position, flaw))
                 continue
@@ -139,7 +140,9 @@ def _scalar(node: ScalarNode) -> str | int | bool | _Odd | None:
     match str(node.tag).removeprefix("tag:yaml.org,2002:"):
         case "str" | "timestamp" | "merge":  # YAML 1.2 has no timestamps
             # JSON escapes some characters as two surrogates, "\\ud83d\\ude00".
-            return re.sub("[\ud800-\udbff][\udc00-\udfff]", _combined, text)
+            text = re.sub("[\ud800-\udbff][\udc00-\udfff]", _combined, text)
+            single = re.search("[\ud800-\udfff]", text)
+            return _Odd(f"text with half a character, \\u{ord(single[0]):04x}") if single else text
         case "int" if re.fullmatch(r"[0-9]{1,9}", text):
             return int(text)
         case "bool" if text.lower() in ("true", "false"):

@@ -27,7 +27,7 @@ DNS_WORDS: Final = ("addr", "connect", "ingress", "node", "query", "service", "v
 
 
 def _known_stack(name: object) -> str:
-    if name not in STACKS:
+    if not isinstance(name, str) or name not in STACKS:
         raise ValueError(f"must be one of {', '.join(STACKS)}")
     return str(name)
 

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from swarmer.spec.flaws import Flaw
 from swarmer.spec.stacks import StackRules
-from swarmer.spec.values import Registry, Server
+from swarmer.spec.values import LOOPBACK_NAMES, Registry, Server
 
 
 def address_flaws(rules: StackRules, network: IPv4Network, servers: Sequence[Server]) -> Iterator[Flaw]:
@@ -18,6 +18,9 @@ def address_flaws(rules: StackRules, network: IPv4Network, servers: Sequence[Ser
     owners: dict[IPv4Address, str] = {}
     for index, (name, ip) in enumerate((server.name, server.ip) for server in servers):
         at = ("servers", index, "ip")
+        if name in LOOPBACK_NAMES:
+            message = f"server {index + 1} is named {name}, as every machine names itself"
+            yield Flaw(("servers", index, "name"), message, f"rename it, such as {name}-1")
         if name in names:
             yield Flaw(("servers", index, "name"), f"duplicate server name {name}", "rename one of the servers")
         if ip in owners:

@@ -14,6 +14,9 @@ from swarmer.spec.stacks import VAGRANT_FIELD, VagrantSettings, Value, WithStack
 NAME_PATTERN: Final = r"^([a-z]|[0-9][0-9-]*[a-z])([a-z0-9-]*[a-z0-9])?$"
 NAME_LENGTH: Final = 63
 
+#: The names of the loopback addresses in `/etc/hosts`: a node of such a name would not resolve it to its own address.
+LOOPBACK_NAMES: Final = ("localhost", "ip6-localhost", "ip6-loopback")
+
 #: In MiB.
 MIN_MEMORY: Final = 256
 MIN_CPUS: Final = 1
@@ -78,7 +81,11 @@ OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", max_length=2
 class Server(WithStackKeys):
     """One node of a cluster: `memory` in MiB, `ip` in the cluster's admin network."""
 
-    name: HostName = Field(description="The node's host name, unique in the cluster.", examples=["swarm-01"])
+    name: HostName = Field(
+        description="The node's host name, unique in the cluster.",
+        examples=["swarm-01"],
+        json_schema_extra={"not": {"enum": [*LOOPBACK_NAMES]}},
+    )
     memory: Annotated[int, Field(ge=MIN_MEMORY), BeforeValidator(_digits), _number(MIN_MEMORY)] = Field(
         description="Memory in MiB, with or without quotes.", examples=[3072, "3072"]
     )
