@@ -46,6 +46,13 @@ def test_every_node_tells_the_name_of_an_address(cluster: Cluster) -> None:
             assert f"{node.name}.node.{cluster.spec.domain}." in answer.records, asked
 
 
+def test_an_address_of_no_node_has_no_name(cluster: Cluster) -> None:
+    for asked in cluster.nodes:
+        for ip in (cluster.spec.host_address, cluster.spec.admin_network.broadcast_address):
+            answer = asked.ask(ip.reverse_pointer, "PTR")
+            assert (answer.code, answer.records) == ("NXDOMAIN", ()), (asked, ip)
+
+
 def test_a_name_that_nothing_has_does_not_exist(cluster: Cluster) -> None:
     for asked in cluster.nodes:
         assert asked.ask(f"nothing.service.{cluster.spec.domain}").code == "NXDOMAIN", asked
@@ -54,7 +61,7 @@ def test_a_name_that_nothing_has_does_not_exist(cluster: Cluster) -> None:
 def test_the_domains_between_the_names_exist_without_records(cluster: Cluster) -> None:
     domain, stack = cluster.spec.domain, cluster.spec.stack
     for asked in cluster.nodes:
-        for name in (domain, f"node.{domain}", f"service.{domain}", f"addr.{domain}", stack, f"service.{stack}"):
+        for name in (domain, f"node.{domain}", f"service.{domain}", f"query.{domain}", stack, f"service.{stack}"):
             for kind in ("A", "AAAA", "MX"):
                 answer = asked.ask(name, kind)
                 assert (answer.code, answer.records) == ("NOERROR", ()), (asked, name, kind)

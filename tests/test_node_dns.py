@@ -23,12 +23,14 @@ def spec(tmp_path: Path) -> Spec:
 
 def test_a_consul_server_asks_itself_first_and_then_its_peers(spec: Spec) -> None:
     files = node_dns.files(spec, spec.servers[1], [])
-    assert [line for line in files["/etc/swarmer/dns.conf"].splitlines() if line.startswith("server=")] == [
+    assert [line for line in files["/etc/swarmer/dns.conf"].splitlines() if line.startswith("server=/nspawn/")] == [
         "server=/nspawn/10.1.2.12#8601",
         "server=/nspawn/10.1.2.11#8601",
         "server=/nspawn/10.1.2.13#8601",
     ]
-    assert [line for line in files["/etc/swarmer/dns-consul.conf"].splitlines() if line.startswith("server=")] == [
+    assert [
+        line for line in files["/etc/swarmer/dns-consul.conf"].splitlines() if line.startswith("server=/nspawn/")
+    ] == [
         "server=/nspawn/127.0.0.1#8600",
         "server=/nspawn/10.1.2.11#8600",
         "server=/nspawn/10.1.2.13#8600",
@@ -41,10 +43,19 @@ def test_an_agent_asks_itself_and_all_consul_servers(spec: Spec) -> None:
     assert asked.startswith("listen-address=10.1.2.14\n")
 
 
-def test_addresses_are_asked_for_in_the_admin_network_only(spec: Spec) -> None:
-    lines = node_dns.files(spec, spec.servers[0], [])["/etc/swarmer/dns.conf"].splitlines()
-    networks = {IPv4Network(line.split("=")[1].split(",")[0]) for line in lines if line.startswith("rev-server=")}
-    assert networks == {spec.admin_network}
+def test_consul_is_asked_for_the_addresses_of_nodes_only(spec: Spec) -> None:
+    files = node_dns.files(spec, spec.servers[0], [])
+    for file in ("/etc/swarmer/dns.conf", "/etc/swarmer/dns-consul.conf"):
+        asked = {line.split("/")[1] for line in files[file].splitlines() if line.startswith("server=/")}
+        assert asked == {"nspawn", *(node.ip.reverse_pointer for node in spec.servers)}
+    assert "rev-server=10.1.2.0/24\n" in files["/etc/swarmer/dns.conf"]
+
+
+def test_in_a_part_of_a_zone_each_address_of_no_node_is_denied(spec: Spec) -> None:
+    small = spec.model_copy(update={"admin_network": IPv4Network("10.1.2.8/29")})
+    lines = node_dns.files(small, spec.servers[0], [IPv4Address("192.0.2.53")])["/etc/swarmer/dns.conf"].splitlines()
+    denied = [line for line in lines if line.startswith(("local=", "rev-server="))]
+    assert denied == [f"local=/{last}.2.1.10.in-addr.arpa/" for last in (8, 9, 10, 15)]
 
 
 def test_names_outside_are_forwarded_to_the_resolvers_of_the_stack(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,13 +86,22 @@ def test_a_resolver_that_only_the_host_reaches_is_not_for_nodes(
 
 def test_without_resolvers_names_outside_do_not_exist(spec: Spec) -> None:
     assert "local=/#/\n" in node_dns.files(spec, spec.servers[0], [])["/etc/swarmer/dns.conf"]
-    assert "local=" not in node_dns.files(spec, spec.servers[0], [IPv4Address("192.0.2.53")])["/etc/swarmer/dns.conf"]
+    assert (
+        "local=/#/" not in node_dns.files(spec, spec.servers[0], [IPv4Address("192.0.2.53")])["/etc/swarmer/dns.conf"]
+    )
 
 
 def test_names_between_the_domain_and_its_nodes_exist(spec: Spec) -> None:
     lines = node_dns.files(spec, spec.servers[0], [])["/etc/swarmer/dns.conf"].splitlines()
     names = {line.removeprefix("txt-record=") for line in lines if line.startswith("txt-record=")}
-    assert {"nspawn", "service.nspawn", "dev.nspawn", "node.dev.nspawn", "service.dev.nspawn"} <= names
+    assert {
+        "nspawn",
+        "service.nspawn",
+        "dev.nspawn",
+        "node.dev.nspawn",
+        "service.dev.nspawn",
+        "query.dev.nspawn",
+    } <= names
 
 
 def test_a_node_knows_its_own_name(spec: Spec) -> None:

@@ -13,15 +13,17 @@ The C library looks a node's own name up in `/etc/hosts`, which docker copies in
 Sources: the manual of dnsmasq, and the observed behaviour of 2.90 and 2.91; hosts(5); RFC 8020.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import Final
 
 from swarmer.ports import CONSUL_DNS, DNS_OF_CONSUL
 from swarmer.spec import Server, Spec
+from swarmer.spec.model import DNS_WORDS
+from swarmer.spec.values import LOOPBACK_NAMES
 
 #: The names in a domain of consul that have no records, but names below them.
-_NON_TERMINALS: Final = ("", "node.", "service.", "addr.")
+_NON_TERMINALS: Final = ("", *(f"{word}." for word in DNS_WORDS))
 
 
 def files(spec: Spec, server: Server, resolvers: Sequence[IPv4Address]) -> Mapping[str, str]:
@@ -33,11 +35,12 @@ def files(spec: Spec, server: Server, resolvers: Sequence[IPv4Address]) -> Mappi
     """
     peers = [peer.ip for peer in spec.consul_servers if peer != server]
     front = [f"listen-address={server.ip}"]
-    front += _cluster(spec, (f"{ip}#{DNS_OF_CONSUL.number}" for ip in (server.ip, *peers)))
+    front += _cluster(spec, [f"{ip}#{DNS_OF_CONSUL.number}" for ip in (server.ip, *peers)])
+    front += _unused_addresses(spec)
     front += [f"server={ip}" for ip in resolvers] or ["local=/#/"]
     front += _non_terminals(spec.domain, spec.stack)
     back = [f"listen-address={server.ip}", f"port={DNS_OF_CONSUL.number}"]
-    back += _cluster(spec, (f"{ip}#{CONSUL_DNS.number}" for ip in ("127.0.0.1", *peers)))
+    back += _cluster(spec, [f"{ip}#{CONSUL_DNS.number}" for ip in ("127.0.0.1", *peers)])
     return {
         "/etc/swarmer/dns.conf": "\n".join(front) + "\n",
         "/etc/swarmer/dns-consul.conf": "\n".join(back) + "\n",
@@ -46,12 +49,21 @@ def files(spec: Spec, server: Server, resolvers: Sequence[IPv4Address]) -> Mappi
     }
 
 
-def _cluster(spec: Spec, servers: Iterable[str]) -> list[str]:
+def _cluster(spec: Spec, servers: Sequence[str]) -> list[str]:
     """The lines that forward queries for the cluster's names and addresses to `servers`, each `ADDRESS#PORT`."""
-    lines = []
-    for server in servers:
-        lines += [f"server=/{spec.stack}/{server}", f"rev-server={spec.admin_network},{server}"]
-    return lines
+    domains = (spec.stack, *(node.ip.reverse_pointer for node in spec.servers))
+    return [f"server=/{domain}/{server}" for domain in domains for server in servers]
+
+
+def _unused_addresses(spec: Spec) -> list[str]:
+    """The lines by which addresses of no node have no names.
+
+    Consul fails at them instead of saying so, and `strict-order` answers nothing if all servers fail.
+    """
+    used = {node.ip for node in spec.servers}
+    if spec.admin_network.prefixlen <= 24:
+        return [f"rev-server={spec.admin_network}"]  # without a server; the longer names of the nodes take precedence
+    return [f"local=/{ip.reverse_pointer}/" for ip in spec.admin_network if ip not in used]
 
 
 def _non_terminals(*domains: str) -> list[str]:
@@ -64,7 +76,5 @@ def _non_terminals(*domains: str) -> list[str]:
 
 def _hosts(server: Server, domain: str) -> str:
     return (
-        "127.0.0.1 localhost\n"
-        "::1 localhost ip6-localhost ip6-loopback\n"
-        f"{server.ip} {server.name}.node.{domain} {server.name}\n"
+        f"127.0.0.1 localhost\n::1 {' '.join(LOOPBACK_NAMES)}\n{server.ip} {server.name}.node.{domain} {server.name}\n"
     )
