@@ -9,6 +9,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def test_the_list_of_commands_shows_how_the_help_of_each_begins() -> None:
     ("words", "variables", "shown"),
     [
         (["--help"], {}, "Show the state of a cluster"),
+        (["--version"], {}, f"swarmer {version('swarmer')}"),
         ([], COMPLETION | {"COMP_WORDS": "swarmer sta", "COMP_CWORD": "1"}, "plain,status"),
     ],
 )
@@ -120,16 +122,10 @@ def test_help_and_completion_import_no_slow_module(words: list[str], variables: 
     assert imported.isdisjoint(
         ["consul", "cryptography", "dns", "docker", "pydantic", "requests", "rich", "ruamel", "urllib3", "vagrant"]
     )
-    assert {name for name in done.stderr.split() if name.startswith("swarmer.")} == {
-        *(
-            "swarmer.cli",
-            "swarmer.cli.lazy_group",
-            "swarmer.alarm",
-            "swarmer.errors",
-            "swarmer.interrupts",
-            "swarmer.signals",
-        )
-    }
+    ours = {"swarmer.cli", "swarmer.cli.lazy_group", "swarmer.alarm", "swarmer.errors", "swarmer.interrupts"}
+    ours |= {"swarmer.signals"}
+    ours |= {"swarmer.cli.completion"} if variables else set()
+    assert {name for name in done.stderr.split() if name.startswith("swarmer.")} == ours
 
 
 def test_status_imports_only_what_it_needs() -> None:
@@ -143,6 +139,56 @@ def test_status_imports_only_what_it_needs() -> None:
 def test_the_options_of_a_command_are_completed() -> None:
     variables = COMPLETION | {"COMP_WORDS": "swarmer status --", "COMP_CWORD": "2"}
     assert "plain,--json" in CliRunner().invoke(cli, env=variables, prog_name="swarmer").stdout
+
+
+def completed(line: str) -> str:
+    """How bash continues a line, as if a person had pressed the tab key at its end; empty if it doesn't."""
+    script = """
+        eval "$(_SWARMER_COMPLETE=bash_source swarmer)"
+        line=$1
+        # As readline divides a line, by spaces and colons.
+        read -ra COMP_WORDS <<<"${line//:/ : }"
+        [[ $line != *" " ]] || COMP_WORDS+=("")
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        _swarmer_completion swarmer
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", line], env=os.environ | {"PATH": path}, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    return " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("swarmer status ", "nspawn:dev nspawn:other"),
+        ("swarmer status nspawn:o", "other"),
+        ("swarmer status nspawn:", "dev other"),
+        ("swarmer down --forget nspawn:d", "dev"),
+        ("swarmer ssh t", "two"),
+        ("swarmer ssh nspawn:dev o", "one"),
+        ("swarmer ssh nspawn:dev one ", ""),
+        ("swarmer exec two ", ""),
+        ("swarmer logs --unit consul nspawn:dev ", "one two"),
+        ("swarmer docker --node ", "one two"),
+        ("swarmer docker nspawn:", "dev other"),
+        ("swarmer docker nspawn:dev ", ""),
+        ("swarmer consul ", "nspawn:dev nspawn:other"),
+        ("swarmer dns down nspawn:d", "dev"),
+    ],
+)
+def test_the_names_of_clusters_and_nodes_are_completed(spec: Spec, line: str, names: str) -> None:
+    made(spec, "dev")
+    made(spec, "other")
+    assert completed(line) == names
+
+
+def test_a_ledger_that_cannot_be_read_is_no_obstacle_to_typing(spec: Spec) -> None:
+    made(spec, "dev").home.ledger.write_text("{}")
+    assert completed("swarmer ssh ") == ""
 
 
 def test_a_mistyped_command_is_answered_with_the_closest_one(swarmer: Swarmer) -> None:

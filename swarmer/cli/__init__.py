@@ -3,6 +3,7 @@
 Importing this package imports no command: most of them need clients that take a second to import.
 """
 
+import os
 from typing import Final
 
 import click
@@ -36,6 +37,7 @@ _COMMANDS: Final = {
 
 
 @click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="swarmer", message="swarmer %(version)s")
 def cli() -> None:
     """Boot, inspect and remove docker swarm and consul clusters.
 
@@ -54,4 +56,6 @@ def cli() -> None:
 def main() -> None:
     """The entry point. SIGTERM and SIGHUP end a command like Ctrl-C, with exit status 128 + signal."""
     signals.install_handlers()
+    if "_SWARMER_COMPLETE" in os.environ:
+        from swarmer.cli import completion  # noqa: F401  # it mends click's completion for bash
     cli(prog_name="swarmer")

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from swarmer import cluster_status, lifecycle
+from swarmer.cli.completion import complete_cluster
 from swarmer.cluster import Cluster
 from swarmer.errors import SwarmerError
 from swarmer.spec import NAME_PATTERN, STACKS
@@ -31,7 +32,9 @@ class ClusterName(click.ParamType[ClusterHome]):
         return ClusterHome(stack, dc)
 
 
-cluster_argument = click.argument("home", type=ClusterName(), required=False, metavar="[STACK:DC]")
+cluster_argument = click.argument(
+    "home", type=ClusterName(), required=False, metavar="[STACK:DC]", shell_complete=complete_cluster
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 

@@ -8,6 +8,7 @@ import requests
 
 from swarmer import signals
 from swarmer.cli.common import cluster_from_args, usage
+from swarmer.cli.completion import complete_first_cluster
 from swarmer.commands import consul as consul_cli
 from swarmer.errors import NodeError
 
@@ -16,7 +17,12 @@ _METHOD = re.compile(r"GET|PUT|POST|DELETE|HEAD|PATCH|OPTIONS|LIST")
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument(
-    "words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[STACK:DC] {ARGS… | METHOD PATH [BODY]}"
+    "words",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    metavar="[STACK:DC] {ARGS… | METHOD PATH [BODY]}",
+    shell_complete=complete_first_cluster,
 )
 def consul(words: tuple[str, ...]) -> None:
     """Run the consul client on a cluster, or send a plain HTTP request.

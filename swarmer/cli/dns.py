@@ -6,6 +6,7 @@ import click
 
 from swarmer import resolv_conf
 from swarmer.cli.common import ClusterName, select_cluster, usage
+from swarmer.cli.completion import complete_cluster, complete_first_cluster
 from swarmer.host import dns as host_dns
 from swarmer.host.dns import HostDns
 from swarmer.spec import STACKS
@@ -23,7 +24,7 @@ def dns() -> None:
 
 
 @dns.command()
-@click.argument("words", nargs=-1, metavar="[STACK:DC | DOMAIN IP…]")
+@click.argument("words", nargs=-1, metavar="[STACK:DC | DOMAIN IP…]", shell_complete=complete_first_cluster)
 def up(words: tuple[str, ...]) -> None:
     """Resolve a cluster's names on this host, until `down`, or until the cluster is removed.
 
@@ -48,7 +49,7 @@ def up(words: tuple[str, ...]) -> None:
 
 
 @dns.command()
-@click.argument("word", required=False, metavar="[STACK:DC | DOMAIN]")
+@click.argument("word", required=False, metavar="[STACK:DC | DOMAIN]", shell_complete=complete_cluster)
 def down(word: str | None) -> None:
     """Undo `up`, for all clusters if none is named.
 

@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 import click
 
 from swarmer.cli.common import cluster_argument, cluster_from_args, print_table, select_cluster, usage
+from swarmer.cli.completion import complete_first_cluster, complete_node
 from swarmer.cli.parallel_output import stream_prefixed
 from swarmer.cluster import Cluster
 from swarmer.commands import docker as docker_cli
@@ -33,8 +34,15 @@ _LIST: Final = (
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--node", "name", metavar="NODE", help="Use the engine of this node only.")
-@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[STACK:DC] ARGS…")
+@click.option("--node", "name", metavar="NODE", shell_complete=complete_node, help="Use the engine of this node only.")
+@click.argument(
+    "words",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    metavar="[STACK:DC] ARGS…",
+    shell_complete=complete_first_cluster,
+)
 def docker(name: str | None, words: tuple[str, ...]) -> None:
     """Run the docker client on a cluster, with the cluster's certificates.
 
@@ -42,11 +50,10 @@ def docker(name: str | None, words: tuple[str, ...]) -> None:
     all nodes. Every other command is passed unchanged to the first manager that answers.
 
     \b
-      swarmer docker nspawn:dev run --rm -it alpine /bin/sh
-      swarmer docker nspawn:dev run -d -e constraint:disk==ssd nginx
-      swarmer docker ps
+      swarmer docker node ls
+      swarmer docker nspawn:dev ps
       swarmer docker --node swarm-02 logs web
-      swarmer docker service ls
+      swarmer docker run -d -e constraint:disk==ssd registry.service.dev.nspawn:5000/app
     """
     cluster, arguments = cluster_from_args(words)
     if not arguments:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import click
 
 from swarmer.cli.common import cluster_from_args, usage
+from swarmer.cli.completion import complete_cluster_and_node
 from swarmer.cli.parallel_output import stream_prefixed
 from swarmer.cluster import Cluster
 from swarmer.cluster_node import Node
@@ -15,7 +16,7 @@ from swarmer.ssh import quoted
 
 
 @click.command()
-@click.argument("words", nargs=-1, required=True, metavar="[STACK:DC] NODE")
+@click.argument("words", nargs=-1, required=True, metavar="[STACK:DC] NODE", shell_complete=complete_cluster_and_node)
 def ssh(words: tuple[str, ...]) -> None:
     """Log in to a node as root.
 
@@ -31,7 +32,13 @@ def ssh(words: tuple[str, ...]) -> None:
 
 @click.command("exec", context_settings={"allow_interspersed_args": False})
 @click.option("--all", "everywhere", is_flag=True, help="Run on all nodes in parallel; lines start with the node.")
-@click.argument("words", nargs=-1, required=True, metavar="[STACK:DC] {NODE|--all} COMMAND…")
+@click.argument(
+    "words",
+    nargs=-1,
+    required=True,
+    metavar="[STACK:DC] {NODE|--all} COMMAND…",
+    shell_complete=complete_cluster_and_node,
+)
 def exec_(everywhere: bool, words: tuple[str, ...]) -> None:
     """Run a command as root, on one node or on all.
 
@@ -67,7 +74,7 @@ def exec_(everywhere: bool, words: tuple[str, ...]) -> None:
 @click.option("--follow", "-f", is_flag=True, help="Keep printing new entries as they are written.")
 @click.option("--boot", "-b", is_flag=True, help="Show only entries since the node's last boot.")
 @click.option("--console", is_flag=True, help="Print the console output instead of the journal.")
-@click.argument("words", nargs=-1, required=True, metavar="[STACK:DC] NODE")
+@click.argument("words", nargs=-1, required=True, metavar="[STACK:DC] NODE", shell_complete=complete_cluster_and_node)
 def logs(unit: str | None, follow: bool, boot: bool, console: bool, words: tuple[str, ...]) -> None:
     """Print the journal of a node.
 
