@@ -46,6 +46,9 @@ _PAUSE: Final = scaled(0.1)
 #: power, no answer comes, though another server leads by then.
 _READ_TIMEOUT: Final = 1.0
 
+#: The same for all manifests, which consul may need longer for.
+_LIST_TIMEOUT: Final = 20.0
+
 #: Consul accepts 64 steps in one transaction; three of them are ours.
 _STEPS: Final = 60
 
@@ -127,7 +130,7 @@ class Records:
 
     def manifests(self) -> list[Manifest]:
         """All acknowledged manifests."""
-        return [Manifest.from_entry(entry) for entry in self._read(MANIFESTS, "&recurse")]
+        return [Manifest.from_entry(entry) for entry in self._read(MANIFESTS, "&recurse", timeout=_LIST_TIMEOUT)]
 
     def tags(self, repository: str) -> dict[str, str]:
         """Tag to digest, in the order of the alphabet."""
@@ -186,14 +189,14 @@ class Records:
         keys: list[str] = self._read(MANIFESTS, "&keys")
         return sorted({key.removeprefix(MANIFESTS).rpartition("@")[0] for key in keys})
 
-    def _read(self, key: str, options: str = "") -> list[Any]:
+    def _read(self, key: str, options: str = "", *, timeout: float = _READ_TIMEOUT) -> list[Any]:
         """Entries; waits while consul elects its leader.
 
         Raises:
             RegistryError: consul has no quorum that this node could ask.
         """
         path = f"kv/{quote(key, safe='/')}?consistent{options}"
-        answer = self._patiently(lambda: self._agents.ask("GET", path, timeout=_READ_TIMEOUT))
+        answer = self._patiently(lambda: self._agents.ask("GET", path, timeout=timeout))
         return answer.json() or [] if answer.status == 200 else []
 
     def has_changed(self) -> bool:
